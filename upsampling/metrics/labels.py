@@ -1,0 +1,133 @@
+"""What every metric does first: check the label maps, and bring them to (images, *spatial)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from upsampling import _checks
+
+# Pixels x classes worked on at a time: enough to fill an accelerator, few enough for a processor's cache.
+_IN_FLIGHT = 2**22
+
+
+def spatial_axes(function: str, given: Any, ndim: int, spacing: Any = None) -> tuple[int, ...]:
+    """The spatial axes as negative numbers: those named, or the last ones, as many as `spacing` has, or two."""
+    if given is None:
+        rank = len(spacing) if spacing is not None and np.ndim(spacing) == 1 else 2
+        given = tuple(range(-rank, 0))
+    axes = _checks.per_axis(function, "axes", given if np.ndim(given) else (given,), None, minimum=None)
+    if len(axes) > 3:
+        raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {given!r}.")
+    if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
+        raise ValueError(
+            f"{function}: axes={axes} must be different axes of an array with {ndim} axes. "
+            "The spatial axes are the last two unless axes=, or a spacing per axis, says otherwise."
+        )
+    return tuple(a % ndim - ndim for a in axes)
+
+
+def check_labels(
+    function: str, argument: str, labels: Any, num_classes: int, ignore_index: int | None = None
+) -> jax.Array:
+    """Returns a label map as int32; raises TypeError unless it is integer, ValueError if a label is out of range.
+
+    Inside jit, vmap or grad the labels are not known, so not checked: one out of range belongs to no class.
+    """
+    if not isinstance(labels, (jax.Array, np.ndarray, np.generic, int, list, tuple)):
+        raise TypeError(f"{function}: {argument} must be an array; got {type(labels).__name__}.")
+    if not isinstance(labels, jax.Array):
+        labels = np.asarray(labels)
+    if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
+        raise TypeError(
+            f"{function}: {argument} must be a map of integer labels; got {labels.dtype}. "
+            f"Logits are not labels: take jnp.argmax({argument}, axis=-1) first."
+        )
+    if not isinstance(labels, jax.core.Tracer) and labels.size:
+        # NumPy first: a 64-bit label must not wrap into range on its way to 32 bits.
+        xp = np if isinstance(labels, np.ndarray) else jnp
+        lost = (labels < 0) | (labels >= num_classes)
+        if ignore_index is not None:
+            lost &= labels != ignore_index
+        if bool(lost.any()):
+            allowed = f"0 to {num_classes - 1}" + ("" if ignore_index is None else f", or ignore_index={ignore_index}")
+            example = labels.reshape(-1)[int(xp.argmax(lost.reshape(-1)))]
+            raise ValueError(
+                f"{function}: {argument} has label {int(example)} (and {int(lost.sum()) - 1} more pixels out of "
+                f"range); num_classes={num_classes} allows {allowed}."
+            )
+    if isinstance(labels, np.ndarray):
+        return jnp.asarray(labels.astype(np.int32))
+    return _narrow(labels)
+
+
+def _narrow(labels: jax.Array) -> jax.Array:
+    """int32 labels; what does not fit (uint32, 64 bits) is out of range anyway, and must not wrap into it."""
+    if jnp.iinfo(jnp.int8 if labels.dtype == bool else labels.dtype).max > 2**31 - 1:
+        labels = jnp.clip(labels, max=2**31 - 1)
+        if jnp.issubdtype(labels.dtype, jnp.signedinteger):
+            labels = jnp.clip(labels, min=-(2**31))
+    return labels.astype(jnp.int32)
+
+
+def check_pair(
+    function: str,
+    prediction: Any,
+    target: Any,
+    num_classes: Any,
+    ignore_index: Any,
+    axes: Any = None,
+    spacing: Any = None,
+) -> tuple[jax.Array, jax.Array, int, int | None, tuple[int, ...]]:
+    """Checks what all metrics take; returns both maps as int32 with the spatial axes last, and the static arguments."""
+    num_classes = _checks.number(function, "num_classes", num_classes)
+    if ignore_index is not None:
+        ignore_index = _checks.number(function, "ignore_index", ignore_index, minimum=None)
+    prediction = check_labels(function, "prediction", prediction, num_classes)
+    target = check_labels(function, "target", target, num_classes, ignore_index)
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"{function}: prediction and target must have the same shape; got {prediction.shape} and {target.shape}."
+        )
+    axes = spatial_axes(function, axes, prediction.ndim, spacing)
+    last = tuple(range(-len(axes), 0))
+    if axes != last:
+        prediction, target = (jnp.moveaxis(x, axes, last) for x in (prediction, target))
+    if 0 in prediction.shape[-len(axes) :]:
+        raise ValueError(f"{function}: prediction must have at least 1 pixel; got shape {prediction.shape}.")
+    return prediction, target, num_classes, ignore_index, axes
+
+
+def over_images(function: Callable, rank: int, num_classes: int, *maps: jax.Array) -> Any:
+    """Calls function(*maps) with arrays (images, *spatial), a few images at a time; gives the batch axes back.
+
+    `function` returns a pytree of arrays whose first axis is images.
+    """
+    batch, spatial = maps[0].shape[:-rank], maps[0].shape[-rank:]
+    flat = [x.reshape(-1, *spatial) for x in maps]
+    images, pixels = flat[0].shape[0], int(np.prod(spatial))
+    at_once = max(1, _IN_FLIGHT // (pixels * num_classes))
+    if at_once >= images:
+        out = function(*flat)
+    else:
+        # Equal groups, the last one filled up with image 0: one compiled body.
+        groups = -(-images // at_once)
+        at_once = -(-images // groups)
+        index = jnp.arange(groups * at_once) % images
+        grouped = [x[index].reshape(groups, at_once, *spatial) for x in flat]
+        out = jax.lax.map(lambda args: function(*args), tuple(grouped))
+        out = jax.tree.map(lambda x: x.reshape(groups * at_once, *x.shape[2:])[:images], out)
+    return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), out)
+
+
+def count_labels(labels: jax.Array, where: jax.Array, num_classes: int) -> jax.Array:
+    """Pixels of each class where `where` holds: (images, *spatial) -> (images, num_classes) int32."""
+    images = labels.shape[0]
+    labels, where = labels.reshape(images, -1), where.reshape(images, -1)
+    # One bin past the classes takes what is not counted.
+    slot = jnp.where(where & (labels >= 0) & (labels < num_classes), labels, num_classes)
+    row = jnp.arange(images)[:, None]
+    return jnp.zeros((images, num_classes + 1), jnp.int32).at[row, slot].add(1)[:, :-1]

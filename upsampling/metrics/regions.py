@@ -1,0 +1,215 @@
+"""Region metrics from the confusion matrix: IoU, Dice, pixel accuracy, frequency-weighted IoU."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from upsampling import _checks
+from upsampling.metrics import labels
+from upsampling.metrics.sums import divide
+
+
+def confusion_matrix(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """How many pixels of each true class were given each class.
+
+    Args:
+      prediction: `(*batch, H, W)` integer labels, 0 to num_classes - 1.
+      target: the same shape; may also hold `ignore_index`.
+      num_classes: number of classes (static).
+      ignore_index: label of the target whose pixels are not counted (static).
+      axes: the spatial axes; the last two if None.
+
+    Returns:
+      `(*batch, num_classes, num_classes)` int32 pixel counts, rows target, columns prediction. Sum over the batch axes
+      and add over batches before dividing: a data set's figure is not the mean of batch figures.
+
+    Raises:
+      TypeError: labels that are not integers (logits).
+      ValueError: shapes that differ; labels out of range. Inside jit labels cannot be read, and a pixel whose label is
+        out of range in either map is not counted.
+
+    >>> import jax.numpy as jnp
+    >>> confusion_matrix(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=2)
+    Array([[1, 1],
+           [0, 1]], dtype=int32)
+    """
+    prediction, target, num_classes, ignore_index, axes = labels.check_pair(
+        "confusion_matrix", prediction, target, num_classes, ignore_index, axes
+    )
+    return _confusion_matrix(prediction, target, num_classes, ignore_index, len(axes))
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))
+def _confusion_matrix(prediction, target, num_classes, ignore_index, rank):
+    batch = target.shape[:-rank]
+    flat = (int(np.prod(batch)), -1)
+    known = (prediction >= 0) & (prediction < num_classes) & (target >= 0) & (target < num_classes)
+    if ignore_index is not None:
+        known &= target != ignore_index
+    pair = jnp.where(known, target * num_classes + prediction, num_classes**2)
+    counts = labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
+    return counts.reshape(*batch, num_classes, num_classes)
+
+
+def mean_iou(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Intersection over union, per image and class: |P ∩ T| / |P ∪ T| (Jaccard).
+
+    Arguments and errors as in `confusion_matrix`.
+
+    Returns:
+      `(*batch, num_classes)` float. NaN where a class is in neither map, 0 where it is in one map only. The mean over
+      classes is `jnp.nanmean(..., axis=-1)`. For a data set add the confusion matrices and take `iou_of`.
+
+    >>> import jax.numpy as jnp
+    >>> mean_iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
+    Array([0.5, 0.5, nan], dtype=float32)
+    """
+    maps = labels.check_pair("mean_iou", prediction, target, num_classes, ignore_index, axes)
+    return iou_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
+
+
+def dice(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Dice coefficient (the F1 of pixels), per image and class: 2 |P ∩ T| / (|P| + |T|).
+
+    Arguments, absent classes and errors as in `mean_iou`. For a data set add the confusion matrices and take `dice_of`.
+
+    >>> import jax.numpy as jnp
+    >>> dice(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
+    Array([0.5, 0.5], dtype=float32)
+    """
+    maps = labels.check_pair("dice", prediction, target, num_classes, ignore_index, axes)
+    return dice_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
+
+
+def pixel_accuracy(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Share of pixels that got their class: `(*batch,)`, NaN where an image has no counted pixel.
+
+    Arguments and errors as in `confusion_matrix`. For a data set add the confusion matrices and take
+    `pixel_accuracy_of`.
+
+    >>> import jax.numpy as jnp
+    >>> pixel_accuracy(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
+    Array(0.5, dtype=float32)
+    """
+    maps = labels.check_pair("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
+    return pixel_accuracy_of(_confusion_matrix(*maps[:4], len(maps[4])))
+
+
+def frequency_weighted_iou(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """IoU of the classes weighted by their share of the true pixels: `(*batch,)` (Long et al. 2015, section 5).
+
+    Arguments and errors as in `confusion_matrix`. For a data set add the confusion matrices and take
+    `frequency_weighted_iou_of`.
+
+    >>> import jax.numpy as jnp
+    >>> frequency_weighted_iou(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
+    Array(0.33333334, dtype=float32)
+    """
+    maps = labels.check_pair("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
+    return frequency_weighted_iou_of(_confusion_matrix(*maps[:4], len(maps[4])))
+
+
+def iou_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
+    """IoU per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: TP / (TP + FP + FN).
+
+    A class in neither map is NaN; so is the class `ignore_index`, if it is one of the classes.
+
+    >>> import jax.numpy as jnp
+    >>> iou_of(jnp.array([[3, 1], [0, 4]]))
+    Array([0.75, 0.8 ], dtype=float32)
+    """
+    hits, true, predicted = _margins("iou_of", matrix)
+    return _without(ignore_index, divide(hits, true + predicted - hits))
+
+
+def dice_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
+    """Dice per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: 2 TP / (2 TP + FP + FN).
+
+    Absent classes as in `iou_of`.
+
+    >>> import jax.numpy as jnp
+    >>> dice_of(jnp.array([[3, 0], [2, 4]]))
+    Array([0.75, 0.8 ], dtype=float32)
+    """
+    hits, true, predicted = _margins("dice_of", matrix)
+    return _without(ignore_index, divide(2 * hits, true + predicted))
+
+
+def pixel_accuracy_of(matrix: Any) -> jax.Array:
+    """Share of correct pixels of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
+
+    >>> import jax.numpy as jnp
+    >>> pixel_accuracy_of(jnp.array([[3, 1], [0, 4]]))
+    Array(0.875, dtype=float32)
+    """
+    hits, true, _ = _margins("pixel_accuracy_of", matrix)
+    return divide(hits.sum(-1), true.sum(-1))
+
+
+def frequency_weighted_iou_of(matrix: Any) -> jax.Array:
+    """Frequency-weighted IoU of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
+
+    >>> import jax.numpy as jnp
+    >>> frequency_weighted_iou_of(jnp.array([[3, 1], [0, 4]]))
+    Array(0.775, dtype=float32)
+    """
+    hits, true, predicted = _margins("frequency_weighted_iou_of", matrix)
+    share = divide(true, true.sum(-1, keepdims=True))
+    iou = divide(hits, true + predicted - hits)
+    return jnp.sum(share * jnp.where(jnp.isnan(iou), 0, iou), axis=-1)
+
+
+def _margins(function: str, matrix: Any) -> tuple[Any, ...]:
+    """Diagonal, row sums and column sums. NumPy stays NumPy, since its counts may need their 64 bits."""
+    if not isinstance(matrix, np.ndarray):
+        matrix = _checks.array(function, "matrix", matrix, floating=False)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise ValueError(f"{function}: matrix must be (*batch, classes, classes); got shape {matrix.shape}.")
+    margins = matrix.diagonal(axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)
+    # Floating from here on: sums of two margins could leave the range of 32-bit integers.
+    return tuple(m.astype(np.float64 if isinstance(m, np.ndarray) else jnp.result_type(m, float)) for m in margins)
+
+
+def _without(ignore_index: int | None, values: jax.Array) -> jax.Array:
+    """The ignored class has no true pixel left, so whatever was predicted of it says nothing about it."""
+    if ignore_index is None or not 0 <= ignore_index < values.shape[-1]:
+        return values
+    return values.at[..., ignore_index].set(jnp.nan)

@@ -1,0 +1,1 @@
+"""The study: what each way of upsampling does to boundaries, with evidence."""

@@ -1,9 +1,9 @@
 import cv2
 import numpy as np
 import pytest
-from metric_maps import blobs, camvid, perturbed
 from scipy import ndimage
 
+from tests.metrics.metric_maps import blobs, camvid, perturbed
 from upsampling import metrics
 
 

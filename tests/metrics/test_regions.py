@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
-from metric_maps import blobs, camvid, perturbed
 
+from tests.metrics.metric_maps import blobs, camvid, perturbed
 from upsampling import metrics
 
 ALL = [

@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from metric_maps import blobs, perturbed
 
+from tests.metrics.metric_maps import blobs, perturbed
 from upsampling import metrics
 
 

@@ -74,7 +74,6 @@ def test_255_among_labels_is_ignored(pairs):
 def test_palette_masks_give_their_indices(pairs):
     path = pairs / "masks" / "2.png"
     stored = np.asarray(Image.open(path))
-    mask = Image.fromarray(stored).convert("P")
     mask = Image.fromarray(stored)
     mask.putpalette([0, 0, 0, 255, 0, 0] + [7] * 762)
     mask.save(path)
@@ -159,9 +158,9 @@ def test_a_label_out_of_range_is_named(tmp_path):
 def test_missing_folders_unknown_layouts_and_too_few_images(pairs, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         folder.load(pairs / "nowhere")
-    with pytest.raises(FileNotFoundError, match="trainannot|train: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="train: there is no such folder"):
         folder.load(pairs, "camvid")
-    with pytest.raises(ValueError, match="'canvid' is not known.*camvid"):
+    with pytest.raises(ValueError, match=r"'canvid' is not known\. .*camvid"):
         folder.load(pairs, "canvid")
     for i in range(2, 10):
         (pairs / "images" / f"{i}.png").unlink()

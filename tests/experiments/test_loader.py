@@ -60,11 +60,13 @@ def test_every_epoch_augments_anew():
 
 
 def test_intensity_changes_the_image_by_at_most_what_it_says():
-    example = Example(image=np.linspace(0, 1, 50, dtype=np.float32).reshape(5, 10, 1), label=np.zeros((5, 10), np.int32))
+    example = Example(
+        image=np.linspace(0, 1, 50, dtype=np.float32).reshape(5, 10, 1), label=np.zeros((5, 10), np.int32)
+    )
     for seed in range(30):
         image = augment.intensity(example, np.random.default_rng(seed))["image"]
         assert image.dtype == np.float32
         assert (np.diff(image.ravel()) > 0).all()  # order stays
-        assert -0.2 - 1e-6 <= image.min()
+        assert image.min() >= -0.2 - 1e-6
         assert image.max() <= 1.2 + 1e-6
         assert 0.8 - 1e-6 <= image.max() - image.min() <= 1.2 + 1e-6

@@ -1,0 +1,34 @@
+"""The command line: `python -m experiments --help`."""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from experiments.console import console
+from experiments.tasks import segmentation
+
+_COMMANDS = (
+    Annotated[segmentation.Segmentation, tyro.conf.subcommand("segmentation")]
+    | Annotated[segmentation.Report, tyro.conf.subcommand("report")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the process's exit status: 2 for what cannot be done as asked, 130 after Ctrl-C."""
+    command = tyro.cli(_COMMANDS, prog="python -m experiments", args=arguments)
+    try:
+        # What was asked for wrongly is found out here, and is one clear line. A fault of ours keeps its traceback.
+        try:
+            prepared = command.prepare()
+        except (ValueError, OSError) as error:
+            console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+            return 2
+        command.run(prepared)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The small networks in which only the upsampler changes."""

@@ -1,0 +1,69 @@
+"""A run's folder: made once, never written over, and found again by a run that goes on."""
+
+import os
+import platform
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments import files
+
+
+def create(out: Path | None, task: str, config: dict[str, Any]) -> Path:
+    """Makes the folder of a new run and stores its configuration in it.
+
+    Without `out` the folder is `runs/TASK-DATE-TIME`.
+
+    Raises:
+      FileExistsError: `out` is there already.
+    """
+    folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"--out {folder} is there already and nothing is written over. Give another --out, or go on with a stopped "
+            f"run by --resume {folder}."
+        ) from None
+    files.write_json(folder / "config.json", {"task": task, **config})
+    return folder.resolve()
+
+
+def stored_config(folder: Path, task: str) -> dict[str, Any]:
+    """The configuration of the run in `folder`.
+
+    Raises:
+      FileNotFoundError: there is no run in it.
+      ValueError: the run is of another task, or its configuration cannot be read.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no run here (there is no {path.name}).")
+    try:
+        config = files.read_json(path)
+        found = config.pop("task")
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path}: not the configuration of a run ({error}).") from error
+    if found != task:
+        raise ValueError(f"{folder}: a run of {found}, not of {task}.")
+    return config
+
+
+def machine() -> dict[str, Any]:
+    """What the run's times were measured on."""
+    device = jax.devices()[0]
+    return {
+        "platform": device.platform,
+        "device": device.device_kind,
+        "devices": jax.device_count(),
+        "cores": _cores(),
+        "processor": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

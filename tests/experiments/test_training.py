@@ -1,0 +1,134 @@
+"""The loop: it learns, and a run that was stopped ends with the same numbers as one that was not."""
+
+import os
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import training
+
+
+class Lines:
+    """Endless batches of points on a line, the n-th a function of n."""
+
+    def __init__(self):
+        self.place = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        rng = np.random.default_rng(self.place)
+        self.place += 1
+        x = rng.normal(size=(16, 3)).astype(np.float32)
+        return {"x": x, "y": x @ np.float32([1, -2, 0.5])}
+
+    def get_state(self):
+        return {"place": self.place}
+
+    def set_state(self, state):
+        self.place = state["place"]
+
+
+def loss(params, batch):
+    return jnp.mean((batch["x"].astype(params["w"].dtype) @ params["w"] - batch["y"]) ** 2).astype(jnp.float32)
+
+
+def fit(folder, steps=40, progress=lambda step, loss: None, loss=loss, **options):
+    return training.fit(
+        {"w": jnp.zeros(3)},
+        loss,
+        Lines(),
+        training.Options(steps=steps, learning_rate=0.5, **options),
+        folder=folder,
+        validate=lambda params: {"error": float(jnp.abs(params["w"] - jnp.array([1, -2, 0.5])).max())},
+        progress=progress,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("whole"))
+
+
+def test_it_learns_and_records(whole):
+    assert len(whole.history.loss) == 40
+    assert len(whole.history.seconds) == 39
+    assert [v["step"] for v in whole.history.validation] == [8, 16, 24, 32, 40]
+    assert whole.history.loss[-1] < 0.01 * whole.history.loss[0]
+    assert whole.history.validation[-1]["error"] < 0.1  # it was 2 before the first step
+    assert whole.cost.operations > 0
+    assert whole.cost.compile_seconds > 0
+
+
+@pytest.mark.parametrize("stop_at", [1, 8, 21, 40])
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, whole, stop_at):
+    def interrupt(step, _):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path, progress=interrupt)
+    steps = []
+    resumed = fit(tmp_path, progress=lambda step, _: steps.append(step))
+    assert steps == list(range(stop_at + 1, 41))
+    assert resumed.history.loss == whole.history.loss
+    assert resumed.history.validation == whole.history.validation
+    chex.assert_trees_all_equal(resumed.params, whole.params)
+
+
+def test_a_fault_between_checkpoints_goes_back_to_the_last_one(tmp_path, whole):
+    def fault(step, _):
+        if step == 13:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        fit(tmp_path, progress=fault)
+    steps = []
+    resumed = fit(tmp_path, progress=lambda step, _: steps.append(step))
+    assert steps[0] == 9
+    chex.assert_trees_all_equal(resumed.params, whole.params)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, whole):
+    fit(tmp_path)
+    steps = []
+    again = fit(tmp_path, progress=lambda step, _: steps.append(step))
+    assert steps == []
+    chex.assert_trees_all_equal(again.params, whole.params)
+    assert again.cost.operations == whole.cost.operations
+
+
+def test_ctrl_c_works_as_before_once_the_loop_is_left(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    fit(tmp_path, steps=2)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
+    seen = []
+
+    def noting(params, batch):
+        seen.append(params["w"].dtype)
+        return loss(params, batch)
+
+    outcome = fit(tmp_path, loss=noting, precision="bfloat16")
+    assert set(seen) == {jnp.bfloat16.dtype}
+    assert outcome.params["w"].dtype == jnp.float32
+    assert outcome.history.validation[-1]["error"] < 0.2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match="loss is nan at step 1"):
+        fit(tmp_path, loss=lambda params, batch: loss(params, batch) * jnp.nan)
+
+
+def test_one_step_is_enough_for_a_run(tmp_path):
+    outcome = fit(tmp_path, steps=1)
+    assert len(outcome.history.loss) == 1
+    assert [v["step"] for v in outcome.history.validation] == [1]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(outcome.params))

@@ -1,0 +1,94 @@
+"""The network: for one seed the methods differ in the upsampler and in nothing else."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import upsampling as up
+from experiments.models.unet import UNet
+
+METHODS = sorted(up.nn.available())
+
+
+def make(method="bilinear", **options):
+    return UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5} | options)
+
+
+def rest(model):
+    """All parameters but the upsamplers' own, by path."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {path: leaf[...] for path, leaf in flat if path[0] != "upsamplers"}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_all_but_the_upsampler_starts_with_the_same_values(method):
+    chex.assert_trees_all_equal(rest(make(method)), rest(make("nearest")))
+    other = rest(make(method, seed=6))
+    assert any((other[path] != leaf).any() for path, leaf in rest(make(method)).items())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_upsampler_is_the_one_named_and_matters(method):
+    image = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
+    logits = make(method)(image)
+    chex.assert_shape(logits, (2, 16, 16, 3))
+    if method != "nearest":
+        assert not np.allclose(logits, make("nearest")(image), atol=1e-4)
+
+
+@pytest.mark.parametrize("skips", ["inner", "all", "none"])
+def test_skips_decide_which_decoders_see_the_encoder(skips):
+    model = make(skips=skips)
+    taken = [decoder.first.in_features // decoder.first.out_features for decoder in model.decoders]
+    assert taken == {"inner": [1, 2], "all": [2, 2], "none": [1, 1]}[skips]
+    # Without a full-resolution skip, an image's finest detail reaches the logits through the coarse levels alone.
+    image = jax.random.normal(jax.random.key(0), (1, 16, 16, 1))
+    model.projections[0].kernel[...] *= 0
+    model.projections[0].bias[...] *= 0
+    assert (np.ptp(model(image), axis=(1, 2)).max() > 1e-3) == (skips == "all")
+
+
+def test_deconvolution_shares_the_encoders_kernel():
+    model = make("deconv")
+    for down, upsampler in zip(model.downs, model.upsamplers, strict=True):
+        assert upsampler.kernel is down.kernel
+    structure, params = nnx.split(model, nnx.Param)
+    paths = [path for path, _ in nnx.to_flat_state(params)]
+    kernels = [path for path in paths if path[0] == "upsamplers" and path[-1] == "kernel"]
+    assert kernels == []  # counted, stored and trained once, as the encoder's
+    # And the one kernel gathers the gradient of both uses: cutting the decoder's use changes it.
+    image = jax.random.normal(jax.random.key(0), (1, 16, 16, 1))
+
+    def loss(params, cut):
+        model = nnx.merge(structure, params)
+        if cut:
+            for upsampler in model.upsamplers:
+                upsampler.kernel = nnx.Param(jax.lax.stop_gradient(upsampler.kernel[...]))
+        return jnp.sum(model(image) ** 2)
+
+    both, encoder_only = (jax.grad(loss)(params, cut)["downs"][0]["kernel"] for cut in (False, True))
+    assert not np.allclose(both[...], encoder_only[...], rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (13, 18), (1, 1), (3, 5)])
+def test_any_size(size):
+    model = make("deconv")
+    logits = model(jnp.ones((2, *size, 1)))
+    chex.assert_shape(logits, (2, *size, 3))
+    chex.assert_tree_all_finite(logits)
+
+
+def test_sizes_beyond_a_multiple_repeat_the_edge():
+    model = make("bicubic")
+    image = jax.random.normal(jax.random.key(1), (1, 14, 15, 1))
+    repeated = jnp.pad(image, ((0, 0), (0, 2), (0, 1), (0, 0)), mode="edge")
+    chex.assert_trees_all_close(model(image), model(repeated)[:, :14, :15], atol=1e-5)
+
+
+def test_width_and_depth():
+    model = make(width=8, depth=3)
+    assert [down.in_features for down in model.downs] == [8, 16, 32]
+    assert model.encoders[-1].second.out_features == 64

@@ -98,3 +98,18 @@ def _number(function: str, argument: str, value: Any, *, minimum: int | None, re
     if minimum is not None and value < minimum:
         raise ValueError(f"{function}: {argument} must be at least {minimum}; got {value!r}.")
     return int(value)
+
+
+def padding(function: str, given: Any, rank: int, *, names: Collection[str]) -> str | tuple[tuple[int, int], ...]:
+    """Returns `given` as one of `names`, or as a tuple of `rank` (low, high) pairs of whole numbers of at least 0."""
+    if isinstance(given, str):
+        return one_of(function, "padding", given, names)
+    if isinstance(given, Sequence) and any(isinstance(pair, Sequence) for pair in given):
+        if len(given) != rank or not all(isinstance(p, Sequence) and not isinstance(p, str) for p in given):
+            raise ValueError(
+                f"{function}: padding must be a whole number, {rank} of them, {rank} (low, high) pairs, "
+                f"or one of {', '.join(map(repr, names))}; got {given!r}."
+            )
+        pairs = tuple(per_axis(function, "padding", tuple(pair), 2, minimum=0) for pair in given)
+        return tuple((low, high) for low, high in pairs)
+    return tuple((p, p) for p in per_axis(function, "padding", given, rank, minimum=0))

@@ -1,0 +1,21 @@
+"""The upsamplers as Flax NNX modules; `create` builds any of them by name."""
+
+from upsampling.nn import initializers
+from upsampling.nn.convolution import Deconv, SubPixelConv, TransposedConv
+from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
+from upsampling.nn.registry import Method, Upsampler, available, create
+
+__all__ = [
+    "Bicubic",
+    "Bilinear",
+    "Deconv",
+    "Interpolate",
+    "Method",
+    "Nearest",
+    "SubPixelConv",
+    "TransposedConv",
+    "Upsampler",
+    "available",
+    "create",
+    "initializers",
+]

@@ -1,76 +1,193 @@
 """Taps applied to arrays: one linear primitive, whose transpose is the same primitive with the transposed taps.
 
 JAX's own transpose of a gather is a scatter, which is slow everywhere and not deterministic on a GPU. The transpose of
-taps is again taps, so a primitive that swaps the two has gradients of the speed of the forward pass, to any order.
+taps is again taps, so a primitive that swaps the two has gradients as fast as its forward pass, to any order.
+
+How it is computed depends on the platform:
+
+* CPU and GPU: a sum of gathers for each axis, one per tap, which XLA fuses into one loop. Several axes in one loop
+  cost the product of their taps but no intermediate array; where that product is large the intermediate is written.
+* TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis.
+
+The figures behind the constants are in experiments/benchmarks.
 """
 
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from upsampling.taps import Taps
 
-Operators = tuple[tuple[int, Taps], ...]  # (axis, taps), each axis at most once
+Operators = tuple[tuple[int, Taps], ...]  # (axis, taps); each axis at most once
+
+# Taps beyond this many run in a loop over groups: unrolled they would take seconds to compile, and run no faster.
+UNROLLED = 32
+GROUP = 16
 
 
 def resample(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
-    """Applies each operator along its axis. Linear in x; half precision accumulates in float32."""
-    operators = tuple((axis, taps) for axis, taps in operators if not taps.identity)
+    """Applies each operator along its axis. Linear in x; half precision accumulates in float32.
+
+    Args:
+      x: any shape. Operators that do arithmetic need a floating dtype; those that only copy pixels take any.
+      operators: (axis, taps) pairs, each axis at most once, from 0 to x.ndim - 1.
+
+    Returns:
+      `x` with the size of each named axis replaced by its operator's number of outputs, in the dtype of `x`.
+    """
+    operators = tuple(sorted((o for o in operators if not o[1].identity), key=lambda o: o[0]))
     return _resample_p.bind(x, operators=operators) if operators else x
 
 
-def _apply(x: jax.Array, *, operators: Operators) -> jax.Array:
-    dtype = x.dtype
+def _shape(shape: Sequence[int], operators: Operators) -> tuple[int, ...]:
+    sizes = list(shape)
+    for axis, taps in operators:
+        sizes[axis] = taps.outputs
+    return tuple(sizes)
+
+
+# --- how the operators are applied ------------------------------------------------------------------------------------
+
+
+def _by_gathers(x: jax.Array, *, operators: Operators, separate: bool) -> jax.Array:
+    """Applies the operators by sums of gathers; `separate` says that concatenations keep loops apart (on CPU)."""
+    if all(taps.repeats for _, taps in operators):
+        return _repeat(x, operators)
     if all(taps.selection for _, taps in operators):
         for axis, taps in operators:
             x = x.take(taps.indices[:, 0], axis, mode="clip")
         return x
-    accumulator = jnp.promote_types(dtype, jnp.float32)
-    x = x.astype(accumulator)
-    for axis, taps in operators:
-        x = _gather(x, axis, taps)
+    dtype = x.dtype
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    for axis, taps, written in _schedule(x.shape, operators):
+        if taps.indices.shape[1] > UNROLLED:
+            x = _looped_sum(x, axis, taps)
+        else:
+            x = _sum(x, axis, taps, written and separate)
+        if written and not separate:
+            x = lax.optimization_barrier(x)
     return x.astype(dtype)
 
 
-def _gather(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
-    shape = [1] * x.ndim
-    shape[axis] = taps.outputs
-    weights = taps.weights.astype(x.dtype)
+def _schedule(shape: Sequence[int], operators: Operators) -> list[tuple[int, Taps, bool]]:
+    """Returns the operators in the order to apply, each with whether its result is to be written to memory.
+
+    The order makes arrays small early: shrinking axes first, the outermost of them first, then growing axes, the
+    innermost first, since a pass over an outer axis runs along longer contiguous rows.
+
+    A fused loop spends the product of the taps on each output; writing in between spends their sum and the traffic of
+    the intermediate array, which costs about as much as 6 taps per pixel. A tap costs 4 times more where fewer than 8
+    neighbouring values move together, since it then does not vectorise (RGB images, channels-first).
+    """
+    shrinking = [o for o in operators if o[1].outputs < o[1].size]
+    growing = [o for o in operators if o[1].outputs >= o[1].size]
+    order = shrinking + growing[::-1]
+    innermost = max(axis for axis, _ in operators)
+    tap_cost = 1 if math.prod(shape[innermost + 1 :]) >= 8 else 4
+    schedule = []
+    fused = order[0][1].indices.shape[1]
+    for (axis, taps), (_, following) in itertools.pairwise(order):
+        count = following.indices.shape[1]
+        # Pixels of the intermediate array per pixel of the next.
+        ratio = following.size / following.outputs
+        written = tap_cost * fused * count > tap_cost * (fused * ratio + count) + 6 * ratio
+        schedule.append((axis, taps, written))
+        fused = count if written else fused * count
+    return [*schedule, (*order[-1], False)]
+
+
+def _repeat(x: jax.Array, operators: Operators) -> jax.Array:
+    """Repeats every pixel: a broadcast, which reads no indices."""
+    shape = _shape(x.shape, operators)
+    for axis, _ in reversed(operators):
+        x = jnp.expand_dims(x, axis + 1)
+    widened = list(x.shape)
+    for before, (axis, taps) in enumerate(operators):
+        widened[axis + 1 + before] = taps.repeats
+    return jnp.broadcast_to(x, widened).reshape(shape)
+
+
+def _sum(x: jax.Array, axis: int, taps: Taps, written: bool) -> jax.Array:
+    """Sums one gather per tap, optionally so that XLA writes the result instead of fusing it with what follows."""
+    if written and taps.outputs > 1:
+        # XLA:CPU drops optimisation barriers before it fuses, but never fuses a concatenation into its consumer.
+        half = taps.outputs // 2
+        return lax.concatenate([_sum(x, axis, taps[:half], False), _sum(x, axis, taps[half:], False)], axis)
+    weights = jnp.asarray(taps.weights, x.dtype)
     terms = [
-        x.take(taps.indices[:, k], axis, mode="clip") * weights[:, k].reshape(shape)
+        x.take(taps.indices[:, k], axis, mode="clip") * _along(weights[:, k], axis, x.ndim)
         for k in range(taps.indices.shape[1])
     ]
     return functools.reduce(jnp.add, terms)
 
 
-def _transposed(operators: Operators) -> Operators:
-    return tuple((axis, taps.transpose) for axis, taps in reversed(operators))
+def _looped_sum(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
+    """Sums many taps, a group in each step of a loop."""
+    outputs, count = taps.indices.shape
+    missing = -count % GROUP
+    indices = np.pad(taps.indices, ((0, 0), (0, missing)), mode="edge").T.reshape(-1, GROUP, outputs)
+    weights = np.pad(taps.weights, ((0, 0), (0, missing))).T.reshape(-1, GROUP, outputs)
 
+    def step(total, group):
+        terms = [x.take(i, axis, mode="clip") * _along(w, axis, x.ndim) for i, w in zip(*group, strict=True)]
+        return total + functools.reduce(jnp.add, terms), None
+
+    start = jnp.zeros_like(x, shape=_shape(x.shape, ((axis, taps),)))
+    return lax.scan(step, start, (jnp.asarray(indices), jnp.asarray(weights, x.dtype)))[0]
+
+
+def _along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
+    return lax.broadcast_in_dim(vector, [1] * axis + [vector.size] + [1] * (rank - axis - 1), [axis])
+
+
+def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
+    """Multiplies by a dense matrix for each axis."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return _by_gathers(x, operators=operators, separate=False)
+    dtype = x.dtype
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    for axis, taps, _ in _schedule(x.shape, operators):
+        matrix = jnp.asarray(taps.matrix(), x.dtype)
+        x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
+    return x.astype(dtype)
+
+
+# --- the primitive ----------------------------------------------------------------------------------------------------
 
 _resample_p = Primitive("resample")
-_resample_p.def_impl(jax.jit(_apply, static_argnames="operators"))
 
 
-@_resample_p.def_abstract_eval
-def _abstract(x, *, operators: Operators):
-    # Tracing the implementation keeps whatever an abstract value carries besides its shape (sharding, weak types).
-    return jax.make_jaxpr(functools.partial(_apply, operators=operators))(x).out_avals[0]
+@functools.partial(jax.jit, static_argnames="operators")
+def _compiled(x: jax.Array, *, operators: Operators) -> jax.Array:
+    return _resample_p.bind(x, operators=operators)
 
 
-def _transpose_rule(cotangent, *, operators: Operators):
-    return [resample(cotangent, _transposed(operators))]
+_resample_p.def_impl(_compiled)
+_resample_p.def_abstract_eval(lambda x, *, operators: x.update(shape=_shape(x.shape, operators)))
 
 
-def _batch_rule(arguments, dimensions, *, operators: Operators):
+def _transpose(cotangent, x, *, operators: Operators):
+    return [resample(cotangent, [(axis, taps.transpose) for axis, taps in operators])]
+
+
+def _batch(arguments, dimensions, *, operators: Operators):
     (x,), (batch,) = arguments, dimensions
-    moved = tuple((axis + (axis >= batch), taps) for axis, taps in operators)
-    return resample(x, moved), batch
+    return resample(x, [(axis + (axis >= batch), taps) for axis, taps in operators]), batch
 
 
-ad.deflinear2(_resample_p, lambda cotangent, x, *, operators: _transpose_rule(cotangent, operators=operators))
-batching.primitive_batchers[_resample_p] = _batch_rule
-mlir.register_lowering(_resample_p, mlir.lower_fun(_apply, multiple_results=False))
+ad.deflinear2(_resample_p, _transpose)
+batching.primitive_batchers[_resample_p] = _batch
+for _rule, _platform in (
+    (functools.partial(_by_gathers, separate=False), None),
+    (functools.partial(_by_gathers, separate=True), "cpu"),
+    (_by_matrices, "tpu"),
+):
+    mlir.register_lowering(_resample_p, mlir.lower_fun(_rule, multiple_results=False), platform=_platform)

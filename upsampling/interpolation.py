@@ -123,6 +123,4 @@ def _jitted(x, axes, sizes, scales, method, convention, antialias):
         (axis, axis_taps(x.shape[axis], m, s, method, convention, antialias))
         for axis, m, s in zip(axes, sizes, scales, strict=True)
     ]
-    # Shrinking axes first: every later pass then has less to read.
-    operators.sort(key=lambda operator: operator[1].outputs / operator[1].size)
     return resample(x, operators)

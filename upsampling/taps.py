@@ -45,6 +45,13 @@ class Taps:
     def __hash__(self) -> int:
         return self._hash
 
+    def __repr__(self) -> str:
+        return f"Taps({self.size} -> {self.outputs}, {self.indices.shape[1]} each)"
+
+    def __getitem__(self, outputs: slice) -> "Taps":
+        """The same operator, of which only some outputs are wanted."""
+        return Taps(self.size, self.indices[outputs], self.weights[outputs])
+
     @property
     def outputs(self) -> int:
         """Number of output pixels, m."""
@@ -54,6 +61,13 @@ class Taps:
     def selection(self) -> bool:
         """Whether every output copies one input: no arithmetic, so any dtype."""
         return self.weights.shape[1] == 1 and bool((self.weights == 1).all())
+
+    @functools.cached_property
+    def repeats(self) -> int:
+        """How often each input stands in the output, one after the other; 0 unless that is all the operator does."""
+        times, rest = divmod(self.outputs, self.size)
+        repeated = not rest and self.selection and np.array_equal(self.indices[:, 0], np.arange(self.outputs) // times)
+        return times if repeated else 0
 
     @functools.cached_property
     def identity(self) -> bool:

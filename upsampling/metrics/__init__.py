@@ -1,6 +1,7 @@
 """Segmentation metrics that compile: exact, batched, on the accelerator."""
 
 from upsampling.metrics.boundaries import boundary_f1, boundary_f1_sums, boundary_iou, boundary_iou_sums
+from upsampling.metrics.distance import distance_transform, nearest_background, signed_distance_transform
 from upsampling.metrics.regions import (
     confusion_matrix,
     dice,
@@ -24,11 +25,14 @@ __all__ = [
     "confusion_matrix",
     "dice",
     "dice_of",
+    "distance_transform",
     "frequency_weighted_iou",
     "frequency_weighted_iou_of",
     "image_mean",
     "iou_of",
     "mean_iou",
+    "nearest_background",
     "pixel_accuracy",
     "pixel_accuracy_of",
+    "signed_distance_transform",
 ]

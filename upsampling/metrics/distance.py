@@ -1,19 +1,198 @@
-"""The exact Euclidean distance transform: one pass per axis, each the lower envelope of parabolas.
+"""The exact Euclidean distance transform, one axis after the other.
 
-The squared distance separates over axes: D(p) = min_q |p - q|² = min_{q1} ((p1 - q1)² + min_{q2} ((p2 - q2)² + ...)).
-The first pass is a distance along a line, by doubling. Every further pass is out[i] = min_k f[i ± k] + k², taken with
-k = 1, 2, ... until k² is no less than the largest value that is still needed: no further pixel can then be nearer. So
-a pass costs pixels x (largest distance), at most pixels x side, works in place on whole arrays, and nothing pairwise
-is ever stored.
+The squared distance to the nearest seed separates over the axes (Felzenszwalb & Huttenlocher 2012, section 3):
+
+    D(p) = min_q |p - q|² = min_{q1} ((p1 - q1)² + min_{q2} ((p2 - q2)² + ...))
+
+The first axis is a distance along a line. Every further one is a lower envelope of parabolas, g[i] = min_k f[i ± k] +
+k², taken with k = 1, 2, ... over whole rows, until k² exceeds what any pixel still waiting could gain. So a pass costs
+pixels x (how far the farthest pixel has to look), at most pixels x side; it works in place on arrays of the image's
+size, and nothing pairwise is ever stored.
 """
 
 import math
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_UNROLL = 8  # shifts per step of the loop, so that XLA reads and writes the running minimum once for all of them
+from upsampling import _checks
+from upsampling.metrics import labels
+
+# A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them.
+_UNROLL = 8
+# Rows are worked on in groups of this many pixels: each group stops as soon as its own pixels are done, and stays in a
+# processor's cache. An accelerator wants everything at once.
+_GROUP_CPU, _GROUP = 2**15, 2**26
+# Where seeds lie in fewer columns than a fourth of the image, visiting them is cheaper than looking far.
+_NARROW = 4
+
+
+def distance_transform(mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Exact Euclidean distance of every pixel of the mask to the nearest pixel of the background.
+
+    Args:
+      mask: `(*batch, *spatial)` bool or integer, nonzero in the foreground.
+      spacing: size of a pixel, in whatever unit the distances should have: one number for all axes (1 if None), or one
+        per axis, and then there are as many spatial axes as numbers, 1 to 3 (static).
+      axes: the spatial axes (static). If None, the last `len(spacing)`, or the last two.
+
+    Returns:
+      float32 (float64 for 64-bit JAX) of the mask's shape: distance between pixel centres, 0 in the background.
+      Infinity where the image has no background. With spacing 1 the squares are exact up to 2**24, that is distances
+      up to 4096 pixels; otherwise exact to rounding.
+
+    Raises:
+      TypeError: a mask that is floating (logits, probabilities), or spacing that is traced.
+      ValueError: axes or spacing that do not fit.
+
+    >>> import jax.numpy as jnp
+    >>> distance_transform(jnp.array([[0, 1, 1, 1], [1, 1, 1, 1]]))
+    Array([[0.       , 1.       , 2.       , 3.       ],
+           [1.       , 1.4142135, 2.236068 , 3.1622777]], dtype=float32)
+    >>> distance_transform(jnp.array([True, True, False]), spacing=(0.5,))  # one spatial axis
+    Array([1. , 0.5, 0. ], dtype=float32)
+    """
+    mask, spacing, axes = _arguments("distance_transform", mask, spacing, axes)
+    return _distance_transform(mask, spacing, axes)
+
+
+def signed_distance_transform(
+    mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None
+) -> jax.Array:
+    """Distance to the background in the mask, and minus the distance to the mask in the background.
+
+    Between pixel centres, so it steps from 1 to -1 across the boundary, and 0 does not occur. Where the mask is empty
+    it is minus infinity, where it is full, infinity.
+
+    Arguments and errors as in `distance_transform`.
+
+    >>> import jax.numpy as jnp
+    >>> signed_distance_transform(jnp.array([[0, 0, 1, 1, 1]]))
+    Array([[-2., -1.,  1.,  2.,  3.]], dtype=float32)
+    """
+    mask, spacing, axes = _arguments("signed_distance_transform", mask, spacing, axes)
+    return _signed_distance_transform(mask, spacing, axes)
+
+
+def nearest_background(mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Where the nearest pixel of the background is: the index whose distance `distance_transform` gives.
+
+    Of several that are equally near it gives one, always the same for the same mask.
+
+    Arguments and errors as in `distance_transform`.
+
+    Returns:
+      `(*mask.shape, len(axes))` int32: an index along each spatial axis, last; -1 where there is no background.
+
+    >>> import jax.numpy as jnp
+    >>> nearest_background(jnp.array([[0, 1], [1, 1]]))[1, 1]
+    Array([0, 0], dtype=int32)
+    """
+    mask, spacing, axes = _arguments("nearest_background", mask, spacing, axes)
+    return _nearest_background(mask, spacing, axes)
+
+
+def _arguments(function: str, mask: Any, spacing: Any, axes: Any) -> tuple[jax.Array, tuple[float, ...], tuple]:
+    mask = _checks.array(function, "mask", mask, floating=False)
+    if jnp.issubdtype(mask.dtype, jnp.inexact):
+        raise TypeError(f"{function}: mask must be bool or integer; got {mask.dtype}. Compare first, as in logits > 0.")
+    axes, spacing = labels.geometry(function, mask.ndim, axes, spacing)
+    return mask != 0, spacing, axes
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _distance_transform(mask, spacing, axes):
+    last = tuple(range(-len(axes), 0))
+    squared = squared_distance(~jnp.moveaxis(mask, axes, last), spacing)
+    return jnp.moveaxis(jnp.sqrt(squared), last, axes)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _signed_distance_transform(mask, spacing, axes):
+    return _distance_transform(mask, spacing, axes) - _distance_transform(~mask, spacing, axes)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _nearest_background(mask, spacing, axes):
+    last = tuple(range(-len(axes), 0))
+    seeds = ~jnp.moveaxis(mask, axes, last)
+    shape = seeds.shape[-len(axes) :]
+    here = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
+    squared, nearest = _nearest((seeds, jnp.broadcast_to(here, seeds.shape)), spacing, math.inf, None)
+    nearest = jnp.where(jnp.isfinite(squared), nearest, -1)
+    index = jnp.stack([jnp.where(nearest < 0, -1, i) for i in jnp.unravel_index(nearest, shape)], axis=-1)
+    return jnp.moveaxis(index, [a - 1 for a in last], [a - 1 for a in axes])
+
+
+def squared_distance(
+    seeds: jax.Array, spacing: tuple[float, ...], limit: float = math.inf, needed: jax.Array | None = None
+) -> jax.Array:
+    """Squared distance of every pixel to the nearest seed, over the last len(spacing) axes; infinity without seeds.
+
+    Args:
+      seeds: `(*batch, *spatial)` bool.
+      spacing: pixel size along each spatial axis (static).
+      limit: distances above it need not be found, and come back too large or infinite (static).
+      needed: like `seeds`; where False, the result may be too large.
+    """
+    return _nearest((seeds,), spacing, limit, needed)[0]
+
+
+# What follows works on a tuple (f,) of distances, or (f, index) that carries along which seed each is the distance of.
+
+
+def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax.Array | None) -> tuple:
+    """From seeds to squared distances: along the last axis but one (whole rows at a time), the last, then the rest."""
+    rank = len(spacing)
+    first, *others = [-1] if rank == 1 else [-2, -1, -3][:rank]
+    seeds, *index = state
+    steps = jnp.where(seeds, 0.0, jnp.inf).astype(jnp.result_type(float))
+    line = partial(_line_by_doubling, axis=first, reach=limit / spacing[first])
+    steps, *index = lax.platform_dependent(steps, *index, cpu=partial(_line_by_scan, axis=first), default=line)
+    state = ((steps * spacing[first]) ** 2, *index)
+    for axis in others:
+        last = axis == others[-1]
+        state = _envelope(state, axis, spacing[axis], limit, needed if last else None)
+    return state
+
+
+def _nearer(a: tuple, b: tuple) -> tuple:
+    """The smaller distance of two, with its index; the first if they are equal."""
+    if len(a) == 1:
+        return (jnp.minimum(a[0], b[0]),)
+    closer = b[0] < a[0]
+    return tuple(jnp.where(closer, y, x) for x, y in zip(a, b, strict=True))
+
+
+def _line_by_scan(*state: jax.Array, axis: int) -> tuple:
+    """Steps to the nearest seed along an axis: one row after the other, there and back."""
+    rows = tuple(jnp.moveaxis(x, axis, 0) for x in state)
+
+    def step(carry, row):
+        carry = _nearer(row, (carry[0] + 1, *carry[1:]))
+        return carry, carry
+
+    start = (jnp.full_like(rows[0][0], jnp.inf), *(jnp.zeros_like(x[0]) for x in rows[1:]))
+    _, rows = lax.scan(step, start, rows)
+    _, rows = lax.scan(step, start, rows, reverse=True)
+    return tuple(jnp.moveaxis(x, 0, axis) for x in rows)
+
+
+def _line_by_doubling(*state: jax.Array, axis: int, reach: float) -> tuple:
+    """The same, right within a distance that doubles with every step: few steps, for an accelerator."""
+    right_within, n = 0, state[0].shape[axis]
+    while right_within < min(n - 1, reach):
+        by = right_within + 1
+        before, after = (
+            (shift(state[0], side, axis, jnp.inf) + by, *(shift(x, side, axis, 0) for x in state[1:]))
+            for side in (by, -by)
+        )
+        state = _nearer(_nearer(state, before), after)
+        right_within += by
+    return state
 
 
 def shift(x: jax.Array, by: int, axis: int, fill: float | int | bool) -> jax.Array:
@@ -25,68 +204,78 @@ def shift(x: jax.Array, by: int, axis: int, fill: float | int | bool) -> jax.Arr
     return lax.pad(x, jnp.asarray(fill, x.dtype), edges)
 
 
-def squared_distance(
-    seeds: jax.Array, spacing: tuple[float, ...], limit: float = math.inf, needed: jax.Array | None = None
-) -> jax.Array:
-    """Squared distance from every pixel to the nearest seed, over the last len(spacing) axes; infinity without seeds.
-
-    Args:
-      seeds: `(*batch, *spatial)` bool.
-      spacing: pixel size along each spatial axis.
-      limit: distances above it need not be found; they come back too large or infinite.
-      needed: like `seeds`; where False, the result may be too large.
-
-    Returns:
-      float32 (float64 with x64 enabled): exact integers for spacing 1 up to 2**24.
-    """
-    rank = len(spacing)
-    squared = _along_line(seeds, spacing[-1], limit) ** 2
-    for axis in range(2, rank + 1):
-        squared = _envelope(squared, -axis, spacing[-axis], limit, needed if axis == rank else None)
-    return squared
+def _envelope(state: tuple, axis: int, spacing: float, limit: float, needed: jax.Array | None) -> tuple:
+    """g[i] = min_k f[i ± k] + (k spacing)² along an axis, in groups of rows."""
+    n = state[0].shape[axis]
+    last = int(min(n - 1, limit / spacing * (1 + 1e-6)))
+    if last == 0 or not state[0].size:
+        return state
+    arrays = (*state, *(() if needed is None else (needed,)))
+    moved = tuple(jnp.moveaxis(x, axis, -1) for x in arrays)
+    shape = moved[0].shape
+    flat = tuple(x.reshape(-1, n) for x in moved)
+    rows = partial(_envelope_of_rows, carried=len(state), last=last, spacing=spacing)
+    out = lax.platform_dependent(
+        *flat, cpu=partial(_grouped, rows, _GROUP_CPU), default=partial(_grouped, rows, _GROUP)
+    )
+    return tuple(jnp.moveaxis(x.reshape(shape), -1, axis) for x in out)
 
 
-def _along_line(seeds: jax.Array, spacing: float, limit: float) -> jax.Array:
-    """Distance to the nearest seed along the last axis: after a step it is right within `reach`, which doubles."""
-    n = seeds.shape[-1]
-    steps = jnp.where(seeds, 0.0, jnp.inf)
-    reach, last = 0, min(n - 1, limit / spacing)
-    while reach < last:
-        by = reach + 1
-        moved = jnp.minimum(shift(steps, by, steps.ndim - 1, jnp.inf), shift(steps, -by, steps.ndim - 1, jnp.inf))
-        steps = jnp.minimum(steps, moved + by)
-        reach += by
-    return steps * spacing
+def _grouped(function: Any, pixels: int, *arrays: jax.Array) -> tuple:
+    """Applies `function` to groups of rows of about that many pixels. The last group is filled up with first rows."""
+    rows, n = arrays[0].shape
+    groups = -(-rows * n // pixels)
+    if groups <= 1:
+        return function(*arrays)
+    size = -(-rows // groups)
+    groups = -(-rows // size)
+    filled = (jnp.concatenate([x, x[: groups * size - rows]]).reshape(groups, size, n) for x in arrays)
+    out = lax.map(lambda group: function(*group), tuple(filled))
+    return tuple(x.reshape(-1, n)[:rows] for x in out)
 
 
-def _envelope(f: jax.Array, axis: int, spacing: float, limit: float, needed: jax.Array | None) -> jax.Array:
-    """out[i] = min_k f[i ± k] + (k spacing)²: the lower envelope of parabolas, nearest parabolas first."""
-    axis, n = axis % f.ndim, f.shape[axis]
-    last = int(min(n - 1, limit // spacing))
-    if last == 0:
-        return f
-    groups = -(-last // _UNROLL)
-    room = groups * _UNROLL
-    edges = [(0, 0, 0)] * f.ndim
-    edges[axis] = (room, room, 0)
-    padded = lax.pad(f, jnp.asarray(jnp.inf, f.dtype), edges)
-    # A line of the image without seeds stays infinite; where there are none at all, nothing is worth waiting for.
-    spatial = tuple(range(axis, f.ndim))
-    waited_for = jnp.isfinite(jnp.min(f, axis=spatial, keepdims=True))
-    if needed is not None:
-        waited_for &= needed
+def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: float) -> tuple:
+    """The lower envelope of parabolas in each row `(rows, n)`."""
+    state = arrays[:carried]
+    f, n = state[0], state[0].shape[1]
+    unroll = min(_UNROLL, last)
+    room = -(-last // unroll) * unroll
+    padded = tuple(jnp.pad(x, ((0, 0), (room, room)), constant_values=jnp.inf if x is f else 0) for x in state)
 
-    def unfinished(state):
-        k, least = state
-        worst = jnp.max(jnp.where(waited_for, least, 0), initial=0)
-        return (k <= last) & (worst > (k * spacing) ** 2)
+    # A pixel stops looking at distance k once nothing there can be nearer: (k spacing)² + (the row's least f) >= g.
+    # Rows without any seed stay infinite: nothing to wait for.
+    least = jnp.min(f, axis=1, keepdims=True)
+    waiting = jnp.isfinite(least) if len(arrays) == carried else jnp.isfinite(least) & arrays[carried]
 
-    def step(state):
-        k, least = state
-        for j in range(_UNROLL):
-            left = lax.dynamic_slice_in_dim(padded, room - (k + j), n, axis)
-            right = lax.dynamic_slice_in_dim(padded, room + (k + j), n, axis)
-            least = jnp.minimum(least, jnp.minimum(left, right) + ((k + j) * spacing) ** 2)
-        return k + _UNROLL, least
+    with_seeds = jnp.any(jnp.isfinite(f), axis=0)
+    column = jnp.arange(n)
+    low, high = jnp.min(jnp.where(with_seeds, column, n)), jnp.max(jnp.where(with_seeds, column, -1))
+    narrow = (high - low + 1) * _NARROW < n
 
-    return lax.while_loop(unfinished, step, (jnp.int32(1), f))[1]
+    def look_farther(loop):
+        k, g = loop
+        for j in range(unroll):
+            for side in (-1, 1):
+                there = (lax.dynamic_slice_in_dim(x, room + side * (k + j), n, 1) for x in padded)
+                g = _nearer(g, _plus(there, ((k + j) * spacing) ** 2))
+        return k + unroll, g
+
+    def far_enough(loop):
+        k, g = loop
+        gain = jnp.max(jnp.where(waiting, g[0] - least, 0))
+        return (k <= last) & (gain > (k * spacing) ** 2)
+
+    def visit_sources(loop):
+        source, g = loop
+        for j in range(unroll):
+            there = (lax.dynamic_slice_in_dim(x, room + source + j, 1, 1) for x in padded)
+            g = _nearer(g, _plus(there, ((column - (source + j)) * spacing) ** 2))
+        return source + unroll, g
+
+    g = lax.while_loop(lambda loop: narrow & (loop[0] <= high), visit_sources, (low.astype(jnp.int32), state))[1]
+    return lax.while_loop(lambda loop: ~narrow & far_enough(loop), look_farther, (jnp.int32(1), g))[1]
+
+
+def _plus(state: Any, squared: jax.Array) -> tuple:
+    f, *index = state
+    return (f + squared, *index)

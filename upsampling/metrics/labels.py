@@ -14,20 +14,30 @@ from upsampling import _checks
 _IN_FLIGHT = 2**22
 
 
-def spatial_axes(function: str, given: Any, ndim: int, spacing: Any = None) -> tuple[int, ...]:
-    """The spatial axes as negative numbers: those named, or the last ones, as many as `spacing` has, or two."""
-    if given is None:
-        rank = len(spacing) if spacing is not None and np.ndim(spacing) == 1 else 2
-        given = tuple(range(-rank, 0))
-    axes = _checks.per_axis(function, "axes", given if np.ndim(given) else (given,), None, minimum=None)
+def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """The spatial axes as negative numbers, and the pixel's size along each.
+
+    The axes are those named, or the last ones: as many as `spacing` has, or two. The size is 1 unless given.
+    """
+    sizes = _checks.per_axis(function, "spacing", 1 if spacing is None else spacing, None, minimum=None, real=True)
+    single = spacing is None or np.ndim(spacing) == 0
+    if axes is None:
+        axes = tuple(range(-len(sizes), 0))  # per_axis takes a single number for two axes
+    axes = _checks.per_axis(function, "axes", axes if np.ndim(axes) else (axes,), None, minimum=None)
     if len(axes) > 3:
-        raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {given!r}.")
+        raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {axes!r}.")
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
         raise ValueError(
             f"{function}: axes={axes} must be different axes of an array with {ndim} axes. "
             "The spatial axes are the last two unless axes=, or a spacing per axis, says otherwise."
         )
-    return tuple(a % ndim - ndim for a in axes)
+    if single:
+        sizes = sizes[:1] * len(axes)
+    if len(sizes) != len(axes):
+        raise ValueError(
+            f"{function}: spacing must be one number or {len(axes)} of them, one per spatial axis; got {spacing!r}."
+        )
+    return tuple(a % ndim - ndim for a in axes), sizes
 
 
 def check_labels(
@@ -81,8 +91,12 @@ def check_pair(
     ignore_index: Any,
     axes: Any = None,
     spacing: Any = None,
-) -> tuple[jax.Array, jax.Array, int, int | None, tuple[int, ...]]:
-    """Checks what all metrics take; returns both maps as int32 with the spatial axes last, and the static arguments."""
+) -> tuple[jax.Array, jax.Array, int, int | None, tuple[float, ...]]:
+    """Checks what all metrics take.
+
+    Returns:
+      Both maps as int32, spatial axes last; num_classes; ignore_index; the pixel's size along each spatial axis.
+    """
     num_classes = _checks.number(function, "num_classes", num_classes)
     if ignore_index is not None:
         ignore_index = _checks.number(function, "ignore_index", ignore_index, minimum=None)
@@ -92,13 +106,13 @@ def check_pair(
         raise ValueError(
             f"{function}: prediction and target must have the same shape; got {prediction.shape} and {target.shape}."
         )
-    axes = spatial_axes(function, axes, prediction.ndim, spacing)
+    axes, sizes = geometry(function, prediction.ndim, axes, spacing)
     last = tuple(range(-len(axes), 0))
     if axes != last:
         prediction, target = (jnp.moveaxis(x, axes, last) for x in (prediction, target))
     if 0 in prediction.shape[-len(axes) :]:
         raise ValueError(f"{function}: prediction must have at least 1 pixel; got shape {prediction.shape}.")
-    return prediction, target, num_classes, ignore_index, axes
+    return prediction, target, num_classes, ignore_index, sizes
 
 
 def over_images(function: Callable, rank: int, num_classes: int, *maps: jax.Array) -> Any:

@@ -43,10 +43,8 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    prediction, target, num_classes, ignore_index, axes = labels.check_pair(
-        "confusion_matrix", prediction, target, num_classes, ignore_index, axes
-    )
-    return _confusion_matrix(prediction, target, num_classes, ignore_index, len(axes))
+    maps = labels.check_pair("confusion_matrix", prediction, target, num_classes, ignore_index, axes)
+    return _confusion_matrix(*maps[:4], len(maps[4]))
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))

@@ -1,0 +1,218 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from tests.metrics.metric_maps import membranes
+from upsampling import metrics
+from upsampling.metrics import distance
+
+FUNCTIONS = [metrics.distance_transform, metrics.signed_distance_transform, metrics.nearest_background]
+
+
+def scipy_distance(mask, spacing=None):
+    """scipy's transform, with infinity where there is no background (scipy's own answer there is arbitrary)."""
+    if np.all(mask):
+        return np.full(mask.shape, np.inf)
+    return ndimage.distance_transform_edt(mask, sampling=spacing)
+
+
+def masks(shape, seed=0):
+    """Blobs, thin lines, nearly empty and nearly full, empty, full, one pixel, and noise, all of one shape."""
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(size=shape)
+    out = [ndimage.gaussian_filter(noise, s) > 0 for s in (1, 3)]
+    out += [noise > 0, noise > -2.5, noise > 2.5, np.ones(shape, bool), np.zeros(shape, bool)]
+    one = np.ones(shape, bool)
+    one.flat[rng.integers(one.size)] = False
+    line, corner = np.ones(shape, bool), np.ones(shape, bool)
+    line[shape[0] // 3] = False
+    corner.flat[-1] = False
+    return np.stack([*out, one, ~one, line, ~line, corner])
+
+
+@pytest.mark.parametrize(
+    "spacing",
+    [(1.0,), (0.3,), (1.0, 1.0), (0.5, 2.0), (3.0, 0.7), (1.0, 1.0, 1.0), (2.0, 0.5, 1.25)],
+)
+@pytest.mark.parametrize("side", [1, 2, 33])
+def test_against_scipy(spacing, side):
+    shape = {1: (37,), 2: (40, side), 3: (9, side, 14)}[len(spacing)]
+    given = masks(shape)
+    got = metrics.distance_transform(given, spacing)
+    signed = metrics.signed_distance_transform(given, spacing)
+    assert got.dtype == jnp.float32
+    for mask, d, s in zip(given, got, signed, strict=True):
+        expected = scipy_distance(mask, spacing)
+        np.testing.assert_allclose(d, expected, atol=1e-5, rtol=1e-6)
+        np.testing.assert_allclose(s, expected - scipy_distance(~mask, spacing), atol=1e-5, rtol=1e-6)
+
+
+def test_real_masks_against_scipy():
+    given = membranes(3)
+    got = metrics.distance_transform(given)
+    for mask, d in zip(given, got, strict=True):
+        np.testing.assert_allclose(d, scipy_distance(mask), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("sides", [(300, 200), (120, 700)])
+def test_many_groups_of_rows(sides):
+    """Larger than a group of rows, with seeds in few columns, in many, and far away."""
+    given = np.ones((4, *sides), bool)
+    given[0, :3, 5:9] = False
+    given[1, :40, : sides[1] // 2] = np.random.default_rng(0).random((40, sides[1] // 2)) < 0.9
+    given[2, ::97, ::89] = False
+    given[3, -1, -1] = given[3, 0, 0] = False
+    for mask, d in zip(given, metrics.distance_transform(given), strict=True):
+        np.testing.assert_allclose(d, scipy_distance(mask), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("spacing", [(1.0,), (0.5, 2.0), (1.0, 3.0, 0.4)])
+def test_nearest_background_is_there_and_that_far(spacing):
+    given = masks((9, 12, 8)[: len(spacing)], seed=3)
+    index = np.asarray(metrics.nearest_background(given, spacing))
+    for mask, at in zip(given, index, strict=True):
+        if mask.all():
+            assert (at == -1).all()
+            continue
+        assert not mask[tuple(np.moveaxis(at, -1, 0))].any()
+        here = np.moveaxis(np.indices(mask.shape), 0, -1)
+        far = np.sqrt((((at - here) * spacing) ** 2).sum(-1))
+        np.testing.assert_allclose(far, scipy_distance(mask, spacing), atol=1e-5)
+
+
+def test_other_axes():
+    given = masks((9, 12))
+    expected = metrics.distance_transform(given)
+    chex.assert_trees_all_equal(
+        jnp.moveaxis(expected, 0, 1), metrics.distance_transform(np.moveaxis(given, 0, 1), axes=(0, 2))
+    )
+    # The order of the axes is the order of the spacing, and of the index.
+    swapped = metrics.distance_transform(given, (2.0, 0.5), axes=(2, 1))
+    chex.assert_trees_all_close(swapped, metrics.distance_transform(given, (0.5, 2.0)), rtol=1e-6)
+    index = metrics.nearest_background(np.moveaxis(given, 0, -1), axes=(0, 1))
+    far = metrics.distance_transform(np.moveaxis(given, 0, -1), axes=(0, 1))
+    here = np.moveaxis(np.indices(index.shape[:-1]), 0, -1)[..., :2]
+    known = np.isfinite(far)
+    np.testing.assert_allclose(np.sqrt(((index - here) ** 2).sum(-1))[known], far[known], rtol=1e-6)
+    one = metrics.distance_transform(given[0], axes=-1)
+    np.testing.assert_allclose(one[0], scipy_distance(given[0, 0]))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+class TestAll:
+    def test_batches_jit_and_vmap(self, function):
+        given = jnp.asarray(masks((13, 10)))
+        whole = function(given)
+        chex.assert_trees_all_equal(whole[3], function(given[3]))
+        chex.assert_trees_all_equal(whole, function(given[:, None, None])[:, 0, 0])
+        chex.assert_trees_all_equal(whole, jax.jit(function)(given))
+        chex.assert_trees_all_equal(whole, jax.vmap(function)(given))
+        chex.assert_trees_all_equal(whole, jax.vmap(jax.vmap(function))(given[:, None])[:, 0])
+        chex.assert_trees_all_equal(whole[:0], function(given[:0]))
+
+    def test_masks_may_be_integers_but_not_logits(self, function):
+        mask = masks((13, 10))[0]
+        for dtype in (np.uint8, np.int64, np.int8):
+            chex.assert_trees_all_equal(function(mask), function(mask.astype(dtype) * 7))
+        for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+            with pytest.raises(TypeError, match=rf"{function.__name__}: mask must be bool or integer; got"):
+                function(jnp.asarray(mask, dtype))
+            with pytest.raises(TypeError, match=rf"{function.__name__}: mask"):
+                jax.jit(function)(jnp.asarray(mask, dtype))
+
+    def test_arguments(self, function):
+        mask = np.ones((4, 5), bool)
+        name = function.__name__
+        for spacing, error in [
+            ((1.0, 0.0), ValueError),
+            ((1.0, -1.0), ValueError),
+            ((1.0, np.inf), ValueError),
+            ("ab", TypeError),
+            ((1.0, True), TypeError),
+        ]:
+            with pytest.raises(error, match=rf"{name}: spacing"):
+                function(mask, spacing)
+        with pytest.raises(ValueError, match=rf"{name}: spacing must be one number or 2"):
+            function(mask, (1.0, 1.0, 1.0), axes=(0, 1))
+        with pytest.raises(TypeError, match=rf"{name}: spacing must be static"):
+            jax.jit(lambda s: function(mask, (s, s)))(1.0)
+        for axes in [(0, 2), (0, -2), (0, 0), (0, 1, 2), ()]:
+            with pytest.raises(ValueError, match=rf"{name}: axes"):
+                function(mask, axes=axes)
+        with pytest.raises(ValueError, match=rf"{name}: axes"):
+            function(mask[0])
+        with pytest.raises(ValueError, match=rf"{name}: axes must name 1 to 3"):
+            function(np.ones((2,) * 4, bool), axes=(0, 1, 2, 3))
+        with pytest.raises(TypeError, match=rf"{name}: mask"):
+            function(None)
+
+
+def test_64_bits():
+    with jax.enable_x64(True):
+        got = metrics.distance_transform(masks((13, 10)), (0.3, 0.7))
+        assert got.dtype == jnp.float64
+        for mask, d in zip(masks((13, 10)), got, strict=True):
+            np.testing.assert_allclose(d, scipy_distance(mask, (0.3, 0.7)), rtol=1e-13)
+
+
+def test_differentiating_past_it():
+    """The mask has no gradient, and what is weighted by its distances has theirs."""
+    mask = jnp.asarray(masks((13, 10))[0])
+
+    def weighted(x):
+        return jnp.sum(x * metrics.distance_transform(mask) + x * metrics.distance_transform(x > 0))
+
+    x = jax.random.normal(jax.random.key(0), mask.shape)
+    expected = metrics.distance_transform(mask) + metrics.distance_transform(x > 0)
+    chex.assert_trees_all_close(jax.grad(weighted)(x), expected)
+    chex.assert_trees_all_close(jax.jit(jax.grad(weighted))(x), expected)
+
+
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_both_ways_along_a_line_agree(axis):
+    """What an accelerator runs is tested here too: every distance, with and without the index."""
+    seeds = ~jnp.asarray(masks((19, 23)))
+    steps = jnp.where(seeds, 0.0, jnp.inf)
+    here = jnp.broadcast_to(jnp.arange(19 * 23).reshape(19, 23), seeds.shape)
+    (scanned,) = distance._line_by_scan(steps, axis=axis)
+    (doubled,) = distance._line_by_doubling(steps, axis=axis, reach=np.inf)
+    chex.assert_trees_all_equal(scanned, doubled)
+    for line in (distance._line_by_scan, lambda *x, axis: distance._line_by_doubling(*x, axis=axis, reach=np.inf)):
+        far, index = line(steps, here, axis=axis)
+        chex.assert_trees_all_equal(far, scanned)
+        at = jnp.stack(jnp.unravel_index(index, (19, 23)))[axis]
+        known = jnp.isfinite(far)
+        here_along = jax.lax.broadcasted_iota(jnp.int32, far.shape, far.ndim + axis)
+        chex.assert_trees_all_equal(jnp.abs(at - here_along)[known], far[known].astype(jnp.int32))
+    near = distance._line_by_doubling(steps, axis=axis, reach=3)[0]
+    chex.assert_trees_all_equal(near[scanned <= 3], scanned[scanned <= 3])
+
+
+def test_groups_of_rows_do_not_change_the_result():
+    f = jnp.where(~jnp.asarray(masks((19, 23)))[0], 0.0, jnp.inf)
+    rows = lambda *x: distance._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
+    for pixels in (1, 23 * 3, 23 * 7, 10**6):
+        chex.assert_trees_all_equal(distance._grouped(rows, pixels, f), rows(f))
+
+
+@pytest.mark.parametrize("limit", [0.5, 1, 2.5, 7, 9, 40])
+def test_limited_and_needed(limit):
+    given = masks((30, 41))
+    whole = np.stack([scipy_distance(m) for m in given])
+    near = np.sqrt(distance.squared_distance(jnp.asarray(~given), (1.0, 1.0), limit=limit))
+    np.testing.assert_allclose(near[whole <= limit], whole[whole <= limit], rtol=1e-6)
+    assert (near[whole > limit] > limit).all()
+    needed = np.random.default_rng(0).random(given.shape) < 0.01
+    some = np.sqrt(distance.squared_distance(jnp.asarray(~given), (1.0, 1.0), needed=jnp.asarray(needed)))
+    np.testing.assert_allclose(some[needed], whole[needed], rtol=1e-6)
+
+
+def test_nothing_pairwise_is_stored():
+    """Temporaries stay within a few images, far below pixels x side."""
+    mask = jax.ShapeDtypeStruct((512, 512), bool)
+    for function, images in ((metrics.distance_transform, 12), (metrics.nearest_background, 24)):
+        memory = jax.jit(function).lower(mask).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < images * 512 * 512 * 4

@@ -5,7 +5,7 @@
 Names by family; `up.nn` has them as Flax layers, `up.metrics` measures what they do to boundaries.
 """
 
-from upsampling import conventions, metrics, nn
+from upsampling import analysis, conventions, metrics, nn
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -15,12 +15,16 @@ from upsampling.convolution import (
     transposed_conv_size,
 )
 from upsampling.interpolation import bicubic, bilinear, nearest, resize
+from upsampling.pooling import max_pool_with_indices, max_unpool
 
 __all__ = [
+    "analysis",
     "bicubic",
     "bilinear",
     "conventions",
     "deconv",
+    "max_pool_with_indices",
+    "max_unpool",
     "metrics",
     "nearest",
     "nn",

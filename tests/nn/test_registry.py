@@ -13,6 +13,13 @@ METHODS = sorted(up.nn.available())
 SHAPES = [((6, 5, 4), 2), ((2, 3, 5, 6, 4), 3), ((1, 1, 1, 4), (2, 3)), ((7, 4), (2,)), ((3, 2, 4, 5, 4), (1, 2, 2))]
 
 
+def guide_for(method, shape):
+    """A guide, for the methods that cannot do without one."""
+    if up.nn.available()[method].needs_pooling:
+        return jax.random.normal(jax.random.key(1), shape)
+    return None
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("shape", "scale"), SHAPES)
 def test_any_batch_axes_and_scales(method, shape, scale):
@@ -20,7 +27,7 @@ def test_any_batch_axes_and_scales(method, shape, scale):
     factors = (scale,) * 2 if isinstance(scale, int) else scale
     batch, spatial = shape[: -len(factors) - 1], shape[-len(factors) - 1 : -1]
     expected = (*batch, *(n * s for n, s in zip(spatial, factors, strict=True)), 4)
-    chex.assert_shape(layer(jnp.ones(shape)), expected)
+    chex.assert_shape(layer(jnp.ones(shape), guide_for(method, expected)), expected)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -29,13 +36,15 @@ def test_under_jit_vmap_and_grad(method):
     structure, state = nnx.split(layer)
     x = jax.random.normal(jax.random.key(0), (3, 5, 6, 4))
 
-    def apply(state, x):
-        return nnx.merge(structure, state)(x)
+    guide = guide_for(method, (3, 10, 12, 4))
 
-    y = layer(x)
-    chex.assert_trees_all_close(jax.jit(apply)(state, x), y, atol=1e-5)
-    chex.assert_trees_all_close(jax.vmap(apply, (None, 0))(state, x), y, atol=1e-5)
-    gradients = jax.grad(lambda state, x: jnp.sum(apply(state, x) ** 2), argnums=(0, 1))(state, x)
+    def apply(state, x, guide):
+        return nnx.merge(structure, state)(x, guide)
+
+    y = layer(x, guide)
+    chex.assert_trees_all_close(jax.jit(apply)(state, x, guide), y, atol=1e-5)
+    chex.assert_trees_all_close(jax.vmap(apply, (None, 0, 0))(state, x, guide), y, atol=1e-5)
+    gradients = jax.grad(lambda state, x: jnp.sum(apply(state, x, guide) ** 2), argnums=(0, 1))(state, x)
     chex.assert_tree_all_finite(gradients)
     for leaf in jax.tree.leaves(gradients):
         assert jnp.abs(leaf).max() > 0
@@ -48,8 +57,9 @@ def test_half_precision_in_half_precision_out(method, dtype):
     layer = up.nn.create(method, 4, rngs=nnx.Rngs(0))
     structure, state = nnx.split(layer)
     x = jax.random.normal(jax.random.key(0), (3, 5, 6, 4))
-    exact = layer(x)
-    y = nnx.merge(structure, jax.tree.map(lambda leaf: leaf.astype(dtype), state))(x.astype(dtype))
+    guide = guide_for(method, (3, 10, 12, 4))
+    exact = layer(x, guide)
+    y = nnx.merge(structure, jax.tree.map(lambda leaf: leaf.astype(dtype), state))(x.astype(dtype), guide)
     assert y.dtype == dtype
     # Inputs and parameters are rounded too: each sum of tens of terms moves by a few units in the last place.
     assert jnp.abs(y.astype(jnp.float32) - exact).max() < 16 * jnp.finfo(dtype).eps * jnp.abs(exact).max()
@@ -91,7 +101,7 @@ def test_features_must_be_positive(features):
 @pytest.mark.parametrize("scale", [0, -2])
 def test_scale_must_be_positive(method, scale):
     with pytest.raises(ValueError, match=r"scale must be .*; got"):
-        up.nn.create(method, 4, scale, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 4)))
+        up.nn.create(method, 4, scale, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 4)), guide_for(method, (8, 8, 4)))
 
 
 @pytest.mark.parametrize("method", METHODS)

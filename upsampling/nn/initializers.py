@@ -105,3 +105,63 @@ def bilinear(strides: int | Sequence[int]) -> Initializer:
         return jnp.asarray(kernel, dtype)
 
     return init
+
+
+def label_blocks(labels: jax.Array | np.ndarray, num_classes: int) -> Initializer:
+    """For `upsampling.nn.DUpsampling`: the matrix that best rebuilds blocks of one-hot labels from few numbers.
+
+    With `v` the one-hot labels of a block of `scale` pixels, it is the `W` of `min over P, W of sum |v - W P v|^2`: the
+    blocks' leading principal directions, here taken without removing the mean, since the layer adds none.
+
+    Args:
+      labels: (n, *spatial), whole numbers; label maps of the training set. Labels outside `0 .. num_classes - 1`, such
+        as an ignore index, count as no class. Rows and columns that do not fill a block are left out.
+      num_classes: number of classes.
+
+    Returns:
+      An initialiser `(key, shape, dtype=float32)` for shapes (*scale, features, num_classes). The key is not used.
+
+    Raises:
+      ValueError: when called, a shape that does not fit the labels, or more features than a block has numbers.
+
+    Example:
+
+    >>> import jax, numpy as np
+    >>> import upsampling as up
+    >>> labels = np.array([[[0, 0, 1, 1], [0, 0, 1, 1]]])
+    >>> kernel = up.nn.initializers.label_blocks(labels, 2)(jax.random.key(0), (2, 2, 2, 2))
+    >>> block = jax.nn.one_hot(labels[0, :, :2], 2)
+    >>> code = (kernel * block[:, :, None]).sum((0, 1, 3))
+    >>> bool(np.allclose((kernel * code[:, None]).sum(2), block, atol=1e-6))
+    True
+
+    Source: Tian et al. 2019, arXiv:1903.02120, equation 2.
+    """
+    labels = np.asarray(labels)
+    num_classes = _checks.number("label_blocks", "num_classes", num_classes)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim < 2:
+        raise ValueError(
+            f"label_blocks: labels must be whole numbers (n, *spatial); got {labels.dtype} of shape {labels.shape}."
+        )
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        *scale, features, classes = shape
+        numbers = math.prod(scale) * num_classes
+        if len(scale) != labels.ndim - 1 or classes != num_classes or features > numbers:
+            raise ValueError(
+                f"label_blocks: shape must be (*scale, features, {num_classes}) with {labels.ndim - 1} spatial axes "
+                f"and at most {numbers} features, the numbers in a block; got {tuple(shape)}."
+            )
+        rank = len(scale)
+        blocks = tuple(n // s for n, s in zip(labels.shape[1:], scale, strict=True))
+        if 0 in blocks:
+            raise ValueError(f"label_blocks: labels {labels.shape} hold no whole block of {tuple(scale)} pixels.")
+        whole = labels[(slice(None), *(slice(0, n * s) for n, s in zip(blocks, scale, strict=True)))]
+        whole = whole.reshape(-1, *(m for pair in zip(blocks, scale, strict=True) for m in pair))
+        whole = whole.transpose(0, *range(1, 2 * rank, 2), *range(2, 2 * rank + 1, 2)).reshape(-1, math.prod(scale))
+        one_hot = (whole[..., None] == np.arange(num_classes)).reshape(len(whole), -1).astype(np.float64)
+        directions = np.linalg.eigh(one_hot.T @ one_hot)[1][:, ::-1][:, :features]
+        kernel = directions.reshape(*scale, num_classes, features).swapaxes(-1, -2)
+        return jnp.asarray(kernel, dtype)
+
+    return init

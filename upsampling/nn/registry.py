@@ -25,6 +25,7 @@ class Method(NamedTuple):
       paper: the source of the method.
       uses_guide: whether the layer reads its second argument, a high-resolution guide.
       ties_encoder: whether the layer takes the kernel of an encoder's convolution as `kernel=`.
+      needs_pooling: whether the layer needs an encoder that max-pools, whose map before the pooling is its guide.
       build: makes the layer from `(features, scale, rngs=..., **options)`.
     """
 
@@ -33,6 +34,7 @@ class Method(NamedTuple):
     paper: str
     uses_guide: bool
     ties_encoder: bool
+    needs_pooling: bool
     build: Callable[..., Upsampler]
 
 
@@ -40,12 +42,18 @@ _METHODS: dict[str, Method] = {}
 
 
 def register(
-    name: str, *, family: str, paper: str, uses_guide: bool = False, ties_encoder: bool = False
+    name: str,
+    *,
+    family: str,
+    paper: str,
+    uses_guide: bool = False,
+    ties_encoder: bool = False,
+    needs_pooling: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Enters a layer, or a function that builds one, into `available()` under `name`; a decorator."""
 
     def enter(build: Callable[..., Any]) -> Callable[..., Any]:
-        _METHODS[name] = Method(name, family, paper, uses_guide, ties_encoder, build)
+        _METHODS[name] = Method(name, family, paper, uses_guide, ties_encoder, needs_pooling, build)
         return build
 
     return enter

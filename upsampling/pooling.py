@@ -1,0 +1,182 @@
+"""Max-pooling that remembers where each maximum was, and unpooling that puts values back there."""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from upsampling import _checks
+
+Numbers = int | Sequence[int]
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+
+
+def max_pool_with_indices(
+    x: jax.Array, window: Numbers = 2, strides: Numbers | None = None, padding: Padding = "VALID"
+) -> tuple[jax.Array, jax.Array]:
+    """The largest value of each window, and where it stood.
+
+    Args:
+      x: (*batch, *spatial, channels), any number of batch axes, none included.
+      window: the window's size: one number for each spatial axis, or one number for two axes.
+      strides: pixels between windows, one number or one per axis; `window` if not given.
+      padding: pixels around the image that are never the largest: one number, one per axis, or a (low, high) pair per
+        axis, each at most half the window. "VALID" means none; "SAME" gives `ceil(size / strides)`.
+
+    Returns:
+      The maxima, (*batch, *pooled, channels) in the dtype of `x`, and their indices, int32 of the same shape: the
+      pixel's number in its image, counted row by row and without the padding. Of equal values the first one counts, of
+      several NaNs the last, both as in PyTorch. A gradient goes to that pixel alone.
+
+    Raises:
+      ValueError: shapes that do not fit or numbers out of range.
+      TypeError: an `x` that is not floating, or a window that is not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> x = jnp.array([[1.0, 5.0, 2.0, 2.0], [3.0, 4.0, 2.0, 0.0]])[..., None]
+    >>> values, indices = up.max_pool_with_indices(x, 2)
+    >>> values[..., 0], indices[..., 0]
+    (Array([[5., 2.]], dtype=float32), Array([[1, 2]], dtype=int32))
+
+    Source: Badrinarayanan et al. 2017, arXiv:1511.00561.
+    """
+    name = "max_pool_with_indices"
+    x = _checks.array(name, "x", x)
+    window = _checks.per_axis(name, "window", window, None)
+    rank = len(window)
+    strides = window if strides is None else _checks.per_axis(name, "strides", strides, rank)
+    _check_rank(name, x, rank)
+    size = x.shape[-1 - rank : -1]
+    pads = _pool_padding(name, size, window, strides, padding)
+    if math.prod(size) > jnp.iinfo(jnp.int32).max:
+        raise ValueError(f"{name}: x must have fewer than 2**31 pixels for int32 indices; got {size}.")
+    return _pool(x, window, strides, pads)
+
+
+def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Array:
+    """Puts each value where `max_pool_with_indices` found its maximum; every other pixel is zero.
+
+    Args:
+      x: (*batch, *pooled, channels), any number of batch axes, none included.
+      indices: whole numbers of the same shape, the pixels' numbers in an image of `output_size`, row by row. What lies
+        outside the image is dropped. Where several are equal one value is kept and each receives the gradient, as in
+        PyTorch.
+      output_size: the output's spatial size: one number for each spatial axis, or one number for two axes.
+
+    Returns:
+      (*batch, *output_size, channels), in the dtype of `x`.
+
+    Raises:
+      ValueError: shapes that do not fit or numbers out of range.
+      TypeError: an `x` that is not floating, or indices that are not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> values, indices = jnp.array([[[5.0], [2.0]]]), jnp.array([[[1], [2]]])
+    >>> up.max_unpool(values, indices, (2, 4))[..., 0]
+    Array([[0., 5., 2., 0.],
+           [0., 0., 0., 0.]], dtype=float32)
+
+    Source: Badrinarayanan et al. 2017, arXiv:1511.00561; Zeiler and Fergus 2014, arXiv:1311.2901.
+    """
+    name = "max_unpool"
+    x = _checks.array(name, "x", x)
+    indices = _checks.array(name, "indices", indices, floating=False)
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
+    size = _checks.per_axis(name, "output_size", output_size, None)
+    _check_rank(name, x, len(size))
+    if x.shape != indices.shape:
+        raise ValueError(f"{name}: indices must have the shape of x, {x.shape}; got {indices.shape}.")
+    return _unpool(x, indices, size)
+
+
+def _check_rank(function: str, x: jax.Array, rank: int) -> None:
+    if rank > 3 or x.ndim < rank + 1 or 0 in x.shape[-1 - rank : -1]:
+        raise ValueError(
+            f"{function}: x must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none empty; "
+            f"got {x.shape}."
+        )
+
+
+def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: Padding) -> tuple:
+    checked = _checks.padding(function, padding, len(size), names=("SAME", "VALID"))
+    if checked == "SAME":
+        total = tuple(max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
+        return tuple((t // 2, t - t // 2) for t in total)
+    pads = ((0, 0),) * len(size) if isinstance(checked, str) else checked
+    if any(2 * p > k for k, pair in zip(window, pads, strict=True) for p in pair):
+        raise ValueError(f"{function}: padding must be at most half the window {window} on each side; got {padding!r}.")
+    if any(n + low + high < k for n, k, (low, high) in zip(size, window, pads, strict=True)):
+        raise ValueError(f"{function}: window={window} is larger than x of size {size} with its padding.")
+    return pads
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+def _pool(x, window: tuple, strides: tuple, pads: tuple):
+    rank = len(window)
+    y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads)
+    indices = jnp.zeros(y.shape, jnp.int32)
+    inside = place
+    for axis in reversed(range(rank)):
+        # The window's corner, and the tap within it, give the pixel on this axis.
+        corner = lax.broadcasted_iota(jnp.int32, y.shape, 1 + axis) * strides[axis] - pads[axis][0]
+        inside, tap = inside // window[axis], inside % window[axis]
+        indices += (corner + tap) * math.prod(x.shape[axis - rank : -1])
+    shape = (*x.shape[: -1 - rank], *y.shape[1:])
+    return y.reshape(shape), indices.reshape(shape)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
+def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
+    """The maxima, and the number of the tap, row by row in the window, that holds each."""
+    taps = _taps(x, window, strides, pads, -jnp.inf)
+    best = next(taps)
+    place = jnp.zeros(best.shape, jnp.int32)
+    for number, tap in enumerate(taps, start=1):
+        better = (tap > best) | jnp.isnan(tap)
+        best, place = jnp.where(better, tap, best), jnp.where(better, number, place)
+    return best, place
+
+
+@_largest.defjvp
+def _largest_jvp(window, strides, pads, primals, tangents):
+    (x,), (dx,) = primals, tangents
+    y, place = _largest(x, window, strides, pads)
+    # Selects rather than gathers, whose transpose would be a scatter.
+    taps = _taps(dx, window, strides, pads, 0)
+    dy = sum(jnp.where(place == number, tap, 0) for number, tap in enumerate(taps))
+    return (y, place), (dy, jnp.zeros(place.shape, jax.dtypes.float0))
+
+
+def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float):
+    """What each tap of the window sees, (n, *pooled, channels), row by row in the window."""
+    pooled = tuple(
+        (n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(x.shape[1:-1], window, strides, pads, strict=True)
+    )
+    x = lax.pad(x, jnp.asarray(edge, x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+    for start in itertools.product(*map(range, window)):
+        stop = (f + (n - 1) * s + 1 for f, n, s in zip(start, pooled, strides, strict=True))
+        yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
+
+
+@functools.partial(jax.jit, static_argnums=(2,), inline=True)
+def _unpool(x, indices, size: tuple):
+    rank = len(size)
+    batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
+    x = x.reshape(math.prod(batch), -1, channels)
+    indices = indices.reshape(x.shape)
+    image = lax.broadcasted_iota(jnp.int32, x.shape, 0)
+    channel = lax.broadcasted_iota(jnp.int32, x.shape, 2)
+    y = jnp.zeros((x.shape[0], pixels, channels), x.dtype)
+    y = y.at[image, indices, channel].set(x, mode="drop", unique_indices=True, wrap_negative_indices=False)
+    return y.reshape(*batch, *size, channels)

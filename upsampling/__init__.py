@@ -5,7 +5,7 @@
 Names by family; `up.nn` has them as Flax layers, `up.metrics` measures what they do to boundaries.
 """
 
-from upsampling import analysis, conventions, metrics, nn
+from upsampling import analysis, conventions, interop, metrics, nn
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -23,6 +23,7 @@ __all__ = [
     "bilinear",
     "conventions",
     "deconv",
+    "interop",
     "max_pool_with_indices",
     "max_unpool",
     "metrics",

@@ -405,11 +405,11 @@ def _adjoint_crop(
     rank = len(size)
     padding = _checks.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
     extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
-    if isinstance(padding, str) and padding != "VALID":
+    pairs = ((0, 0),) * rank if isinstance(padding, str) else padding
+    if padding in ("SAME", "CIRCULAR"):
         least = tuple((n - 1) * s + 1 for n, s in zip(size, strides, strict=True))
         default = tuple(n * s for n, s in zip(size, strides, strict=True))
     else:
-        pairs = ((0, 0),) * rank if isinstance(padding, str) else padding
         least = tuple(
             (n - 1) * s + e - low - high for n, s, e, (low, high) in zip(size, strides, extents, pairs, strict=True)
         )
@@ -552,12 +552,12 @@ class _Phase(NamedTuple):
     """Along one axis: output pixels `m * stride + residue` sum `x[m - shift - u * spacing] * taps[u]` over `u`.
 
     Their taps are `kernel[first::every]`. Without dilation all phases have the same shift and spacing, so that one
-    `_Phase` holds `count` residues `0, 1, ...`, and `every` tap of `count` belongs to each.
+    `_Phase` holds several `residues`, `0, 1, ...`, and every so many taps belong to each.
     """
 
     first: int
     every: int
-    count: int
+    residues: int
     shift: int
     spacing: int
 
@@ -603,7 +603,7 @@ def _one_phase(
     x: jax.Array, kernel: jax.Array, phases: tuple[_Phase, ...], rows: tuple, groups: int, convolve: Callable
 ) -> jax.Array:
     """(n, rows, count, rows, count, ..., out), the residues that `phases` hold."""
-    rank, counts = len(phases), tuple(p.count for p in phases)
+    rank, counts = len(phases), tuple(p.residues for p in phases)
     taps = kernel[tuple(slice(p.first, None, p.every) for p in phases)]
     windows = tuple(-(-n // c) for n, c in zip(taps.shape, counts, strict=False))
     lengths = tuple(stop - start for start, stop in rows)

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 from flax import nnx
 
 from upsampling import _checks
+
+Build = TypeVar("Build", bound=Callable[..., Any])
 
 
 class Upsampler(Protocol):
@@ -49,10 +51,10 @@ def register(
     uses_guide: bool = False,
     ties_encoder: bool = False,
     needs_pooling: bool = False,
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+) -> Callable[[Build], Build]:
     """Enters a layer, or a function that builds one, into `available()` under `name`; a decorator."""
 
-    def enter(build: Callable[..., Any]) -> Callable[..., Any]:
+    def enter(build: Build) -> Build:
         _METHODS[name] = Method(name, family, paper, uses_guide, ties_encoder, needs_pooling, build)
         return build
 

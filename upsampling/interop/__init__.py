@@ -1,0 +1,5 @@
+"""Weights from other frameworks."""
+
+from upsampling.interop import flax, torch
+
+__all__ = ["flax", "torch"]

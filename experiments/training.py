@@ -15,8 +15,9 @@ import optax
 import orbax.checkpoint as ocp
 
 Params = Any
+Statistics = Any
 Batch = Any
-Loss = Callable[[Params, Batch], jax.Array]
+Loss = Callable[[Params, Statistics, Batch], tuple[jax.Array, Statistics]]
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -70,18 +71,20 @@ class Fit(NamedTuple):
     """The outcome of `fit`."""
 
     params: Params
+    statistics: Statistics
     history: History
     cost: Cost
 
 
 def fit(
     params: Params,
+    statistics: Statistics,
     loss: Loss,
     batches: Batches,
     options: Options,
     *,
     folder: Path,
-    validate: Callable[[Params], dict[str, float]],
+    validate: Callable[[Params, Statistics], dict[str, float]],
     progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Fit:
     """Trains `params`, going on from the last checkpoint in `folder` if there is one.
@@ -90,12 +93,13 @@ def fit(
     when Ctrl-C stops the run, so that a run that was stopped ends with the same numbers as one that was not.
 
     Args:
-      params: first values.
-      loss: `(params, batch)` to a scalar; parameters arrive in `options.precision`.
+      params: first values of what is trained.
+      statistics: first values of what the forward pass keeps account of (batch normalisation's averages).
+      loss: `(params, statistics, batch)` to a scalar and the new statistics; parameters arrive in `options.precision`.
       batches: what to train on.
       options: how.
       folder: for the checkpoints, an absolute path.
-      validate: measures of parameters, entered into the history with the step.
+      validate: measures of parameters and statistics, entered into the history with the step.
       progress: told the step number and loss after each step.
 
     Raises:
@@ -103,7 +107,7 @@ def fit(
       FloatingPointError: the loss is not finite.
     """
     optimizer = _optimizer(options)
-    state, history = (params, optimizer.init(params)), History()
+    state, history = (params, statistics, optimizer.init(params)), History()
     marks = {round(options.steps * (i + 1) / options.validations) for i in range(options.validations)}
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1)) as manager:
         place = batches.get_state()
@@ -126,12 +130,12 @@ def fit(
                 if not np.isfinite(value):
                     raise FloatingPointError(f"the loss is {value} at step {step}; try a lower --learning-rate.")
                 if step in marks:
-                    history.validation.append({"step": step, **validate(state[0])})
+                    history.validation.append({"step": step, **validate(*state[:2])})
                 if step in marks or interrupted():
                     _save(manager, step, state, history, batches)
                 if interrupted():
                     raise KeyboardInterrupt
-    return Fit(state[0], history, cost)
+    return Fit(*state[:2], history, cost)
 
 
 def _optimizer(options: Options) -> optax.GradientTransformation:
@@ -144,10 +148,14 @@ def _compile(loss: Loss, optimizer, options: Options, state, batch) -> tuple[Cal
     """The update `(state, batch) -> (state, loss)`, compiled ahead so that its cost is known."""
 
     def update(state, batch):
-        params, memory = state
-        value, gradient = jax.value_and_grad(lambda p: loss(cast(p, options.precision), batch))(params)
+        params, statistics, memory = state
+
+        def cast_loss(params, statistics):
+            return loss(cast(params, options.precision), statistics, batch)
+
+        (value, statistics), gradient = jax.value_and_grad(cast_loss, has_aux=True)(params, statistics)
         updates, memory = optimizer.update(gradient, memory, params)
-        return (optax.apply_updates(params, updates), memory), value
+        return (optax.apply_updates(params, updates), statistics, memory), value
 
     start = time.perf_counter()
     compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()

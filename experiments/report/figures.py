@@ -24,6 +24,7 @@ _STYLE = {
     "grid.color": "#e5e5e5",
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "upsampling",  # the same run gives the same page
 }
 _TRUTH, _PREDICTED = "#00e5ff", "#ff2d55"
 _PICTURES = 4

@@ -152,7 +152,7 @@ def _conclude(run: Run) -> None:
     results, timing = _collect(run)
     table, best = rows(results, timing)
     # A terminal is narrow: the page has all columns.
-    columns = ("method", *MEASURES.values(), "parameters", "ms/step")
+    columns = ("method", *MEASURES.values(), "params", "ms/step")
     shown = [{column: row[column] for column in columns} for row in table]
     console.table(f"{data.name}, {config.steps} steps, test images", shown, best)
     predictions = {}
@@ -197,8 +197,6 @@ def resolve(config: Segmentation) -> Segmentation:
     for name in ("steps", "width", "depth", "batch", "crop"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name} {getattr(config, name)}: must be at least 1.")
-    if config.width > 4 and config.width % 4:
-        raise ValueError(f"--width {config.width}: must be a multiple of 4, or less.")
     if not config.learning_rate > 0 or not config.weight_decay >= 0:
         raise ValueError("--learning-rate must be above 0 and --weight-decay at least 0.")
     for name in ("methods", "seeds"):
@@ -265,12 +263,18 @@ def _train(
     model = UNet(
         data.channels, num_classes, method, width=config.width, depth=config.depth, skips=config.skips, seed=seed
     )
-    structure, params = nnx.split(model, nnx.Param)
-    logits = functools.partial(_logits, structure)
-    predict = functools.partial(_predict, jax.jit(lambda params, image: jnp.argmax(logits(params, image), -1)))
+    structure, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    network = Network(structure)
+    predict = functools.partial(_predict, jax.jit(network.labels))
+
+    def batch_loss(params, statistics, batch):
+        logits, statistics = network.train(params, statistics, batch["image"])
+        return loss(logits, batch["label"], data.ignore_index), statistics
+
     outcome = training.fit(
         params,
-        lambda params, batch: loss(logits(params, batch["image"]), batch["label"], data.ignore_index),
+        statistics,
+        batch_loss,
         loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed),
         training.Options(
             steps=config.steps,
@@ -279,10 +283,10 @@ def _train(
             precision=config.precision,
         ),
         folder=place / "checkpoints",
-        validate=lambda params: _validation(predict(params, data.validation), data),
+        validate=lambda *variables: _validation(predict(variables, data.validation), data),
         progress=progress,
     )
-    predictions = predict(outcome.params, data.test)
+    predictions = predict((outcome.params, outcome.statistics), data.test)
     files.write_arrays(place / "predictions.npz", **dict(zip(data.test.names, predictions, strict=True)))
     files.write_json(
         place / "result.json",
@@ -302,10 +306,29 @@ def _train(
     )
 
 
-def _logits(structure: nnx.GraphDef, params: nnx.State, image: jax.Array) -> jax.Array:
-    """The network's logits, in float32; it computes in the precision of `params`."""
-    dtype = jax.tree.leaves(params)[0].dtype
-    return nnx.merge(structure, params)(image.astype(dtype)).astype(jnp.float32)
+class Network(NamedTuple):
+    """The model's structure, for pure functions of its parameters and statistics. Logits are float32."""
+
+    structure: nnx.GraphDef
+
+    def train(self, params: nnx.State, statistics: nnx.State, image: jax.Array) -> tuple[jax.Array, nnx.State]:
+        """Logits of a batch, normalised by its own statistics, and the averages with these taken in."""
+        # Made anew, the variables belong to this trace: NNX lets a trace write its own variables only.
+        statistics = jax.tree.map(lambda leaf: leaf, statistics)
+        model = nnx.merge(self.structure, params, statistics)
+        model.train()
+        logits = model(image.astype(_dtype(params))).astype(jnp.float32)
+        return logits, nnx.state(model, nnx.BatchStat)
+
+    def labels(self, params: nnx.State, statistics: nnx.State, image: jax.Array) -> jax.Array:
+        """The most likely label of every pixel, normalised by the averages."""
+        model = nnx.merge(self.structure, params, statistics)
+        model.eval()
+        return jnp.argmax(model(image.astype(_dtype(params))), -1)
+
+
+def _dtype(params: nnx.State) -> jnp.dtype:
+    return jax.tree.leaves(params)[0].dtype
 
 
 def loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -> jax.Array:
@@ -351,11 +374,11 @@ def _chunks(split: Split) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
             yield chunk, np.stack([e["image"] for e in examples]), np.stack([e["label"] for e in examples])
 
 
-def _predict(labels: Callable[[Any, jax.Array], jax.Array], params: Any, split: Split) -> list[np.ndarray]:
+def _predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], split: Split) -> list[np.ndarray]:
     """The label map of every image of a split, as bytes."""
     predictions: dict[int, np.ndarray] = {}
     for chunk, image, _ in _chunks(split):
-        maps = np.asarray(labels(params, image)).astype(np.uint8)
+        maps = np.asarray(labels(*variables, image)).astype(np.uint8)
         predictions.update(zip(chunk, maps, strict=True))
     return [predictions[i] for i in range(len(split))]
 
@@ -485,7 +508,7 @@ def rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> tuple[list[di
             {"method": method}
             | {title: _figure(outcome["summary"][measure]) for measure, title in MEASURES.items()}
             | {
-                "parameters": f"{outcome['parameters']:,}",
+                "params": f"{outcome['parameters']:,}",
                 "upsamplers'": f"{outcome['upsampler_parameters']:,}",
                 "ms/step": f"{np.median(seconds):.0f}" if seconds else "–",
                 "temporaries MB": f"{outcome['temporary_bytes'] / 1e6:.0f}",

@@ -171,7 +171,6 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
         (["--methods", "bilinea"], "--methods bilinea: .*Did you mean 'bilinear'"),
         (["--methods", "nearest", "nearest"], "--methods: give at least one, each once"),
         (["--steps", "0"], "--steps 0: must be at least 1"),
-        (["--width", "6"], "--width 6: must be a multiple of 4"),
         (["--seeds", "-1"], "--seeds -1: must be at least 0"),
         (["--crop", "200"], "--crop 200: image y=.* has only 160 × 160 pixels"),
         (["--learning-rate", "nan"], "--learning-rate must be above 0"),

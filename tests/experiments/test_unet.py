@@ -14,7 +14,9 @@ METHODS = sorted(up.nn.available())
 
 
 def make(method="bilinear", **options):
-    return UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5} | options)
+    model = UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5} | options)
+    model.eval()
+    return model
 
 
 def rest(model):
@@ -55,7 +57,7 @@ def test_deconvolution_shares_the_encoders_kernel():
     model = make("deconv")
     for down, upsampler in zip(model.downs, model.upsamplers, strict=True):
         assert upsampler.kernel is down.kernel
-    structure, params = nnx.split(model, nnx.Param)
+    structure, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     paths = [path for path, _ in nnx.to_flat_state(params)]
     kernels = [path for path in paths if path[0] == "upsamplers" and path[-1] == "kernel"]
     assert kernels == []  # counted, stored and trained once, as the encoder's
@@ -63,7 +65,7 @@ def test_deconvolution_shares_the_encoders_kernel():
     image = jax.random.normal(jax.random.key(0), (1, 16, 16, 1))
 
     def loss(params, cut):
-        model = nnx.merge(structure, params)
+        model = nnx.merge(structure, params, statistics)
         if cut:
             for upsampler in model.upsamplers:
                 upsampler.kernel = nnx.Param(jax.lax.stop_gradient(upsampler.kernel[...]))
@@ -92,3 +94,16 @@ def test_width_and_depth():
     model = make(width=8, depth=3)
     assert [down.in_features for down in model.downs] == [8, 16, 32]
     assert model.encoders[-1].second.out_features == 64
+
+
+def test_training_normalises_by_the_batch_and_keeps_account():
+    model = make()
+    image = 3 + jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
+    before = model.encoders[0].first_norm.mean[...]
+    evaluated = model(image)
+    chex.assert_trees_all_equal(model.encoders[0].first_norm.mean[...], before)
+    model.train()
+    trained = model(image)
+    expected = 0.1 * model.encoders[0].first(image).mean(axis=(0, 1, 2))
+    chex.assert_trees_all_close(model.encoders[0].first_norm.mean[...], expected, rtol=1e-4)
+    assert not np.allclose(trained, evaluated, atol=1e-2)

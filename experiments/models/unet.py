@@ -9,6 +9,7 @@ from flax import nnx
 import upsampling as up
 
 Skips = Literal["inner", "all", "none"]
+Downsampling = Literal["strided", "pool"]
 
 
 class Block(nnx.Module):
@@ -28,13 +29,26 @@ class Block(nnx.Module):
         return jax.nn.relu(self.second_norm(self.second(x)))
 
 
+class MaxPool(nnx.Module):
+    """The largest of each 2x2 pixels."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return up.max_pool_with_indices(x, 2)[0]
+
+
+def fits(method: up.nn.Method, downsampling: Downsampling) -> bool:
+    """Whether a method finds in an encoder that goes down this way what it needs of it."""
+    return not (method.ties_encoder if downsampling == "pool" else method.needs_pooling)
+
+
 class UNet(nnx.Module):
     """Encoder and decoder with `depth` halvings; level `l` has `width * 2**l` channels.
 
-    A level goes down by a strided 4x4 convolution, whatever the upsampler, because a deconvolution needs its kernel.
-    It comes up by a 1x1 convolution to the channels of the level above, then the upsampler, which keeps the channels,
-    then the skip connection. So methods differ in the upsampler and in nothing else: for one seed all other parameters
-    start with the same values.
+    A level goes down by a strided 4x4 convolution, or by 2x2 max-pooling, whatever the upsampler: a deconvolution
+    needs the convolution's kernel, max-unpooling the pooling's maxima. It comes up by a 1x1 convolution to the channels
+    of the level above, then the upsampler, which keeps the channels and is handed the encoder's features of its level as
+    a guide, then the skip connection. So methods differ in the upsampler and in nothing else: for one seed all other
+    parameters start with the same values.
 
     Args:
       channels: channels of the image.
@@ -42,8 +56,12 @@ class UNet(nnx.Module):
       upsampler: a name in `upsampling.nn.available()`.
       width: channels at full resolution.
       depth: number of halvings.
+      downsampling: "strided" or "pool".
       skips: which levels hand their features to the decoder: "inner", all but the full resolution, "all", or "none".
       seed: of the parameters.
+
+    Raises:
+      ValueError: an upsampler that needs the other way down.
 
     Shapes: `(batch, H, W, channels)` to `(batch, H, W, num_classes)`, for any H and W: inside, the image is extended
     by repeating its last row and column to a multiple of `2**depth`. `train()` and `eval()` say whether batch
@@ -58,6 +76,7 @@ class UNet(nnx.Module):
         *,
         width: int = 8,
         depth: int = 3,
+        downsampling: Downsampling = "strided",
         skips: Skips = "inner",
         seed: int = 0,
     ):
@@ -67,15 +86,17 @@ class UNet(nnx.Module):
         self.skips: Skips = skips
         self.encoders = nnx.List([Block(channels, width, rngs=body)])
         self.downs, self.projections, self.upsamplers, self.decoders = (nnx.List() for _ in range(4))
-        ties = up.nn.available()[upsampler].ties_encoder
+        method = up.nn.available()[upsampler]
+        if not fits(method, downsampling):
+            raise ValueError(f"UNet: upsampler {upsampler!r} does not go with downsampling {downsampling!r}.")
         for level in range(depth):
             fine, coarse = features[level], features[level + 1]
-            down = nnx.Conv(fine, fine, (4, 4), strides=2, rngs=body)
+            down = nnx.Conv(fine, fine, (4, 4), strides=2, rngs=body) if downsampling == "strided" else MaxPool()
             self.downs.append(down)
             self.encoders.append(Block(fine, coarse, rngs=body))
             self.projections.append(nnx.Conv(coarse, fine, (1, 1), rngs=body))
             self.decoders.append(Block(fine * (2 if self._skips(level) else 1), fine, rngs=body))
-            options = {"kernel": down.kernel} if ties else {}
+            options = {"kernel": down.kernel} if method.ties_encoder else {}
             self.upsamplers.append(up.nn.create(upsampler, fine, scale=2, rngs=sampler, **options))
         self.head = nnx.Conv(width, num_classes, (1, 1), rngs=body)
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import difflib
 import functools
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import upsampling as up
 from experiments import console, files, report, runs, training
 from experiments.data import Dataset, Split, brain, loader
 from experiments.data import folder as image_folder
-from experiments.models.unet import Skips, UNet
+from experiments.models.unet import Downsampling, Skips, UNet, fits
 from experiments.statistics import estimate
 from upsampling import metrics
 
@@ -45,7 +46,7 @@ class Segmentation:
     layout: str = "pairs"
     """How --path is laid out: pairs (images/NAME, masks/NAME), camvid, isbi2012."""
     methods: tuple[str, ...] = CLASSIC
-    """Upsampling methods to compare."""
+    """Upsampling methods to compare; all: every one that goes with --downsampling."""
     steps: _Number = None
     """Training steps of each network. Preset: 300, or 4000 on an accelerator."""
     seeds: tuple[int, ...] = (0,)
@@ -56,6 +57,8 @@ class Segmentation:
     """Number of halvings. Preset: 3, or 4 on an accelerator."""
     skips: Skips = "inner"
     """Levels with a skip connection. inner: all but the full resolution."""
+    downsampling: Downsampling = "strided"
+    """How the encoder goes down: by strided convolutions (deconv needs them) or by max-pooling (max_unpool does)."""
     batch: _Number = None
     """Crops per step. Preset: 8, or 32 on an accelerator."""
     crop: _Number = None
@@ -205,11 +208,18 @@ def resolve(config: Segmentation) -> Segmentation:
             raise ValueError(f"--{name}: give at least one, each once; got {' '.join(map(str, chosen)) or 'none'}.")
     if any(seed < 0 for seed in config.seeds):
         raise ValueError(f"--seeds {' '.join(map(str, config.seeds))}: must be at least 0.")
+    known = up.nn.available()
+    if config.methods == ("all",):
+        fitting = tuple(name for name, method in known.items() if fits(method, config.downsampling))
+        config = dataclasses.replace(config, methods=fitting)
     for method in config.methods:
-        try:
-            up.nn.create(method, config.width, rngs=nnx.Rngs(0))
-        except ValueError as error:
-            raise ValueError(f"--methods {method}: {error}") from error
+        if method not in known:
+            near = difflib.get_close_matches(method, known, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise ValueError(f"--methods {method}: not known.{hint} Known: {' '.join(known)}.")
+        if not fits(known[method], config.downsampling):
+            other = "strided" if config.downsampling == "pool" else "pool"
+            raise ValueError(f"--methods {method}: needs --downsampling {other}.")
     if (config.data == "folder") != (config.path is not None):
         raise ValueError("--data folder and --path DIR go together; give both or neither.")
     return config
@@ -261,7 +271,14 @@ def _train(
     """Trains one network, or goes on with it, and stores its figures and predictions below `place`."""
     num_classes = len(data.classes)
     model = UNet(
-        data.channels, num_classes, method, width=config.width, depth=config.depth, skips=config.skips, seed=seed
+        data.channels,
+        num_classes,
+        method,
+        width=config.width,
+        depth=config.depth,
+        downsampling=config.downsampling,
+        skips=config.skips,
+        seed=seed,
     )
     structure, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     network = Network(structure)
@@ -427,6 +444,7 @@ def _upsampler_parameters(model: UNet) -> int:
 
 # Results
 
+_SETTINGS = ("steps", "width", "depth", "skips", "downsampling", "batch", "crop", "learning_rate", "precision")
 MEASURES = {
     "mean_iou": "mean IoU",
     "boundary_iou": "Boundary IoU",
@@ -459,7 +477,7 @@ def _collect(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
         }
     results = {
         "data": {"name": data.name, "description": data.description, "classes": data.classes},
-        "settings": {k: getattr(config, k) for k in ("steps", "width", "depth", "skips", "batch", "crop", "precision")},
+        "settings": {k: getattr(config, k) for k in _SETTINGS},
         "baseline": _baseline(data),
         "methods": methods,
     }

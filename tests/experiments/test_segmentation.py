@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import upsampling as up
 from experiments import __main__ as command
 from experiments import console, training
 from experiments.data import Dataset, Example, Split
@@ -168,8 +169,10 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--methods", "bilinea"], "--methods bilinea: .*Did you mean 'bilinear'"),
+        (["--methods", "bilinea"], r"--methods bilinea: not known\. Did you mean bilinear\? Known: nearest "),
         (["--methods", "nearest", "nearest"], "--methods: give at least one, each once"),
+        (["--methods", "max_unpool"], "--methods max_unpool: needs --downsampling pool"),
+        (["--downsampling", "pool"], "--methods deconv: needs --downsampling strided"),
         (["--steps", "0"], "--steps 0: must be at least 1"),
         (["--seeds", "-1"], "--seeds -1: must be at least 0"),
         (["--crop", "200"], "--crop 200: image y=.* has only 160 × 160 pixels"),
@@ -206,6 +209,14 @@ def test_presets_fill_in_what_was_not_given():
     assert filled.steps == 7
     assert None not in (filled.width, filled.depth, filled.batch, filled.crop)
     assert filled.jobs() == [(method, 0) for method in segmentation.CLASSIC]
+
+
+def test_all_methods_are_those_that_fit():
+    strided, pooled = (
+        segmentation.resolve(segmentation.Segmentation(methods=("all",), downsampling=d)) for d in ("strided", "pool")
+    )
+    assert set(strided.methods) == set(up.nn.available()) - {"max_unpool"}
+    assert set(pooled.methods) == set(up.nn.available()) - {"deconv"}
 
 
 # Loss and evaluation

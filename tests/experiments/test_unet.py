@@ -14,6 +14,8 @@ METHODS = sorted(up.nn.available())
 
 
 def make(method="bilinear", **options):
+    if "downsampling" not in options and up.nn.available()[method].needs_pooling:
+        options["downsampling"] = "pool"
     model = UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5} | options)
     model.eval()
     return model
@@ -27,7 +29,8 @@ def rest(model):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_all_but_the_upsampler_starts_with_the_same_values(method):
-    chex.assert_trees_all_equal(rest(make(method)), rest(make("nearest")))
+    downsampling = "pool" if up.nn.available()[method].needs_pooling else "strided"
+    chex.assert_trees_all_equal(rest(make(method)), rest(make("nearest", downsampling=downsampling)))
     other = rest(make(method, seed=6))
     assert any((other[path] != leaf).any() for path, leaf in rest(make(method)).items())
 
@@ -107,3 +110,36 @@ def test_training_normalises_by_the_batch_and_keeps_account():
     expected = 0.1 * model.encoders[0].first(image).mean(axis=(0, 1, 2))
     chex.assert_trees_all_close(model.encoders[0].first_norm.mean[...], expected, rtol=1e-4)
     assert not np.allclose(trained, evaluated, atol=1e-2)
+
+
+def test_a_network_that_pools_has_no_strided_convolutions():
+    pooled, strided = make(downsampling="pool"), make()
+    kernels = [path for path in rest(pooled) if path[0] == "downs"]
+    assert kernels == []
+    assert any(path[0] == "downs" for path in rest(strided))
+    chex.assert_shape(pooled(jnp.ones((2, 13, 18, 1))), (2, 13, 18, 3))
+
+
+def test_unpooling_puts_values_where_the_encoder_found_its_maxima():
+    model = make("max_unpool", depth=1)
+    seen = {}
+    unpool = model.upsamplers[0]
+
+    class Spy(nnx.Module):
+        def __call__(self, x, guide=None):
+            seen["guide"], seen["y"] = guide, unpool(x, guide)
+            return seen["y"]
+
+    model.upsamplers[0] = Spy()
+    model(jax.random.normal(jax.random.key(0), (1, 8, 8, 1)))
+    guide, y = np.asarray(seen["guide"]), np.asarray(seen["y"])
+    blocks = guide.reshape(1, 4, 2, 4, 2, -1)
+    largest = np.broadcast_to(blocks.max(axis=(2, 4), keepdims=True), blocks.shape).reshape(guide.shape)
+    assert (guide[y != 0] == largest[y != 0]).all()
+    assert ((y != 0).reshape(1, 4, 2, 4, 2, -1).sum(axis=(2, 4)) <= 1).all()
+
+
+@pytest.mark.parametrize(("method", "downsampling"), [("deconv", "pool"), ("max_unpool", "strided")])
+def test_a_method_that_lacks_what_it_needs_is_refused(method, downsampling):
+    with pytest.raises(ValueError, match=f"'{method}' does not go with downsampling '{downsampling}'"):
+        make(method, downsampling=downsampling)

@@ -82,6 +82,8 @@ def test_available_lists_families_and_papers():
         assert method.name == name
         assert method.family in {"interpolation", "convolution", "reassembly", "sampling"}
         assert method.paper
+    families = [method.family for method in methods.values()]
+    assert families == sorted(families, key=["interpolation", "convolution", "reassembly", "sampling"].index)
     with pytest.raises(TypeError):
         methods["mine"] = methods["nearest"]
 

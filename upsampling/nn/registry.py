@@ -40,6 +40,7 @@ class Method(NamedTuple):
     build: Callable[..., Upsampler]
 
 
+_FAMILIES = ("interpolation", "convolution", "reassembly", "sampling")
 _METHODS: dict[str, Method] = {}
 
 
@@ -70,7 +71,7 @@ def available() -> Mapping[str, Method]:
     >>> up.nn.available()["sub_pixel_conv"].paper
     'Shi et al. 2016, arXiv:1609.05158'
     """
-    return MappingProxyType(_METHODS)
+    return MappingProxyType(dict(sorted(_METHODS.items(), key=lambda item: _FAMILIES.index(item[1].family))))
 
 
 def create(name: str, features: int, scale: int | tuple[int, ...] = 2, *, rngs: nnx.Rngs, **options: Any) -> Upsampler:

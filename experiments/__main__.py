@@ -5,12 +5,14 @@ from typing import Annotated
 
 import tyro
 
+from experiments.benchmarks import Benchmark
 from experiments.console import console
 from experiments.tasks import segmentation
 
 _COMMANDS = (
     Annotated[segmentation.Segmentation, tyro.conf.subcommand("segmentation")]
     | Annotated[segmentation.Report, tyro.conf.subcommand("report")]
+    | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
 )
 
 

@@ -46,8 +46,8 @@ class UNet(nnx.Module):
 
     A level goes down by a strided 4x4 convolution, or by 2x2 max-pooling, whatever the upsampler: a deconvolution
     needs the convolution's kernel, max-unpooling the pooling's maxima. It comes up by a 1x1 convolution to the channels
-    of the level above, then the upsampler, which keeps the channels and is handed the encoder's features of its level as
-    a guide, then the skip connection. So methods differ in the upsampler and in nothing else: for one seed all other
+    of the level above, then the upsampler, which keeps the channels and is handed the encoder's features of its level
+    as a guide, then the skip connection. So methods differ in the upsampler and in nothing else: for one seed all other
     parameters start with the same values.
 
     Args:

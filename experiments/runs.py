@@ -20,15 +20,19 @@ def create(out: Path | None, task: str, config: dict[str, Any]) -> Path:
       FileExistsError: `out` is there already.
     """
     folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise FileExistsError(
-            f"--out {folder} is there already and nothing is written over. Give another --out, or go on with a stopped "
-            f"run by --resume {folder}."
-        ) from None
+    refuse_existing(folder)
+    folder.mkdir(parents=True)
     files.write_json(folder / "config.json", {"task": task, **config})
     return folder.resolve()
+
+
+def refuse_existing(out: Path | None) -> None:
+    """Raises FileExistsError if `out` is there: a run writes over nothing."""
+    if out is not None and out.exists():
+        raise FileExistsError(
+            f"--out {out} is there already and nothing is written over. Give another --out, or go on with a stopped "
+            f"run by --resume {out}."
+        )
 
 
 def stored_config(folder: Path, task: str) -> dict[str, Any]:

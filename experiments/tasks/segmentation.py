@@ -88,8 +88,11 @@ class Segmentation:
             config = _resumed(self)
             return Run(config, _load(config), self.resume.resolve())
         config = resolve(self)
+        runs.refuse_existing(config.out)
         data = _load(config)
-        return Run(config, data, runs.create(config.out, "segmentation", dataclasses.asdict(config)))
+        # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
+        stored = dataclasses.replace(config, path=config.path and config.path.resolve())
+        return Run(config, data, runs.create(config.out, "segmentation", dataclasses.asdict(stored)))
 
     def run(self, prepared: "Run") -> None:
         train(prepared)

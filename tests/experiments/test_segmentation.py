@@ -159,6 +159,22 @@ def test_the_page_can_be_written_anew(finished):
     assert (finished / "report.html").read_bytes() == page
 
 
+def test_several_seeds_give_intervals_in_any_setting(images, tmp_path):
+    options = ("--seeds", "0", "1", "--precision", "bfloat16", "--downsampling", "pool", "--skips", "none")
+    assert run(images, tmp_path / "seeds", *options, "--methods", "max_unpool") == 0
+    results = json.loads((tmp_path / "seeds" / "results.json").read_text())
+    outcome = results["methods"]["max_unpool"]
+    values = [seed["figures"]["mean_iou"]["mean"] for seed in outcome["seeds"].values()]
+    assert values[0] != values[1]
+    # Student's t for one degree of freedom is 12.706; the standard error of two values half their difference.
+    expected = {
+        "mean": pytest.approx(np.mean(values)),
+        "half_width": pytest.approx(12.7062 * abs(np.diff(values)[0]) / 2),
+    }
+    assert outcome["summary"]["mean_iou"] == expected
+    assert "±" in (tmp_path / "seeds" / "report.html").read_text()
+
+
 def test_an_existing_folder_is_left_alone(finished, images, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
     assert run(images, finished) == 2

@@ -14,16 +14,18 @@ from upsampling.convolution import (
     transposed_conv,
     transposed_conv_size,
 )
-from upsampling.interpolation import bicubic, bilinear, nearest, resize
+from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize
 from upsampling.pooling import max_pool_with_indices, max_unpool
 
 __all__ = [
     "analysis",
+    "area",
     "bicubic",
     "bilinear",
     "conventions",
     "deconv",
     "interop",
+    "lanczos3",
     "max_pool_with_indices",
     "max_unpool",
     "metrics",

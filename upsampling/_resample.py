@@ -66,7 +66,7 @@ def _by_gathers(x: jax.Array, *, operators: Operators, separate: bool) -> jax.Ar
             x = x.take(taps.indices[:, 0], axis, mode="clip")
         return x
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
     for axis, taps, written in _schedule(x.shape, operators):
         if taps.indices.shape[1] > UNROLLED:
             x = _looped_sum(x, axis, taps)
@@ -153,7 +153,7 @@ def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return _by_gathers(x, operators=operators, separate=False)
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.astype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
     for axis, taps, _ in _schedule(x.shape, operators):
         matrix = jnp.asarray(taps.matrix(), x.dtype)
         x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)

@@ -4,11 +4,25 @@ Every resize is a weighted sum of a few input pixels. Frameworks agree on that a
 pixel lies on the input's grid, which pixel is "nearest", how sharp the cubic is, what happens beyond the edge, whether
 a kernel widens when the image shrinks. A `Convention` writes those decisions down; `taps` turns them into numbers. This
 module knows no JAX.
+
+    >>> from upsampling import conventions
+    >>> print(*conventions.PRESETS)
+    torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow
+    >>> conventions.torch.cubic, conventions.tensorflow.cubic
+    (-0.75, -0.5)
+
+A variation is `dataclasses.replace` away, for instance PyTorch's grid and edges with the cubic of TensorFlow:
+
+    >>> import dataclasses
+    >>> softer = dataclasses.replace(conventions.torch, name="torch, a = -0.5", cubic=-0.5)
 """
 
 import dataclasses
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from upsampling import _checks
 
@@ -17,6 +31,7 @@ METHODS = (
     "nearest-exact",
     "linear",
     "cubic",
+    "cubic-pytorch",
     "lanczos2",
     "lanczos3",
     "lanczos4",
@@ -28,15 +43,30 @@ METHODS = (
     "area",
 )
 
-# One method has several names, by the number of axes it is used on or the framework that it comes from.
+# One method has several names, by the number of axes that it is used on or the framework that it comes from.
 SYNONYMS = {
     "bilinear": "linear",
     "trilinear": "linear",
     "bicubic": "cubic",
     "tricubic": "cubic",
-    "nearest_exact": "nearest-exact",
+    "bicubic-pytorch": "cubic-pytorch",
     "mitchellcubic": "mitchell",
 }
+
+Grid = Literal[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "tf_half_pixel_for_nn",
+    "corner",
+    "align_corners",
+    "half_pixel_of_corners",
+    "crop",
+]
+
+Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
+Aspect = Literal["stretch", "not_larger", "not_smaller"]
+Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,38 +75,114 @@ class Convention:
 
     Attributes:
       name: what errors call it.
-      methods: the methods that the framework has without antialiasing, by their plain name.
+      methods: the methods that the framework has with `antialias=False`, by the names in `METHODS`.
       antialiased: the methods that it has with `antialias=True`.
-      grid: where the centre of output pixel i lies on the input's grid, whose pixels sit at 0, 1, ..., n - 1, with
-        `step` = n / m input pixels per output pixel (or 1 / scale, see `given_scale`):
+      always_antialias: whether kernels widen when an axis shrinks even with `antialias=False`, as Pillow's do.
+      grid: where the centre of output pixel i of m lies on the input's grid, whose pixel centres are 0, 1, ..., n - 1.
+        With `step` = n / m input pixels per output pixel (or 1 / scale, see `given_scale`):
         `"half_pixel"`, (i + 0.5) step - 0.5: both images cover the same area;
+        `"half_pixel_symmetric"`, the same about the centre of the image when n * scale is not whole;
+        `"pytorch_half_pixel"`, the same, but 0 where m = 1;
+        `"tf_half_pixel_for_nn"`, (i + 0.5) step: half a pixel off, but right for a nearest that rounds down;
         `"corner"`, i step: the first pixels coincide;
-        `"align_corners"`, i (n - 1) / (m - 1): the first and the last pixels coincide, 0 where m = 1.
-      nearest_grid: the grid of method nearest where that differs; None means `grid`.
+        `"align_corners"`, i (n - 1) / (m - 1): the first and the last pixels coincide, 0 where m = 1;
+        `"half_pixel_of_corners"`, (i + 0.5) (n - 1) / (m - 1) - 0.5, with kernels as wide as that step says;
+        `"crop"`, align_corners on the part of the axis that `roi` names, the middle of it where m = 1.
+      nearest_grid: the grid of method nearest, where that differs.
+      antialias_grid: the grid when antialiasing, where that differs.
+      nearest_rounding: which pixel is nearest to a centre: `"cell"`, on the half-pixel grid, the one whose area it
+        falls in, floor((i + 0.5) step); `"floor"` and `"ceil"`, always the one before or after; `"half_down"` and
+        `"half_up"`, the closer one, and halves go down or up.
+      nearest_tie: fractions this close to a half count as halves.
+      arithmetic: how the framework computes multiples of the step: `"product"`, times n / m; `"fused"`, the same
+        rounded only after - 0.5; `"inverse"`, times 1 / (m / n); `"reciprocal"`, times n (1 / m); `"quotient"`,
+        divided by m / n; `"sum"`, steps n / m added up from pixel to pixel, whatever scale was given. Together with
+        `precision` it decides ties of nearest, and a float32 coordinate on a wide image is some 1e-4 off.
+      antialias_arithmetic: the same when antialiasing, and for all kernels but linear and cubic.
+      nearest_arithmetic: the same for method nearest.
+      nearest_exact_arithmetic: the same for method nearest-exact, which has the half-pixel grid in every convention.
+      precision: the floating type of the coordinates; `"data"` is float64 for float64 arrays and else float32.
       given_scale: whether a scale given by the caller enters the coordinates as it is; otherwise the step is always
         recomputed as n / m, which differs when n * scale is not whole.
+      size_rule: the size of an axis of n pixels that is scaled: `"floor"`, n * scale rounded down; `"floor32"`, the
+        same in float32; `"round"`, rounded, halves to even.
+      aspect: what becomes of the aspect ratio when sizes are given: `"stretch"`, nothing; `"not_larger"`, one scale
+        for all axes, the largest with which no axis exceeds its size; `"not_smaller"`, the smallest with which none
+        falls short of it.
+      unchanged: which axes are copied, whatever the grid says: `"none"`; `"smooth"`, those whose size does not
+        change, in method linear and when antialiasing; `"all"`, all of them when no size changes; `"unit_scale"`,
+        those whose scale is one.
       cubic: the cubic's sharpness a (Keys 1981): -0.5 reproduces quadratics, -0.75 is sharper.
       antialias_cubic: a, when antialiasing.
-      edge: what becomes of taps beyond the edge, without antialiasing: `"replicate"` reads the nearest edge pixel,
-        `"renormalise"` drops them and divides by the sum of the rest. With antialiasing they are dropped everywhere.
-      precision: the floating type of the framework's coordinates. It decides which pixel is nearest where two are
-        equally far but for rounding.
+      cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
+      edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalise"` drops
+        them and divides by the sum of the rest. For linear the two are one: its source coordinate is clamped.
+      antialias_edge: the same, when antialiasing.
+      area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
+        pooling); `"overlap"`, each pixel by the part of it that is covered; `"overlap_or_linear"`, the same where
+        all axes shrink, and otherwise linear with flat steps: where an output pixel lies within one input pixel it
+        copies that.
+      outside: the value of output pixels whose centre lies outside the image; None means that edge pixels extend.
+      roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
+        spatial axis or one for all.
     """
 
     name: str
     methods: tuple[str, ...]
     antialiased: tuple[str, ...] = ()
-    grid: Literal["half_pixel", "corner", "align_corners"] = "half_pixel"
-    nearest_grid: Literal["half_pixel", "corner", "align_corners"] | None = None
+    always_antialias: bool = False
+    grid: Grid = "half_pixel"
+    nearest_grid: Grid | None = None
+    antialias_grid: Grid | None = None
+    nearest_rounding: Rounding = "cell"
+    nearest_tie: float = 0.0
+    arithmetic: Arithmetic = "product"
+    antialias_arithmetic: Arithmetic = "product"
+    nearest_arithmetic: Arithmetic = "product"
+    nearest_exact_arithmetic: Arithmetic = "product"
+    precision: Literal["float32", "float64", "data"] = "float64"
     given_scale: bool = False
+    size_rule: Literal["floor", "floor32", "round"] = "floor"
+    aspect: Aspect = "stretch"
+    unchanged: Literal["none", "smooth", "all", "unit_scale"] = "none"
     cubic: float = -0.5
     antialias_cubic: float = -0.5
+    cubic_table: int | None = None
     edge: Literal["replicate", "renormalise"] = "renormalise"
-    precision: Literal["float32", "float64"] = "float64"
+    antialias_edge: Literal["replicate", "renormalise"] = "renormalise"
+    area: Literal["bins", "overlap", "overlap_or_linear"] = "overlap"
+    outside: float | None = None
+    roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
-    def output_size(self, size: int, scale: float) -> int:
-        """Returns the size that the framework gives an axis of `size` pixels that is scaled by `scale`."""
-        return math.floor(size * scale)
+    def __post_init__(self):
+        for name, kind in get_type_hints(Convention).items():
+            allowed = [
+                value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)
+            ]
+            value = getattr(self, name)
+            if allowed and value is not None:
+                _checks.one_of("Convention", name, value, allowed)
+        for method in (*self.methods, *self.antialiased):
+            _checks.one_of("Convention", "methods", method, METHODS)
+
+    def scaled_size(self, n: int, scale: float) -> int:
+        """Returns the size that the framework gives an axis of `n` pixels that is scaled by `scale`."""
+        if self.size_rule == "round":
+            return round(n * scale)
+        if self.size_rule == "floor32":
+            return math.floor(np.float32(n) * np.float32(scale))
+        return math.floor(n * scale)
+
+    def fitted_sizes(
+        self, shape: Sequence[int], sizes: Sequence[int]
+    ) -> tuple[tuple[int, ...], tuple[float | None, ...]]:
+        """Returns the sizes that the framework gives when `sizes` are asked for, and the scales that it then uses."""
+        if self.aspect == "stretch":
+            return tuple(sizes), (None,) * len(shape)
+        scales = [np.float32(m) / np.float32(n) for n, m in zip(shape, sizes, strict=True)]
+        scale = min(scales) if self.aspect == "not_larger" else max(scales)
+        fitted = tuple(math.floor(np.float32(n) * scale + np.float32(0.5)) for n in shape)
+        return fitted, (float(scale),) * len(shape)
 
 
 torch = Convention(
@@ -84,12 +190,27 @@ torch = Convention(
     methods=("nearest", "nearest-exact", "linear", "cubic", "area"),
     antialiased=("linear", "cubic", "lanczos3"),
     nearest_grid="corner",
+    nearest_rounding="floor",
+    arithmetic="fused",
+    precision="data",
     given_scale=True,
+    unchanged="smooth",
     cubic=-0.75,
     edge="replicate",
-    precision="float32",
+    area="bins",
 )
-"""`torch.nn.functional.interpolate`, `align_corners=False`."""
+"""`torch.nn.functional.interpolate(align_corners=False)`, PyTorch 2.13.
+
+Its quirks: nearest sits on the corner grid, nearest-exact on the half-pixel grid. A `scale_factor` enters the
+coordinates as it is, except that linear and antialiased resizing copy an axis whose size does not change. Bilinear
+clamps its source coordinate, bicubic does not but repeats the edge pixel. The cubic has a = -0.75, but a = -0.5 when
+antialiasing, where taps beyond the edge are dropped. Lanczos exists with `antialias=True` only. Area is adaptive
+average pooling: whole pixels, never fractions. PyTorch antialiases two spatial axes only; here any number.
+
+PyTorch's kernels round coordinates differently from one another: where a centre lies exactly between two pixels, 2 to
+41 pixels for instance, nearest-exact of a vector and of a matrix differ. The preset has the rounding of the
+two-dimensional channels-last kernel.
+"""
 
 torch_align_corners = dataclasses.replace(
     torch,
@@ -97,13 +218,211 @@ torch_align_corners = dataclasses.replace(
     methods=("linear", "cubic"),
     antialiased=("linear", "cubic"),
     grid="align_corners",
+    antialias_grid="half_pixel_of_corners",
 )
-"""`torch.nn.functional.interpolate`, `align_corners=True`."""
+"""`torch.nn.functional.interpolate(align_corners=True)`, PyTorch 2.13.
 
-PRESETS = {preset.name: preset for preset in (torch, torch_align_corners)}
+The first and the last pixels of both images coincide; a given scale decides the size and no more. Its quirk: when
+antialiasing, the corners do not coincide: PyTorch takes the step of that grid, but places pixels by half-pixel centres.
+"""
+
+jax = Convention(
+    name="jax",
+    methods=("nearest", "linear", "cubic", "cubic-pytorch", "lanczos3", "lanczos5", "area"),
+    antialiased=("nearest", "linear", "cubic", "cubic-pytorch", "lanczos3", "lanczos5", "area"),
+    arithmetic="fused",
+    antialias_arithmetic="fused",
+    nearest_arithmetic="reciprocal",
+    precision="float32",
+)
+"""`jax.image.resize`, JAX 0.10.
+
+Half-pixel centres throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalised.
+`cubic-pytorch` is PyTorch's bicubic: a = -0.75 and repeated edges, and with antialiasing the same as cubic.
+Antialiasing changes nothing for nearest and area, as there. `jax.image.resize` antialiases unless told not to; here
+one asks for it.
+"""
+
+tensorflow = Convention(
+    name="tensorflow",
+    methods=("nearest", "linear", "cubic", "lanczos3", "lanczos5", "mitchell", "gaussian", "area"),
+    antialiased=("nearest", "linear", "cubic", "lanczos3", "lanczos5", "mitchell", "gaussian", "area"),
+    antialias_arithmetic="inverse",
+    precision="float32",
+    cubic_table=1024,
+)
+"""`tf.image.resize`, TensorFlow 2.
+
+Half-pixel centres throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalised.
+Its quirk: bicubic without antialiasing looks its weights up in a table, at positions rounded to 1/1024 of a pixel.
+Mitchell and gaussian do not interpolate: they blur even an image whose size does not change. Antialiasing changes
+nothing for nearest and area, as there.
+"""
+
+tensorflow1 = Convention(
+    name="tensorflow1",
+    methods=("nearest", "linear", "cubic", "area"),
+    grid="corner",
+    nearest_rounding="floor",
+    cubic=-0.75,
+    cubic_table=1024,
+    edge="replicate",
+    precision="float32",
+)
+"""`tf.compat.v1.image.resize(align_corners=False)`: the corner-anchored grid, src = dst / scale.
+
+The first pixels coincide and the image drifts by half a pixel per scale. The cubic has a = -0.75 and repeats the edge
+pixel, unlike TensorFlow 2's, and looks its weights up in the same table of 1024 steps.
+"""
+
+tensorflow1_align_corners = dataclasses.replace(
+    tensorflow1,
+    name="tensorflow1_align_corners",
+    grid="align_corners",
+    nearest_rounding="half_up",
+)
+"""`tf.compat.v1.image.resize(align_corners=True)`: the first and the last pixels coincide.
+
+Nearest rounds, halves up, where the corner grid rounds down. Area spreads over the step (n - 1) / (m - 1) from
+pixel 0 on, so its last column averages the last pixel alone.
+"""
+
+opencv = Convention(
+    name="opencv",
+    methods=("nearest", "nearest-exact", "linear", "cubic", "lanczos4", "area"),
+    nearest_grid="corner",
+    nearest_rounding="floor",
+    nearest_arithmetic="inverse",
+    nearest_exact_arithmetic="sum",
+    given_scale=True,
+    size_rule="round",
+    unchanged="all",
+    cubic=-0.75,
+    edge="replicate",
+    area="overlap_or_linear",
+)
+"""`cv2.resize` on floats, OpenCV 5.0.
+
+Edge pixels repeat in every method. Nearest sits on the corner grid; nearest-exact on the half-pixel grid, its
+coordinates added up from step to step (OpenCV 4 computes them in fixed point of 16 bits and has other ties). A given
+scale (fx, fy) enters the coordinates as it is, though not in nearest-exact, and sizes are rounded, halves to even.
+Where no size changes, the image is copied. Area averages where all axes shrink, without slivers of less than 1/1000
+pixel; as soon as one axis grows, all take a linear interpolation with flat steps instead. Only area antialiases.
+"""
+
+pillow = Convention(
+    name="pillow",
+    methods=("nearest", "box", "linear", "hamming", "cubic", "lanczos3"),
+    antialiased=("box", "linear", "hamming", "cubic", "lanczos3"),
+    always_antialias=True,
+    nearest_arithmetic="sum",
+    size_rule="round",
+)
+"""`PIL.Image.Image.resize` of images in mode F, Pillow 13.
+
+Kernels widen whenever an axis shrinks; there is no switch, so `antialias` may be given or not. a = -0.5; taps beyond
+the edge are dropped and the rest renormalised. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
+"""
+
+PRESETS: dict[str, Convention] = {
+    preset.name: preset
+    for preset in (
+        torch,
+        torch_align_corners,
+        jax,
+        tensorflow,
+        tensorflow1,
+        tensorflow1_align_corners,
+        opencv,
+        pillow,
+    )
+}
+
+_ONNX_GRIDS: dict[str, Grid] = {
+    "half_pixel": "half_pixel",
+    "half_pixel_symmetric": "half_pixel_symmetric",
+    "pytorch_half_pixel": "pytorch_half_pixel",
+    "align_corners": "align_corners",
+    "asymmetric": "corner",
+    "tf_half_pixel_for_nn": "tf_half_pixel_for_nn",
+    "tf_crop_and_resize": "crop",
+}
+_ONNX_ROUNDING: dict[str, Rounding] = {
+    "round_prefer_floor": "half_down",
+    "round_prefer_ceil": "half_up",
+    "floor": "floor",
+    "ceil": "ceil",
+}
 
 
-def get(function: str, convention: "str | Convention") -> Convention:
+def onnx(
+    *,
+    coordinate_transformation_mode: str = "half_pixel",
+    nearest_mode: str = "round_prefer_floor",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: bool = False,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: Aspect = "stretch",
+    roi: Sequence[tuple[float, float]] = ((0.0, 1.0),),
+) -> Convention:
+    """The Resize operator of ONNX, as onnxruntime computes it.
+
+    The operator's other attributes are arguments of `resize`: `mode` is `method` (nearest, linear, cubic), and
+    `antialias` and `axes` keep their names.
+
+    Args:
+      coordinate_transformation_mode: half_pixel, half_pixel_symmetric, pytorch_half_pixel, align_corners, asymmetric,
+        tf_half_pixel_for_nn (until opset 12) or tf_crop_and_resize.
+      nearest_mode: round_prefer_floor, round_prefer_ceil, floor or ceil.
+      cubic_coeff_a: the cubic's sharpness, with antialiasing too.
+      exclude_outside: whether taps beyond the edge are dropped and the rest renormalised; otherwise edge pixels
+        repeat. onnxruntime has it for cubic and for antialiased methods only.
+      extrapolation_value: under tf_crop_and_resize, the value of pixels whose centre lies outside the image.
+      keep_aspect_ratio_policy: stretch, not_larger or not_smaller, when sizes are given.
+      roi: under tf_crop_and_resize, the (start, end) of the part to resize, as fractions of each axis: one pair for
+        each spatial axis or one for all. (ONNX lists all starts, then all ends.)
+
+    Raises:
+      ValueError: an unknown mode or policy.
+
+    Source: https://onnx.ai/onnx/operators/onnx__Resize.html, version 19.
+
+        >>> from upsampling import conventions
+        >>> conventions.onnx(coordinate_transformation_mode="asymmetric", nearest_mode="floor").grid
+        'corner'
+    """
+    where = "conventions.onnx"
+    grid = _ONNX_GRIDS[
+        _checks.one_of(where, "coordinate_transformation_mode", coordinate_transformation_mode, _ONNX_GRIDS)
+    ]
+    _checks.one_of(where, "nearest_mode", nearest_mode, _ONNX_ROUNDING)
+    _checks.one_of(where, "keep_aspect_ratio_policy", keep_aspect_ratio_policy, get_args(Aspect))
+    edge = "renormalise" if exclude_outside else "replicate"
+    return Convention(
+        name="onnx",
+        methods=("cubic",) if exclude_outside else ("nearest", "linear", "cubic"),
+        antialiased=("linear", "cubic"),
+        grid=grid,
+        nearest_rounding=_ONNX_ROUNDING[nearest_mode],
+        nearest_tie=1e-6,
+        arithmetic="quotient",
+        antialias_arithmetic="quotient",
+        nearest_arithmetic="quotient",
+        precision="float32",
+        given_scale=True,
+        size_rule="floor32",
+        aspect=keep_aspect_ratio_policy,
+        unchanged="unit_scale",
+        cubic=float(cubic_coeff_a),
+        antialias_cubic=float(cubic_coeff_a),
+        edge=edge,
+        antialias_edge=edge,
+        outside=float(extrapolation_value) if grid == "crop" else None,
+        roi=tuple((float(start), float(end)) for start, end in roi),
+    )
+
+
+def get(function: str, convention: str | Convention) -> Convention:
     """Returns the convention that `convention` names or is; raises ValueError naming `function` for an unknown name."""
     if isinstance(convention, Convention):
         return convention

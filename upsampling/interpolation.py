@@ -6,10 +6,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from upsampling import _checks, conventions
+from upsampling import _checks, conventions, taps
 from upsampling._resample import resample
-from upsampling.conventions import SYNONYMS, Convention
-from upsampling.taps import axis_taps
+from upsampling.conventions import Convention
 
 Sizes = int | Sequence[int]
 Scales = float | Sequence[float]
@@ -23,104 +22,259 @@ def resize(
     method: str = "bilinear",
     convention: str | Convention = "torch",
     antialias: bool = False,
-    axes: Sequence[int] | None = None,
+    axes: int | Sequence[int] | None = None,
 ) -> jax.Array:
-    """Resizes the spatial axes of `x` by interpolation.
+    """Resizes the spatial axes of `x` by interpolation, as the framework that `convention` names does it.
+
+    Each axis is resized on its own, y[i] = sum_k w[i, k] x[q[i, k]], by weights that depend on the sizes alone.
 
     Args:
       x: (*batch, *spatial, channels), any number of batch axes, none included.
-      size: the output's spatial size: one whole number for each spatial axis, or one number for two equal axes.
-      scale: the factor, instead of `size`: one number for each spatial axis, or one number for two axes.
-      method: the interpolation.
-      convention: whose pixels and edges to reproduce: a preset's name, or a `Convention`.
-      antialias: whether to widen the kernel when an axis shrinks.
-      axes: the spatial axes, where they are not the last ones before the channels.
+      size: the output's spatial size: one whole number for each spatial axis, or a single number for two equal axes.
+      scale: the factor, in place of `size`: one number for each spatial axis, or a single number for two axes.
+      method: nearest, nearest-exact, linear (bilinear, trilinear), cubic (bicubic, tricubic), cubic-pytorch,
+        lanczos2 to lanczos5, mitchell (mitchellcubic), gaussian, box, hamming or area. Each convention has some.
+      convention: whose numbers: torch, torch_align_corners, jax, tensorflow, tensorflow1, tensorflow1_align_corners,
+        opencv, pillow, or a `Convention`, such as `conventions.onnx(...)`.
+      antialias: whether the kernel widens where an axis shrinks, so that it weighs all pixels that it skips otherwise.
+      axes: the spatial axes, where they are not the last ones before the channels: `axes=(-2, -1)` for (N, C, H, W)
+        and for arrays without channels.
 
     Returns:
-      (*batch, *size, channels) in the dtype of `x`. Half precision accumulates in float32. Of integers and booleans,
-      nearest keeps dtype and values, other methods return float32.
+      (*batch, *size, channels) in the dtype of `x`; half precision accumulates in float32. Of integers and booleans,
+      nearest and nearest-exact keep dtype and values, the other methods return float32.
 
     Raises:
-      ValueError, TypeError: anything above that is not allowed; nothing is guessed.
+      ValueError: both or neither of size and scale; sizes or scales that are not above zero, not finite or not one
+        per axis; an unknown method or convention, or one that do not go together; axes that x does not have.
+      TypeError: traced or fractional sizes; complex or non-numeric x.
+
+    A 2x2 map to 4x4. On the corner-anchored grid target pixel (1, 1) sits at 1/2 = 0.5 on both axes and takes a
+    quarter of each source pixel, as introductions to bilinear interpolation tend to show it:
+
+        >>> import jax, jax.numpy as jnp
+        >>> import upsampling as up
+        >>> def weights(convention):  # what each pixel of a 2x2 map contributes to target pixel (1, 1)
+        ...     pixel = lambda x: up.resize(x[..., None], (4, 4), convention=convention)[1, 1, 0]
+        ...     return jax.grad(pixel)(jnp.zeros((2, 2)))
+        >>> print(weights("tensorflow1"))
+        [[0.25 0.25]
+         [0.25 0.25]]
+
+    On the half-pixel grid, where both images cover the same area, it sits at (1 + 0.5) / 2 - 0.5 = 0.25, and
+    f(x, y) = (1-a)(1-b) f00 + a(1-b) f10 + (1-a)b f01 + ab f11 has a = b = 0.25:
+
+        >>> print(weights("torch"))
+        [[0.5625 0.1875]
+         [0.1875 0.0625]]
+
+    Sizes, scales, axes:
+
+        >>> x = jnp.ones((8, 32, 24, 3))
+        >>> up.resize(x, scale=(2, 1.5), method="bicubic").shape
+        (8, 64, 36, 3)
+        >>> up.resize(jnp.ones((3, 32, 24)), 16, antialias=True, axes=(-2, -1)).shape
+        (3, 16, 16)
+        >>> up.resize(jnp.ones((100, 3)), (40,), method="linear").shape
+        (40, 3)
+
+    Source: Keys, "Cubic convolution interpolation for digital image processing", 1981; Duchon, "Lanczos filtering in
+    one and two dimensions", 1979; Mitchell and Netravali, "Reconstruction filters in computer graphics", 1988; and
+    the frameworks' documentation. `conventions` says where they differ.
     """
     return _resize("resize", x, size, scale, method, convention, antialias, axes)
 
 
-def nearest(x, size=None, *, scale=None, convention="torch", axes=None) -> jax.Array:
-    """`resize` with method nearest."""
+def nearest(
+    x: jax.Array,
+    size: Sizes | None = None,
+    *,
+    scale: Scales | None = None,
+    convention: str | Convention = "torch",
+    axes: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """Copies the nearest pixel: `resize` with method nearest. Keeps every dtype, so it serves label maps.
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> print(up.nearest(jnp.array([[1, 2]]), scale=2, axes=(0, 1)))
+    [[1 1 2 2]
+     [1 1 2 2]]
+    """
     return _resize("nearest", x, size, scale, "nearest", convention, False, axes)
 
 
-def bilinear(x, size=None, *, scale=None, convention="torch", antialias=False, axes=None) -> jax.Array:
-    """`resize` with method bilinear."""
+def bilinear(
+    x: jax.Array,
+    size: Sizes | None = None,
+    *,
+    scale: Scales | None = None,
+    convention: str | Convention = "torch",
+    antialias: bool = False,
+    axes: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """Weighs the two nearest pixels of each axis: `resize` with method bilinear.
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> print(up.bilinear(jnp.array([0.0, 4.0]), scale=(2,), axes=0))
+    [0. 1. 3. 4.]
+    """
     return _resize("bilinear", x, size, scale, "bilinear", convention, antialias, axes)
 
 
-def bicubic(x, size=None, *, scale=None, convention="torch", antialias=False, axes=None) -> jax.Array:
-    """`resize` with method bicubic."""
+def bicubic(
+    x: jax.Array,
+    size: Sizes | None = None,
+    *,
+    scale: Scales | None = None,
+    convention: str | Convention = "torch",
+    antialias: bool = False,
+    axes: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """Weighs the four nearest pixels of each axis by Keys' cubic (1981): `resize` with method bicubic.
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> print(up.bicubic(jnp.array([0.0, 0.0, 1.0, 1.0]), scale=(2,), axes=0))  # it overshoots at edges
+    [ 0.  0. -0.1055  0.2617  0.7383  1.1055  1.  1. ]
+    """
     return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes)
 
 
+def lanczos3(
+    x: jax.Array,
+    size: Sizes | None = None,
+    *,
+    scale: Scales | None = None,
+    convention: str | Convention = "jax",
+    antialias: bool = False,
+    axes: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """Weighs the six nearest pixels of each axis by a windowed sinc (Duchon 1979): `resize` with method lanczos3.
+
+    Its default convention is `"jax"`, the same numbers as `"tensorflow"`: PyTorch has Lanczos with `antialias=True`
+    only.
+
+        >>> import jax.numpy as jnp
+        >>> import upsampling as up
+        >>> up.lanczos3(jnp.ones((64, 64, 3)), scale=0.5, antialias=True).shape
+        (32, 32, 3)
+    """
+    return _resize("lanczos3", x, size, scale, "lanczos3", convention, antialias, axes)
+
+
+def area(
+    x: jax.Array,
+    size: Sizes | None = None,
+    *,
+    scale: Scales | None = None,
+    convention: str | Convention = "torch",
+    axes: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """Averages the pixels that each output pixel covers: `resize` with method area, for making images smaller.
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> print(up.area(jnp.arange(6.0), (2,), axes=0))
+    [1. 4.]
+    """
+    return _resize("area", x, size, scale, "area", convention, False, axes)
+
+
 def _resize(function, x, size, scale, method, convention, antialias, axes) -> jax.Array:
+    """Checks and normalises what is static, then calls the compiled function."""
     x = _checks.array(function, "x", x, floating=False)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{function}: x must be real; got {x.dtype}. Resize its real and imaginary parts.")
+    if not isinstance(antialias, bool):
+        raise TypeError(f"{function}: antialias must be True or False; got {antialias!r}.")
     convention = conventions.get(function, convention)
-    method = _method(function, method, convention, antialias)
+    method = _known_method(function, method, convention, antialias)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
+    axes = (axes,) if isinstance(axes, int) else axes
     rank = None if axes is None else len(axes)
-    if size is not None:
+    if scale is None:
         sizes = _checks.per_axis(function, "size", size, rank)
-        scales = (None,) * len(sizes)
-        axes = _axes(function, x, len(sizes), axes)
+        axes = _known_axes(function, x, len(sizes), axes)
+        given = _shape(function, x, axes)
+        sizes, scales = convention.fitted_sizes(given, sizes)
     else:
         scales = _checks.per_axis(function, "scale", scale, rank, real=True)
-        axes = _axes(function, x, len(scales), axes)
-        sizes = tuple(convention.output_size(x.shape[a], s) for a, s in zip(axes, scales, strict=True))
-        if min(sizes) < 1:
-            raise ValueError(f"{function}: scale={scale!r} makes an axis of x vanish: shape {x.shape} to {sizes}.")
-    given = tuple(x.shape[a] for a in axes)
-    if min(given) < 1:
-        raise ValueError(f"{function}: x must have at least one pixel on each spatial axis; got {given}.")
-    return _jitted(x, axes, sizes, scales, method, convention, bool(antialias))
-
-
-def _method(function: str, method: str, convention: Convention, antialias: bool) -> str:
-    known = (*conventions.METHODS, *SYNONYMS)
-    method = _checks.one_of(function, "method", method, known)
-    method = SYNONYMS.get(method, method)
-    allowed = convention.antialiased if antialias else convention.methods
-    if method not in allowed:
-        kind = "antialiased methods" if antialias else "methods without antialiasing"
+        axes = _known_axes(function, x, len(scales), axes)
+        given = _shape(function, x, axes)
+        sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
+    if min(sizes) < 1:
+        raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} vanish: {sizes}.")
+    roi = convention.roi * len(axes) if len(convention.roi) == 1 else convention.roi
+    if len(roi) != len(axes):
         raise ValueError(
-            f"{function}: convention {convention.name!r} has no method {method!r} with antialias={antialias}. "
-            f"Its {kind}: {', '.join(map(repr, allowed)) or 'none'}."
+            f"{function}: the roi of convention {convention.name!r} must have one (start, end) or {len(axes)} of "
+            f"them, one per spatial axis; got {len(roi)}."
         )
-    return method
+    geometry = tuple(map(taps.Axis, given, sizes, scales, roi))
+    return _compiled(x, axes, geometry, method, convention, antialias)
 
 
-def _axes(function: str, x: jax.Array, rank: int, axes: Sequence[int] | None) -> tuple[int, ...]:
+def _known_method(function: str, method: str, convention: Convention, antialias: bool) -> str:
+    names = (*conventions.METHODS, *conventions.SYNONYMS)
+    method = _checks.one_of(function, "method", method, names)
+    plain = conventions.SYNONYMS.get(method, method)
+    has, other = convention.methods, convention.antialiased
+    if antialias:
+        has, other = other, has
+    if plain in has:
+        return plain
+    if plain in other:
+        reason = f"has method {method!r} with antialias={not antialias} only"
+    else:
+        reason = f"has no method {method!r}"
+    raise ValueError(
+        f"{function}: convention {convention.name!r} {reason}. "
+        f"With antialias={antialias} it has: {', '.join(map(repr, has)) or 'none'}."
+    )
+
+
+def _known_axes(function: str, x: jax.Array, rank: int, axes: Sequence[int] | None) -> tuple[int, ...]:
     if axes is None:
         if x.ndim < rank + 1:
             raise ValueError(
                 f"{function}: x must be (*batch, *spatial, channels) with {rank} spatial axes; got shape {x.shape}. "
-                "For arrays without channels name the spatial axes with axes=."
+                "Name the spatial axes of an array without channels with axes=."
             )
         return tuple(range(x.ndim - 1 - rank, x.ndim - 1))
     axes = _checks.per_axis(function, "axes", axes, rank, minimum=None)
-    if any(not -x.ndim <= a < x.ndim for a in axes):
+    if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"{function}: axes={axes} must lie in [{-x.ndim}, {x.ndim}) for x of shape {x.shape}.")
-    positive = tuple(a % x.ndim for a in axes)
+    positive = tuple(axis % x.ndim for axis in axes)
     if len(set(positive)) != rank:
-        raise ValueError(f"{function}: axes={axes} names an axis twice for x of shape {x.shape}.")
+        raise ValueError(f"{function}: axes={axes} name an axis twice for x of shape {x.shape}.")
     return positive
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5, 6))
-def _jitted(x, axes, sizes, scales, method, convention, antialias):
+def _shape(function: str, x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:
+    shape = tuple(x.shape[axis] for axis in axes)
+    if min(shape) < 1:
+        raise ValueError(f"{function}: x must have a pixel on each spatial axis; got shape {x.shape}.")
+    return shape
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+def _compiled(
+    x: jax.Array,
+    axes: tuple[int, ...],
+    geometry: tuple[taps.Axis, ...],
+    method: str,
+    convention: Convention,
+    antialias: bool,
+) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating) and not method.startswith("nearest"):
         x = x.astype(jnp.float32)
-    operators = [
-        (axis, axis_taps(x.shape[axis], m, s, method, convention, antialias))
-        for axis, m, s in zip(axes, sizes, scales, strict=True)
-    ]
-    return resample(x, operators)
+    operators = taps.operators(geometry, method, convention, antialias, wide=x.dtype == jnp.float64)
+    y = resample(x, list(zip(axes, operators, strict=True)))
+    if convention.outside is not None:
+        for axis, where in zip(axes, geometry, strict=True):
+            outside = jnp.expand_dims(taps.outside(where, convention), [a for a in range(x.ndim) if a != axis])
+            y = jnp.where(outside, jnp.asarray(convention.outside, y.dtype), y)
+    return y

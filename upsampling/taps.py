@@ -10,6 +10,8 @@ Every method in every framework is such an operator, and so is its adjoint. This
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -107,94 +109,303 @@ def gathered(sources: np.ndarray, targets: np.ndarray, values: np.ndarray, size:
     return Taps(size, indices, weights)
 
 
-# --- kernels ----------------------------------------------------------------------------------------------------------
+# --- kernels: the weight of a pixel at distance x from the centre, zero from the radius on ---------------------------
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
     return np.maximum(0.0, 1.0 - np.abs(x))
 
 
-def _cubic(x: np.ndarray, a: float) -> np.ndarray:
-    """Keys' cubic convolution kernel (Keys 1981, equation 4, with its a free)."""
+def _box(x: np.ndarray) -> np.ndarray:
+    return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
+
+
+def _cubic(x: np.ndarray, b: float, c: float) -> np.ndarray:
+    """The cubics of Mitchell and Netravali (1988, equation 8); b = 0 gives those of Keys (1981, equation 4), a = -c."""
     x = np.abs(x)
-    inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0
-    outer = a * (((x - 5.0) * x + 8.0) * x - 4.0)
-    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0))
+    inner = ((12 - 9 * b - 6 * c) * x + (-18 + 12 * b + 6 * c)) * x**2 + (6 - 2 * b)
+    outer = (((-b - 6 * c) * x + (6 * b + 30 * c)) * x + (-12 * b - 48 * c)) * x + (8 * b + 24 * c)
+    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0)) / 6
 
 
 def _lanczos(x: np.ndarray, radius: int) -> np.ndarray:
+    """Duchon (1979): a sinc under the main lobe of a wider sinc."""
     return np.where(np.abs(x) < radius, np.sinc(x) * np.sinc(x / radius), 0.0)
 
 
-def _kernel(method: str, a: float):
-    if method == "linear":
-        return _triangle, 1.0
-    if method == "cubic":
-        return functools.partial(_cubic, a=a), 2.0
-    radius = int(method.removeprefix("lanczos"))
-    return functools.partial(_lanczos, radius=radius), float(radius)
+def _hamming(x: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(x) < 1.0, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
+
+
+def _gaussian(x: np.ndarray) -> np.ndarray:
+    """Standard deviation half a pixel, cut at three of them."""
+    return np.where(np.abs(x) < 1.5, np.exp(-2 * x**2), 0.0)
+
+
+def kernel(method: str, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Returns the kernel of a method and its radius in pixels; `a` is the cubic's sharpness."""
+    if method.startswith("lanczos"):
+        radius = int(method.removeprefix("lanczos"))
+        return functools.partial(_lanczos, radius=radius), float(radius)
+    return {
+        "linear": (_triangle, 1.0),
+        "cubic": (functools.partial(_cubic, b=0.0, c=-a), 2.0),
+        "mitchell": (functools.partial(_cubic, b=1 / 3, c=1 / 3), 2.0),
+        "box": (_box, 0.5),
+        "hamming": (_hamming, 1.0),
+        "gaussian": (_gaussian, 1.5),
+    }[method]
+
+
+# --- where output pixels lie ------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """One axis to resize: from `n` to `m` pixels, with the scale that the caller gave and the part to look at."""
+
+    n: int
+    m: int
+    scale: float | None = None
+    roi: tuple[float, float] = (0.0, 1.0)
+
+    def step(self, convention: Convention) -> float:
+        """Input pixels per output pixel."""
+        return 1 / self.scale if self.scale is not None and convention.given_scale else self.n / self.m
+
+    @property
+    def corner_step(self) -> float:
+        """Input pixels per output pixel, where first and last pixels coincide."""
+        return (self.n - 1) / (self.m - 1) if self.m > 1 else 0.0
+
+
+class Places(NamedTuple):
+    """Where the output pixels of an axis lie on the input's grid, rounded as the framework rounds it.
+
+    Attributes:
+      centre: (m,) each output pixel's centre, in input pixels from the centre of the first.
+      middle: (m,) the same from the image's edge, half a pixel more. Kept beside it since adding a half rounds.
+    """
+
+    centre: np.ndarray
+    middle: np.ndarray
+
+
+def places(axis: Axis, grid: str, convention: Convention, arithmetic: str, real: np.dtype) -> Places:
+    """Returns where output pixels lie; `Convention` gives the formula of each grid."""
+    n, m = axis.n, axis.m
+    i = np.arange(m, dtype=real)
+    if grid == "half_pixel" or (grid == "pytorch_half_pixel" and m > 1):
+        return _from_edge(_steps(i + 0.5, axis, convention, arithmetic), real)
+    if grid == "half_pixel_symmetric":
+        # The output is cut to whole pixels; its middle stays the middle of the input.
+        scale = real.type(m) / real.type(n) if axis.scale is None else real.type(axis.scale)
+        moved = real.type(n) / 2 * (1 - real.type(m) / (scale * real.type(n)))
+        return _from_edge(np.float64(moved) + (np.arange(m) + 0.5) / np.float64(scale), real)
+    if grid == "half_pixel_of_corners":
+        return _from_edge((i + 0.5) * real.type(axis.corner_step), real)
+    if grid == "corner":
+        return _from_centre(_steps(i, axis, convention, arithmetic), real)
+    if grid == "tf_half_pixel_for_nn":
+        return _from_centre(_steps(i + 0.5, axis, convention, arithmetic), real)
+    if grid == "align_corners":
+        exact = arithmetic == "quotient"
+        return _from_centre(i * (n - 1) / max(m - 1, 1) if exact else i * real.type(axis.corner_step), real)
+    if grid == "crop":
+        start, end = (real.type(part) for part in axis.roi)
+        if m == 1:
+            return _from_centre(np.array([0.5 * float(start + end) * (n - 1)]), real)
+        return _from_centre(start * (n - 1) + i * (end - start) * (n - 1) / (m - 1), real)
+    return _from_centre(np.zeros_like(i), real)  # pytorch_half_pixel with a single output pixel
+
+
+def _from_edge(middle: np.ndarray, real: np.dtype) -> Places:
+    return Places((middle - 0.5).astype(real), middle.astype(real))
+
+
+def _from_centre(centre: np.ndarray, real: np.dtype) -> Places:
+    return Places(centre.astype(real), (centre + 0.5).astype(real))
+
+
+def _steps(i: np.ndarray, axis: Axis, convention: Convention, arithmetic: str) -> np.ndarray:
+    """Returns i steps, in the floating type of `i` and rounded as the framework's arithmetic rounds them."""
+    real = i.dtype.type
+    given = axis.scale if convention.given_scale else None
+    if arithmetic == "quotient":
+        return i / (real(axis.m) / real(axis.n) if given is None else real(given))
+    if arithmetic == "reciprocal":
+        return i * (real(axis.n) * (real(1) / real(axis.m)))
+    if arithmetic == "inverse":
+        return i * (real(1) / (real(axis.m) / real(axis.n) if given is None else real(given)))
+    if arithmetic == "sum":
+        step = real(axis.n) / real(axis.m)
+        return np.cumsum(np.concatenate([i[:1] * step, np.full(len(i) - 1, step)]))
+    step = real(axis.n) / real(axis.m) if given is None else real(1 / given)
+    # A fused multiply-add rounds only after what is added next.
+    return i * step if arithmetic == "product" else i.astype(np.float64) * float(step)
+
+
+def outside(axis: Axis, convention: Convention) -> np.ndarray:
+    """Returns which output pixels have their centre outside the image."""
+    if convention.unchanged == "unit_scale" and axis.step(convention) == 1:
+        return np.zeros(axis.m, bool)
+    real = np.dtype("float64" if convention.precision == "float64" else "float32")
+    centre = places(axis, convention.grid, convention, convention.arithmetic, real).centre
+    return (centre < 0) | (centre > axis.n - 1)
 
 
 # --- operators --------------------------------------------------------------------------------------------------------
 
 
-def step(n: int, m: int, scale: float | None, grid: str, convention: Convention) -> float:
-    """Returns the input pixels per output pixel."""
-    if grid == "align_corners":
-        return (n - 1) / (m - 1) if m > 1 else 0.0
-    if scale is not None and convention.given_scale:
-        return 1.0 / scale
-    return n / m
+def _identity(n: int) -> Taps:
+    return Taps(n, np.arange(n, dtype=np.int32)[:, None], np.ones((n, 1)))
 
 
-def _nearest(n: int, m: int, scale: float | None, method: str, convention: Convention) -> Taps:
-    grid = convention.grid if method == "nearest-exact" else convention.nearest_grid or convention.grid
-    # Ties are decided by the framework's own rounding: a step of its floating type, the product rounded to it.
-    real = np.dtype(convention.precision).type
-    shift = 0.5 if grid == "half_pixel" else 0.0
-    position = np.float64(real(step(n, m, scale, grid, convention))) * (np.arange(m) + shift)
-    index = np.floor(position.astype(real)).astype(np.int32)
-    return Taps(n, np.clip(index, 0, n - 1)[:, None], np.ones((m, 1)))
+def _nearest(axis: Axis, method: str, convention: Convention, real: np.dtype) -> Taps:
+    n, m = axis.n, axis.m
+    if method == "nearest":
+        grid, rounding = convention.nearest_grid or convention.grid, convention.nearest_rounding
+        where = places(axis, grid, convention, convention.nearest_arithmetic, real)
+    else:
+        rounding = "cell"
+        where = places(axis, "half_pixel", convention, convention.nearest_exact_arithmetic, real)
+    if convention.precision == "data":
+        # PyTorch computes in the data's precision, and then rounds in float32.
+        where = Places(*(part.astype(np.float32) for part in where))
+    index = np.clip(_rounded(where, rounding, convention.nearest_tie), 0, n - 1).astype(np.int32)
+    return Taps(n, index[:, None], np.ones((m, 1)))
 
 
-def _area(n: int, m: int) -> Taps:
+def _rounded(where: Places, rounding: str, tie: float) -> np.ndarray:
+    below = np.floor(where.centre)
+    if rounding == "cell":
+        return np.floor(where.middle)
+    if rounding == "floor":
+        return below
+    if rounding == "ceil":
+        return np.ceil(where.centre)
+    over = where.centre - below - 0.5
+    up = over > 0 if rounding == "half_down" else over >= 0
+    return below + np.where(np.abs(over) < tie, rounding == "half_up", up)
+
+
+def _bins(n: int, m: int) -> Taps:
+    """The mean of all pixels that an output pixel touches."""
     i = np.arange(m)
     first, last = i * n // m, -(-(i + 1) * n // m)
     counts = last - first
-    rows = np.repeat(i, counts)
     sources = np.concatenate([np.arange(a, b) for a, b in zip(first, last, strict=True)])
-    return gathered(sources, rows, np.repeat(1.0 / counts, counts), n, m)
+    return gathered(sources, np.repeat(i, counts), np.repeat(1.0 / counts, counts), n, m)
 
 
-def _filtered(n: int, m: int, scale: float | None, method: str, convention: Convention, antialias: bool) -> Taps:
-    per_output = step(n, m, scale, convention.grid, convention)
-    i = np.arange(m)
-    shift = 0.5 if convention.grid == "half_pixel" or antialias else 0.0
-    centre = (i + shift) * per_output - shift
-    kernel, radius = _kernel(method, convention.antialias_cubic if antialias else convention.cubic)
-    widen = max(1.0, per_output) if antialias else 1.0
-    reach = radius * widen
-    first = np.floor(centre - reach).astype(int) + 1
-    index = first[:, None] + np.arange(math.ceil(2 * reach))
-    weights = kernel((index - centre[:, None]) / widen)
-    inside = (index >= 0) & (index < n)
-    if antialias or convention.edge == "renormalise":
-        weights = weights * inside
-    weights = weights / weights.sum(1, keepdims=True)
-    rows = np.broadcast_to(i[:, None], index.shape)
+def _overlap(axis: Axis, convention: Convention, real: np.dtype) -> Taps:
+    """The mean over an output pixel's area, each input pixel weighed by the part that is covered."""
+    n, m = axis.n, axis.m
+    i = np.arange(m + 1, dtype=real)
+    corners = convention.grid == "align_corners" and m > 1
+    borders = i * real.type(axis.corner_step) if corners else _steps(i, axis, convention, "product")
+    start, end = borders[:-1, None], borders[1:, None]
+    if borders[-1] == 0:  # one pixel, stretched between its own corners
+        return Taps(n, np.zeros((m, 1), np.int32), np.ones((m, 1)))
+    index = np.floor(start).astype(int) + np.arange(math.ceil((end - start).max()) + 1)
+    weights = np.clip(np.minimum(index + 1, end) - np.maximum(index, start), 0, None)
+    weights = np.where((index < start) & (index + 1 > end), borders[1], weights)  # an output pixel within one pixel
+    if convention.area == "overlap_or_linear":
+        # The area ends with the image, and slivers of a pixel are left out.
+        weights = np.where((index < n) & (weights > 1e-3), weights, 0) / np.minimum(end - start, n - start)
+    else:
+        weights = weights / borders[1]
+    return _from_windows(index, weights.astype(np.float64), n)
+
+
+def _flat_linear(axis: Axis, convention: Convention) -> Taps:
+    """Linear interpolation at the border between two pixels, a copy within one."""
+    i = np.arange(axis.m, dtype=float)
+    index = np.floor(_steps(i, axis, convention, "inverse")).astype(int)
+    fraction = (i + 1) - (index + 1) / axis.step(convention)
+    fraction = np.where(fraction <= 0, 0.0, fraction - np.floor(fraction))
+    return _from_windows(index[:, None] + [0, 1], np.stack([1 - fraction, fraction], 1), axis.n)
+
+
+def _filtered(axis: Axis, method: str, convention: Convention, antialias: bool, real: np.dtype) -> Taps:
+    """Weighs the pixels around each centre with a kernel."""
+    grid, sharpness, edge = convention.grid, convention.cubic, convention.edge
+    if antialias:
+        grid, edge = convention.antialias_grid or grid, convention.antialias_edge
+        sharpness = convention.antialias_cubic
+    elif method == "cubic-pytorch":
+        sharpness, edge = -0.75, "replicate"
+    method = "cubic" if method == "cubic-pytorch" else method
+    plain = method in ("linear", "cubic") and not antialias
+    arithmetic = convention.arithmetic if plain else convention.antialias_arithmetic
+    where = places(axis, grid, convention, arithmetic, real)
+    if convention.cubic_table and method == "cubic" and not antialias:
+        below = np.floor(where.centre)
+        steps = np.rint((where.centre - below) * convention.cubic_table)
+        where = _from_centre(below + steps / convention.cubic_table, real)
+    widen = real.type(1)
+    if antialias:
+        corners = grid == "half_pixel_of_corners"
+        step = real.type(axis.corner_step) if corners else _steps(np.ones(1, real), axis, convention, arithmetic)[0]
+        widen = max(real.type(1), real.type(step))
+    weight, radius = kernel(method, sharpness)
+    reach = real.type(radius) * widen
+    # Which pixels a window takes is rounded apart from their weights. It matters where weights jump.
+    if method == "gaussian":
+        first, last = np.ceil(where.middle - reach - 0.5), np.floor(where.middle + reach - 0.5)
+    else:
+        first, last = np.floor(where.middle - reach + 0.5), np.floor(where.middle + reach + 0.5) - 1
+    index = first.astype(int)[:, None] + np.arange(int((last - first).max()) + 1)
+    if plain or arithmetic == "fused":
+        distance = index.astype(real) - where.centre[:, None]
+    else:
+        distance = (index.astype(real) - where.middle[:, None]) + real.type(0.5)
+    weights = np.where(index <= last[:, None], weight((distance * (1 / widen)).astype(np.float64)), 0)
+    if edge == "renormalise":
+        weights = np.where((index >= 0) & (index < axis.n), weights, 0)
+    return _from_windows(index, weights / weights.sum(1, keepdims=True), axis.n)
+
+
+def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
+    """Returns taps from windows of pixels (m, k); those beyond the edge are read at the edge."""
+    rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     keep = weights != 0
-    return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, m)
+    return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, len(index))
+
+
+def _one(axis: Axis, method: str, convention: Convention, antialias: bool, growing: bool, real: np.dtype) -> Taps:
+    same, unit = axis.n == axis.m, axis.step(convention) == 1
+    if method == "area":
+        if convention.area == "bins":
+            return _bins(axis.n, axis.m)
+        if convention.area == "overlap_or_linear" and growing:
+            return _flat_linear(axis, convention)
+        return _overlap(axis, convention, real)
+    if convention.unchanged == "unit_scale" and (unit or (same and antialias)):
+        return _identity(axis.n)
+    if method.startswith("nearest"):
+        return _nearest(axis, method, convention, real)
+    if convention.unchanged == "smooth" and same and (antialias or method == "linear"):
+        return _identity(axis.n)
+    return _filtered(axis, method, convention, antialias, real)
 
 
 @functools.lru_cache(maxsize=1024)
-def axis_taps(
-    n: int, m: int, scale: float | None, method: str, convention: Convention, antialias: bool = False
-) -> Taps:
-    """Returns the operator that resizes one axis from `n` to `m` pixels."""
-    if method.startswith("nearest"):
-        return _nearest(n, m, scale, method, convention)
-    if method == "area":
-        return _area(n, m)
-    if n == m and (method == "linear" or antialias):
-        return Taps(n, np.arange(n, dtype=np.int32)[:, None], np.ones((n, 1)))
-    return _filtered(n, m, scale, method, convention, antialias)
+def operators(
+    axes: tuple[Axis, ...], method: str, convention: Convention, antialias: bool = False, wide: bool = False
+) -> tuple[Taps, ...]:
+    """Returns the operator of each axis.
+
+    Args:
+      axes: what to resize, all axes together since a convention may look at all of them.
+      method: one of `conventions.METHODS` that the convention has.
+      convention: whose numbers.
+      antialias: whether kernels widen where an axis shrinks.
+      wide: whether the data are float64.
+    """
+    if convention.unchanged == "all" and all(axis.n == axis.m for axis in axes):
+        return tuple(_identity(axis.n) for axis in axes)
+    growing = any(axis.step(convention) < 1 for axis in axes)
+    antialias = antialias or convention.always_antialias
+    precision = {"data": "float64" if wide else "float32"}.get(convention.precision, convention.precision)
+    return tuple(_one(axis, method, convention, antialias, growing, np.dtype(precision)) for axis in axes)

@@ -136,8 +136,9 @@ def bicubic(
 
     >>> import jax.numpy as jnp
     >>> import upsampling as up
-    >>> print(up.bicubic(jnp.array([0.0, 0.0, 1.0, 1.0]), scale=(2,), axes=0).round(2))  # it overshoots at edges
-    [ 0.   -0.04 -0.11  0.23  0.77  1.11  1.04  1.  ]
+    >>> step = jnp.array([0.0, 0.0, 1.0, 1.0])
+    >>> [round(float(y), 2) for y in up.bicubic(step, scale=(2,), axes=0)]  # it overshoots at edges
+    [0.0, -0.04, -0.11, 0.23, 0.77, 1.11, 1.04, 1.0]
     """
     return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes)
 

@@ -88,7 +88,10 @@ def per_class(results: Mapping[str, Any]) -> str:
 
 def telling(split: Split, predictions: Mapping[str, Sequence[np.ndarray]]) -> list[int]:
     """A few test images that show the difference: from each stretch of the split the one with most disagreement."""
-    disagreement = [_disagreement([maps[i] for maps in predictions.values()]).sum() for i in range(len(split))]
+    disagreement = [
+        _disagreement([maps[i] for maps in predictions.values()], example["label"]).sum()
+        for i, example in enumerate(split.examples)
+    ]
     stretches = np.array_split(np.arange(len(split)), min(_PICTURES, len(split)))
     return [int(max(stretch, key=lambda i: disagreement[i])) for stretch in stretches]
 
@@ -97,7 +100,7 @@ def boundaries(example: Example, predictions: Mapping[str, np.ndarray], ignore_i
     """Each method's boundary over the true one: the whole picture above, below it where methods differ most."""
     image, truth = example["image"], example["label"]
     counted = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
-    top, left, side = _window(_disagreement(list(predictions.values())) & counted)
+    top, left, side = _window(_disagreement(list(predictions.values()), truth) & counted)
     grey = {"cmap": "gray", "vmin": 0, "vmax": max(1.0, float(np.percentile(image, 99.8)))}
     shown = image[..., 0] if image.shape[-1] == 1 else np.clip(image, 0, 1)
     panels = [("image and truth", None), *predictions.items()]
@@ -140,8 +143,9 @@ def _value(stored: float | None) -> float:
     return np.nan if stored is None else stored
 
 
-def _disagreement(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Pixels on which not all label maps agree."""
+def _disagreement(maps: Sequence[np.ndarray], truth: np.ndarray) -> np.ndarray:
+    """Pixels on which not all label maps agree: a single one with the truth."""
+    maps = maps if len(maps) > 1 else [*maps, truth]
     return np.any([m != maps[0] for m in maps], axis=0)
 
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import tyro
 
+from experiments import study
 from experiments.benchmarks import Benchmark
 from experiments.console import console
-from experiments.tasks import segmentation
 
 _COMMANDS = (
-    Annotated[segmentation.Segmentation, tyro.conf.subcommand("segmentation")]
-    | Annotated[segmentation.Report, tyro.conf.subcommand("report")]
+    Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
+    | Annotated[study.Report, tyro.conf.subcommand("report")]
     | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
 )
 

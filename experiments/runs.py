@@ -55,6 +55,11 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
     return config
 
 
+def job_folder(folder: Path, method: str, seed: int) -> Path:
+    """Where one training keeps its checkpoints, predictions and figures."""
+    return folder / "methods" / method / f"seed{seed}"
+
+
 def machine() -> dict[str, Any]:
     """What the run's times were measured on."""
     device = jax.devices()[0]

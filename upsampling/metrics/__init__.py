@@ -1,7 +1,81 @@
-"""Segmentation metrics that compile: exact, batched, on the accelerator."""
+"""Segmentation metrics that compile: exact, batched, on the accelerator.
 
+    from upsampling import metrics
+
+    metrics.boundary_iou(prediction, target, num_classes=11, ignore_index=11)   # (*batch, 11)
+
+Label maps `(*batch, H, W)` of integers go in, one value per image and class comes out; NaN where a class is in neither
+map. All functions run under jit and vmap, with everything but the maps static. Volumes and lines are named by `axes=`,
+or by a `spacing` per axis.
+
+A data set's figure comes from sums, not from the mean of batch figures. So every metric has a form that streams: a
+pytree that adds up over batches with `+`, over devices with `jax.lax.psum`, and is finished by `.value()`.
+
+    total = sum(metrics.boundary_iou_sums(p, t, num_classes=11) for p, t in batches)
+    total.value()                                                               # (11,)
+
+| per image | streams as | finished by |
+| --- | --- | --- |
+| `mean_iou`, `dice` | `confusion_matrix` | `iou_of`, `dice_of` the sum |
+| `pixel_accuracy`, `frequency_weighted_iou` | `confusion_matrix` | `pixel_accuracy_of`, `frequency_weighted_iou_of` |
+| `trimap_iou` | `trimap_confusion_matrix` | `iou_of` |
+| `boundary_iou` | `boundary_iou_sums` | `.value()`: intersection / union of the bands |
+| `boundary_f1` | `boundary_f1_sums` | `.value()`: F1 of all boundaries |
+| `error_by_distance` | `error_by_distance_sums` | `.value()`: wrong pixels / pixels |
+| `average_surface_distance` | `average_surface_distance_sums` | `.value()`: distances / boundary |
+| `normalized_surface_dice` | `normalized_surface_dice_sums` | `.value()`: boundary matched / boundary |
+| any of them, as a mean over images | `image_mean(hausdorff_distance(...))` | `.value()` |
+
+A class in one map only gets 0 for IoU, Dice, Boundary IoU, boundary F1, trimap IoU and normalized surface Dice; for the
+distances see `missing=`, infinity by default.
+
+Definitions told apart
+----------------------
+
+Public tools differ in what follows, and the arguments here say which of them is meant. The tests compare with scipy
+1.17.1, scikit-image 0.26.0, scikit-learn 1.9.1, OpenCV 5.0.0, surface-distance 0.1, MedPy 0.5.2 and MONAI 1.6.1.
+
+`boundary=`: what the boundary of a class is.
+
+- "inside": the pixels of the class that share a side with a pixel that is not of it, at their centres. The boundaries
+  of two neighbouring classes are one pixel apart.
+- "between": the points where four pixels meet (two on a line, eight in a volume), if some of them are of the class and
+  some are not. Neighbouring classes share them.
+- "elements": these points, each weighted by the length (area) of the boundary that runs through the block of pixels
+  around it, by marching squares (cubes).
+
+`frame=`: whether a class that touches the image's frame has a boundary there.
+
+`void=`: what pixels of `ignore_index` do.
+
+- "background": they are of no class in either map. Both maps have the same boundary along them, which counts as found.
+- "neutral": the same, but there is no boundary along them.
+- "uncounted": boundaries are where they are in each map, and what lies on void pixels is left out of the counts.
+
+| tool | metric here | boundary | frame | also |
+| --- | --- | --- | --- | --- |
+| Boundary IoU (Cheng et al. 2021) | `boundary_iou` | band inside | yes | `width=0.02` of the diagonal, rounded |
+| its panoptic form | `boundary_iou` | band inside | yes | `void="uncounted"` |
+| BF score (Csurka et al. 2013), SegNet | `boundary_f1` | "inside" | no | 0.0075 of the diagonal; mean over images |
+| DAVIS (Perazzi et al. 2016) | `boundary_f1` | "between" | no | `ceil(0.008 diagonal)` pixels; two empty maps: 1 |
+| trimap (Kohli et al. 2009) | `trimap_iou` | both sides | no | share of pixels: `pixel_accuracy_of` |
+| surface-distance, HD | `hausdorff_distance` | "elements" | yes | `percentile_of="larger", interpolation="step"` |
+| surface-distance, ASD | `average_surface_distance` | "elements" | yes | `average="prediction"`, `"target"` |
+| surface-distance, NSD | `normalized_surface_dice` | "elements" | yes | |
+| MedPy hd95 | `hausdorff_distance` | "inside" | yes | `percentile=95, percentile_of="union"` |
+| MedPy asd, assd | `average_surface_distance` | "inside" | yes | `average="prediction"`, `"mean"` |
+| MONAI Hausdorff | `hausdorff_distance` | "inside" | yes | `percentile_of="larger", interpolation="linear"` |
+| MONAI surface distance | `average_surface_distance` | "inside" | yes | `average="prediction"`; symmetric: `"pooled"` |
+| MONAI surface Dice | `normalized_surface_dice` | "inside" | yes | use_subvoxels: "elements" |
+
+What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("background"), the others have none. The
+matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.
+"""
+
+from upsampling.metrics.bands import error_by_distance, error_by_distance_sums, trimap_confusion_matrix, trimap_iou
 from upsampling.metrics.boundaries import boundary_f1, boundary_f1_sums, boundary_iou, boundary_iou_sums
 from upsampling.metrics.distance import distance_transform, nearest_background, signed_distance_transform
+from upsampling.metrics.losses import boundary_loss, level_sets
 from upsampling.metrics.regions import (
     confusion_matrix,
     dice,
@@ -14,25 +88,43 @@ from upsampling.metrics.regions import (
     pixel_accuracy_of,
 )
 from upsampling.metrics.sums import PrecisionRecall, Ratio, image_mean
+from upsampling.metrics.surface_distances import (
+    average_surface_distance,
+    average_surface_distance_sums,
+    hausdorff_distance,
+    normalized_surface_dice,
+    normalized_surface_dice_sums,
+)
 
 __all__ = [
     "PrecisionRecall",
     "Ratio",
+    "average_surface_distance",
+    "average_surface_distance_sums",
     "boundary_f1",
     "boundary_f1_sums",
     "boundary_iou",
     "boundary_iou_sums",
+    "boundary_loss",
     "confusion_matrix",
     "dice",
     "dice_of",
     "distance_transform",
+    "error_by_distance",
+    "error_by_distance_sums",
     "frequency_weighted_iou",
     "frequency_weighted_iou_of",
+    "hausdorff_distance",
     "image_mean",
     "iou_of",
+    "level_sets",
     "mean_iou",
     "nearest_background",
+    "normalized_surface_dice",
+    "normalized_surface_dice_sums",
     "pixel_accuracy",
     "pixel_accuracy_of",
     "signed_distance_transform",
+    "trimap_confusion_matrix",
+    "trimap_iou",
 ]

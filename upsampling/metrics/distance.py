@@ -24,8 +24,8 @@ from upsampling.metrics import labels
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them.
 _UNROLL = 8
 # Rows are worked on in groups of this many pixels: each group stops as soon as its own pixels are done, and stays in a
-# processor's cache. An accelerator wants everything at once.
-_GROUP_CPU, _GROUP = 2**15, 2**26
+# processor's first cache. An accelerator wants everything at once.
+_GROUP_CPU, _GROUP = 2**13, 2**26
 # Where seeds lie in fewer columns than a fourth of the image, visiting them is cheaper than looking far.
 _NARROW = 4
 
@@ -149,13 +149,18 @@ def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax
     rank = len(spacing)
     first, *others = [-1] if rank == 1 else [-2, -1, -3][:rank]
     seeds, *index = state
-    steps = jnp.where(seeds, 0.0, jnp.inf).astype(jnp.result_type(float))
-    line = partial(_line_by_doubling, axis=first, reach=limit / spacing[first])
-    steps, *index = lax.platform_dependent(steps, *index, cpu=partial(_line_by_scan, axis=first), default=line)
-    state = ((steps * spacing[first]) ** 2, *index)
+    kind = jnp.int16 if seeds.shape[first] < 2**14 else jnp.int32
+    far = jnp.iinfo(kind).max // 2
+    steps = jnp.where(seeds, 0, far).astype(kind)
+    doubling = partial(_line_by_doubling, axis=first, reach=limit / spacing[first])
+    if rank == 1:
+        steps, *index = doubling(steps, *index)
+    else:
+        steps, *index = lax.platform_dependent(steps, *index, cpu=_line_by_rows, default=doubling)
+    squared = jnp.where(steps < far, (steps * spacing[first]) ** 2, jnp.inf)
+    state = (squared.astype(jnp.result_type(float)), *index)
     for axis in others:
-        last = axis == others[-1]
-        state = _envelope(state, axis, spacing[axis], limit, needed if last else None)
+        state = _envelope(state, axis, spacing[axis], limit, needed if axis == others[-1] else None)
     return state
 
 
@@ -167,27 +172,33 @@ def _nearer(a: tuple, b: tuple) -> tuple:
     return tuple(jnp.where(closer, y, x) for x, y in zip(a, b, strict=True))
 
 
-def _line_by_scan(*state: jax.Array, axis: int) -> tuple:
-    """Steps to the nearest seed along an axis: one row after the other, there and back."""
-    rows = tuple(jnp.moveaxis(x, axis, 0) for x in state)
+def _farther(state: tuple, by: int | jax.Array) -> tuple:
+    """The distances of whoever is `by` steps away from these; those without a seed stay where they are."""
+    steps, *index = state
+    return (jnp.minimum(steps + jnp.asarray(by, steps.dtype), jnp.iinfo(steps.dtype).max // 2), *index)
 
-    def step(carry, row):
-        carry = _nearer(row, (carry[0] + 1, *carry[1:]))
-        return carry, carry
 
-    start = (jnp.full_like(rows[0][0], jnp.inf), *(jnp.zeros_like(x[0]) for x in rows[1:]))
-    _, rows = lax.scan(step, start, rows)
-    _, rows = lax.scan(step, start, rows, reverse=True)
-    return tuple(jnp.moveaxis(x, 0, axis) for x in rows)
+def _line_by_rows(*state: jax.Array) -> tuple:
+    """Steps to the nearest seed along the last axis but one: one row after the other, down and up."""
+    last = state[0].shape[-2] - 1
+
+    def pass_on(state, source, sink):
+        before, here = (tuple(lax.dynamic_slice_in_dim(x, row, 1, -2) for x in state) for row in (source, sink))
+        here = _nearer(here, _farther(before, 1))
+        return tuple(lax.dynamic_update_slice_in_dim(x, y, sink, -2) for x, y in zip(state, here, strict=True))
+
+    state = lax.fori_loop(0, last, lambda row, state: pass_on(state, row, row + 1), state)
+    return lax.fori_loop(0, last, lambda row, state: pass_on(state, last - row, last - row - 1), state)
 
 
 def _line_by_doubling(*state: jax.Array, axis: int, reach: float) -> tuple:
-    """The same, right within a distance that doubles with every step: few steps, for an accelerator."""
+    """The same along any axis, right within a distance that doubles: few steps, for an accelerator."""
     right_within, n = 0, state[0].shape[axis]
     while right_within < min(n - 1, reach):
         by = right_within + 1
+        far = jnp.iinfo(state[0].dtype).max // 2
         before, after = (
-            (shift(state[0], side, axis, jnp.inf) + by, *(shift(x, side, axis, 0) for x in state[1:]))
+            _farther((shift(state[0], side, axis, far), *(shift(x, side, axis, 0) for x in state[1:])), by)
             for side in (by, -by)
         )
         state = _nearer(_nearer(state, before), after)
@@ -214,7 +225,7 @@ def _envelope(state: tuple, axis: int, spacing: float, limit: float, needed: jax
     moved = tuple(jnp.moveaxis(x, axis, -1) for x in arrays)
     shape = moved[0].shape
     flat = tuple(x.reshape(-1, n) for x in moved)
-    rows = partial(_envelope_of_rows, carried=len(state), last=last, spacing=spacing)
+    rows = partial(_envelope_if_needed, carried=len(state), last=last, spacing=spacing)
     out = lax.platform_dependent(
         *flat, cpu=partial(_grouped, rows, _GROUP_CPU), default=partial(_grouped, rows, _GROUP)
     )
@@ -232,6 +243,14 @@ def _grouped(function: Any, pixels: int, *arrays: jax.Array) -> tuple:
     filled = (jnp.concatenate([x, x[: groups * size - rows]]).reshape(groups, size, n) for x in arrays)
     out = lax.map(lambda group: function(*group), tuple(filled))
     return tuple(x.reshape(-1, n)[:rows] for x in out)
+
+
+def _envelope_if_needed(*arrays: jax.Array, carried: int, last: int, spacing: float) -> tuple:
+    """Passes over a group of rows that nobody needs."""
+    envelope = partial(_envelope_of_rows, carried=carried, last=last, spacing=spacing)
+    if len(arrays) == carried:
+        return envelope(*arrays)
+    return lax.cond(jnp.any(arrays[carried]), envelope, lambda *arrays: arrays[:carried], *arrays)
 
 
 def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: float) -> tuple:

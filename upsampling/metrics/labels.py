@@ -11,7 +11,7 @@ import numpy as np
 from upsampling import _checks
 
 # Pixels x classes worked on at a time: enough to fill an accelerator, few enough for a processor's cache.
-_IN_FLIGHT = 2**22
+_IN_FLIGHT = 2**21
 
 
 def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[tuple[int, ...], tuple[float, ...]]:

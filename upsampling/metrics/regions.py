@@ -50,13 +50,18 @@ def confusion_matrix(
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _confusion_matrix(prediction, target, num_classes, ignore_index, rank):
     batch = target.shape[:-rank]
+    pair, known = pairs(prediction, target, num_classes, ignore_index)
     flat = (int(np.prod(batch)), -1)
+    counts = labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
+    return counts.reshape(*batch, num_classes, num_classes)
+
+
+def pairs(prediction, target, num_classes: int, ignore_index: int | None) -> tuple[jax.Array, jax.Array]:
+    """Which cell of the confusion matrix a pixel counts in, row by row, and whether it counts."""
     known = (prediction >= 0) & (prediction < num_classes) & (target >= 0) & (target < num_classes)
     if ignore_index is not None:
         known &= target != ignore_index
-    pair = jnp.where(known, target * num_classes + prediction, num_classes**2)
-    counts = labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
-    return counts.reshape(*batch, num_classes, num_classes)
+    return jnp.where(known, target * num_classes + prediction, 0), known
 
 
 def mean_iou(

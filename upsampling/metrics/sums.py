@@ -37,6 +37,10 @@ def _add_leaf(a: Any, b: Any) -> Any:
 class _Sums:
     """What all sums share: they add up."""
 
+    def total(self) -> Self:
+        """Summed over all axes but the last, that of classes."""
+        return jax.tree.map(lambda x: x.sum(tuple(range(x.ndim - 1))), self)
+
     def __add__(self, other: Self) -> Self:
         if type(other) is not type(self):
             return NotImplemented

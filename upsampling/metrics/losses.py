@@ -1,0 +1,110 @@
+"""The boundary loss: a differentiable distance between boundaries, for training."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from upsampling import _checks
+from upsampling.metrics import labels
+from upsampling.metrics.distance import squared_distance
+
+
+def level_sets(
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """The signed distance to each class's boundary that `boundary_loss` weighs the probabilities with.
+
+    Negative in the class and positive outside of it, measured between pixel centres: 1 - d on a pixel of the class
+    whose nearest pixel outside is d pixels away, so that it is 0 on the pixels along the boundary, and d outside. It is
+    that of Kervadec et al. (2019) as their code computes it. With `spacing` the 1 is the smallest pixel size.
+
+    Args:
+      target: `(*batch, H, W)` integer labels, 0 to num_classes - 1, or `ignore_index`.
+      num_classes: number of classes (static).
+      ignore_index: label of void pixels (static). Void is in no class, and the value there is 0: it is not trained.
+      spacing: size of a pixel, one number or one per axis (static).
+      axes: the spatial axes of the target (static); the last ones if None, as many as `spacing` has, or two.
+
+    Returns:
+      `(*target.shape, num_classes)` float32 (float64 for 64-bit JAX). 0 for a class that is not in the image, or that
+      fills it: it has no boundary. It depends on the labels alone: compute it with the data where time matters.
+
+    Raises:
+      TypeError: labels that are not integers.
+      ValueError: labels out of range. Inside jit labels cannot be read, and one out of range belongs to no class.
+
+    >>> import jax.numpy as jnp
+    >>> level_sets(jnp.array([[0, 0, 1, 1, 1]]), num_classes=2)[..., 1]
+    Array([[ 2.,  1.,  0., -1., -2.]], dtype=float32)
+    """
+    name = "level_sets"
+    num_classes = _checks.number(name, "num_classes", num_classes)
+    if ignore_index is not None:
+        ignore_index = _checks.number(name, "ignore_index", ignore_index, minimum=None)
+    target = labels.check_labels(name, "target", target, num_classes, ignore_index)
+    axes, spacing = labels.geometry(name, target.ndim, axes, spacing)
+    return _level_sets(target, num_classes, ignore_index, spacing, axes)
+
+
+@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _level_sets(target, num_classes, ignore_index, spacing, axes):
+    last = tuple(range(-len(axes), 0))
+
+    def images(target):
+        void = jnp.zeros(target.shape, bool) if ignore_index is None else target == ignore_index
+        inside = (target[:, None] == jnp.arange(num_classes).reshape(-1, *[1] * len(axes))) & ~void[:, None]
+        out, into = (jnp.sqrt(squared_distance(seeds, spacing)) for seeds in (inside, ~inside))
+        signed = jnp.where(inside, min(spacing) - into, out)
+        signed = jnp.where(jnp.isfinite(signed) & ~void[:, None], signed, 0)
+        return jnp.moveaxis(signed, 1, -1)
+
+    signed = labels.over_images(images, len(axes), num_classes, jnp.moveaxis(target, axes, last))
+    return jnp.moveaxis(signed, [a - 1 for a in last], [a - 1 for a in axes])
+
+
+def boundary_loss(probabilities: Any, level_sets: Any) -> jax.Array:
+    """Boundary loss (Kervadec et al. 2019, equation 5): mean over pixels and classes of probability x signed distance.
+
+    Up to a constant it is the integral over the area between the predicted and the true boundary of the distance to the
+    true one. It is linear in the probabilities and differentiable; it is lowest, and negative, for the true map. Add it
+    to a regional loss such as cross-entropy, as the authors do.
+
+    Args:
+      probabilities: `(*batch, *spatial, classes)` floating, such as a softmax of logits.
+      level_sets: the same shape: `level_sets(target, classes)`, or some of its classes. Takes no gradient.
+
+    Returns:
+      `(*batch, *spatial)` reduced to a scalar: the mean over all of them, in the unit of the distances. Half precision
+      is summed in float32.
+
+    Raises:
+      TypeError: an argument that is not floating.
+      ValueError: shapes that differ.
+
+    >>> import jax, jax.numpy as jnp
+    >>> target = jnp.array([[0, 0, 1, 1, 1]])
+    >>> loss = lambda logits: boundary_loss(jax.nn.softmax(logits), level_sets(target, 2))
+    >>> bool(loss(9 * jax.nn.one_hot(target, 2)) < loss(jnp.zeros((1, 5, 2))))
+    True
+    """
+    probabilities = _checks.array("boundary_loss", "probabilities", probabilities)
+    level_sets = _checks.array("boundary_loss", "level_sets", level_sets)
+    if probabilities.shape != level_sets.shape:
+        raise ValueError(
+            "boundary_loss: probabilities and level_sets must have the same shape (*batch, *spatial, classes); got "
+            f"{probabilities.shape} and {level_sets.shape}."
+        )
+    return _boundary_loss(probabilities, level_sets)
+
+
+@jax.jit
+def _boundary_loss(probabilities, level_sets):
+    kind = jnp.promote_types(probabilities.dtype, jnp.float32)
+    return jnp.mean(probabilities.astype(kind) * jax.lax.stop_gradient(level_sets).astype(kind))

@@ -1,0 +1,342 @@
+"""How far the boundaries of label maps lie apart: Hausdorff, average surface distance, normalized surface Dice."""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from upsampling import _checks
+from upsampling.metrics import labels
+from upsampling.metrics.boundaries import matched_boundaries
+from upsampling.metrics.percentiles import percentile as percentile_of_classes
+from upsampling.metrics.sums import Ratio
+from upsampling.metrics.surfaces import Elements, Rule, diagonal, elements, length, rule
+
+_MISSING = ("infinity", "diagonal", "nan")
+_PERCENTILES = ("larger", "union")
+_INTERPOLATIONS = ("linear", "step")
+_AVERAGES = ("pooled", "mean", "prediction", "target")
+
+
+def hausdorff_distance(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    percentile: float = 100,
+    percentile_of: str = "larger",
+    interpolation: str | None = None,
+    missing: str = "infinity",
+    boundary: str = "inside",
+    frame: bool = True,
+    void: str = "background",
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Hausdorff distance of the boundaries, or a percentile of it (HD95), per image and class.
+
+    The largest distance from a point of one boundary to the nearest point of the other, of both directions.
+
+    Args:
+      prediction: `(*batch, H, W)` integer labels, 0 to num_classes - 1.
+      target: the same shape; may also hold `ignore_index`.
+      num_classes: number of classes (static).
+      ignore_index: label of the target whose pixels are void (static).
+      percentile: of the distances, 0 to 100, instead of the largest (static).
+      percentile_of: "larger", the larger of the two directions' percentiles (surface-distance, MONAI), or "union", the
+        percentile of both directions' distances together (MedPy's hd95) (static).
+      interpolation: "linear", between the two nearest distances (numpy, MedPy, MONAI), or "step", the least distance
+        that at least so many percent of the boundary do not exceed (surface-distance). None is "step" for
+        `boundary="elements"`, where linear has no meaning, and "linear" otherwise (static).
+      missing: the distance if a class has a boundary in one map only: "infinity", "diagonal" (of the image, in the
+        unit of `spacing`) or "nan" (static).
+      boundary: what the boundary of a class is (static), see `upsampling.metrics`: "inside", its pixels that share a
+        side with a pixel that is not; "between", the points between pixels where four meet of which some are inside;
+        "elements", these points, weighted by the length of the boundary there.
+      frame: whether a class that touches the image's frame has a boundary there (static).
+      void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
+        them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
+        maps, and distances from void pixels are left out.
+      spacing: size of a pixel, one number or one per axis (static). Distances are in its unit; pixels if None.
+      axes: the spatial axes, 1 to 3 of them (static); the last ones if None, as many as `spacing` has, or two.
+
+    Returns:
+      `(*batch, num_classes)` float. NaN where a class has a boundary in neither map. A data set's figure is the mean
+      over images: `image_mean(hausdorff_distance(...))` streams it.
+
+    Raises:
+      TypeError: labels that are not integers (logits); arguments of the wrong type.
+      ValueError: shapes that differ, labels out of range, a percentile that is not one, unknown names. Inside jit
+        labels cannot be read, and a pixel whose label is out of range belongs to no class.
+
+    >>> import jax.numpy as jnp
+    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
+    >>> hausdorff_distance(jnp.roll(target, 2, axis=1), target, num_classes=3)
+    Array([ 2.,  2., nan], dtype=float32)
+    """
+    name = "hausdorff_distance"
+    _checks.one_of(name, "percentile_of", percentile_of, _PERCENTILES)
+    _checks.one_of(name, "missing", missing, _MISSING)
+    if interpolation is None:
+        interpolation = "step" if boundary == "elements" else "linear"
+    _checks.one_of(name, "interpolation", interpolation, _INTERPOLATIONS)
+    if isinstance(percentile, bool) or not isinstance(percentile, (int, float)):
+        raise TypeError(f"{name}: percentile must be a Python number; got {percentile!r}.")
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
+    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+        name, prediction, target, num_classes, ignore_index, axes, spacing
+    )
+    which = rule(name, num_classes, ignore_index, spacing, void, boundary, frame)
+    if boundary == "elements" and interpolation == "linear":
+        raise ValueError(f'{name}: interpolation="linear" has no meaning for weighted boundary="elements".')
+    return _hausdorff_distance(
+        *maps, which, float(percentile), percentile_of == "union", interpolation == "linear", missing
+    )
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: bool, linear: bool, missing: str):
+    def images(prediction, target):
+        both = elements(prediction, target, which)
+        if percent == 100:
+            return jnp.fmax(*(_farthest(x, which.num_classes) for x in both))
+        if union:
+            both = (jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both),)
+        each = [_percentile(x, which.num_classes, percent, linear) for x in both]
+        return jnp.fmax(each[0], each[-1])
+
+    value = labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, target, which), value)
+
+
+def _farthest(x: Elements, num_classes: int) -> jax.Array:
+    """The largest distance per image and class; NaN without a boundary."""
+    squared, slot, _ = _flat(x)
+    largest = jnp.full((squared.shape[0], num_classes + 1), -1, squared.dtype)
+    largest = largest.at[jnp.arange(squared.shape[0])[:, None], slot].max(squared)[:, :-1]
+    return jnp.where(largest < 0, jnp.nan, jnp.sqrt(jnp.abs(largest)))
+
+
+def _percentile(x: Elements, num_classes: int, percent: float, linear: bool) -> jax.Array:
+    squared, slot, size = _flat(x)
+    return percentile_of_classes(jnp.sqrt(squared), slot, size, num_classes, percent, linear)
+
+
+def _flat(x: Elements) -> list:
+    """Distances squared, classes and sizes: (images, elements)."""
+    return [None if part is None else part.reshape(part.shape[0], -1) for part in x]
+
+
+def _distance_if_missing(missing: str, target: jax.Array, which: Rule) -> float:
+    rank = len(which.spacing)
+    return {
+        "infinity": math.inf,
+        "diagonal": diagonal(target.shape[-rank:], which.spacing),
+        "nan": math.nan,
+    }[missing]
+
+
+def average_surface_distance(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    average: str = "pooled",
+    missing: str = "infinity",
+    boundary: str = "inside",
+    frame: bool = True,
+    void: str = "background",
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Average symmetric surface distance (ASSD) of the boundaries, per image and class.
+
+    Args:
+      average: over what (static). "pooled": the distances of both directions together (Heimann et al. 2009; MONAI with
+        symmetric=True). "mean": the mean of the two directions' averages (MedPy's assd). "prediction" or "target": the
+        distances from that map's boundary to the other's (the two figures of surface-distance; MONAI with
+        symmetric=False is "prediction").
+      The others: as in `hausdorff_distance`. With `boundary="elements"` the averages are weighted by size.
+
+    Returns:
+      `(*batch, num_classes)` float, in the unit of `spacing`. NaN where a class has a boundary in neither map; for
+      one map only see `missing`.
+
+    Raises:
+      As `hausdorff_distance`.
+
+    >>> import jax.numpy as jnp
+    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
+    >>> average_surface_distance(jnp.roll(target, 2, axis=1), target, num_classes=2)[1]
+    Array(1., dtype=float32)
+    """
+    chosen = average, missing, boundary, frame, void, spacing, axes
+    predicted, true = _sums("average_surface_distance", prediction, target, num_classes, ignore_index, *chosen)
+    if average == "mean":
+        predicted, true = predicted.value(), true.value()
+        # A map without the boundary has no direction of its own.
+        value = jnp.where(jnp.isnan(predicted), true, jnp.where(jnp.isnan(true), predicted, (predicted + true) / 2))
+    else:
+        value = _choose(average, predicted, true).value()
+    return jnp.where(jnp.isinf(value), jnp.nan, value) if missing == "nan" else value
+
+
+def average_surface_distance_sums(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    average: str = "pooled",
+    missing: str = "infinity",
+    boundary: str = "inside",
+    frame: bool = True,
+    void: str = "background",
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> Ratio:
+    """What a batch contributes to a data set's `average_surface_distance`: distances summed, and boundary in all.
+
+    Arguments and errors as in `average_surface_distance`. `average="mean"` is no ratio of sums; take
+    `image_mean(average_surface_distance(...))` for the mean over images. `missing="nan"` leaves out the images where
+    the class is in one map only.
+
+    Returns:
+      `Ratio` of `(num_classes,)` sums over the batch. Add them up, then `.value()`.
+
+    >>> import jax.numpy as jnp
+    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
+    >>> average_surface_distance_sums(jnp.roll(target, 2, axis=1)[None], target[None], num_classes=2).value()[1]
+    Array(1., dtype=float32)
+    """
+    name = "average_surface_distance_sums"
+    if average == "mean":
+        raise ValueError(
+            f'{name}: average="mean" is not a ratio of sums. Take image_mean(average_surface_distance(...)), '
+            "or another average: 'pooled', 'prediction', 'target'."
+        )
+    chosen = average, missing, boundary, frame, void, spacing, axes
+    sums = _choose(average, *_sums(name, prediction, target, num_classes, ignore_index, *chosen))
+    if missing == "nan":
+        known = jnp.isfinite(sums.numerator)
+        sums = Ratio(jnp.where(known, sums.numerator, 0), jnp.where(known, sums.denominator, 0))
+    return sums.total()
+
+
+def _choose(average: str, predicted: Ratio, true: Ratio) -> Ratio:
+    if average == "pooled":
+        return Ratio(predicted.numerator + true.numerator, predicted.denominator + true.denominator)
+    return predicted if average == "prediction" else true
+
+
+def _sums(
+    function, prediction, target, num_classes, ignore_index, average, missing, boundary, frame, void, spacing, axes
+) -> tuple[Ratio, Ratio]:
+    _checks.one_of(function, "average", average, _AVERAGES)
+    _checks.one_of(function, "missing", missing, _MISSING)
+    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+        function, prediction, target, num_classes, ignore_index, axes, spacing
+    )
+    which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
+    return _summed_distances(*maps, which, missing)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _summed_distances(prediction, target, which: Rule, missing: str) -> tuple[Ratio, Ratio]:
+    instead = _distance_if_missing("infinity" if missing == "nan" else missing, target, which)
+
+    def images(prediction, target):
+        return tuple(summed(x) for x in elements(prediction, target, which))
+
+    def summed(x: Elements) -> Ratio:
+        distance = jnp.where(jnp.isinf(x.squared), instead, jnp.sqrt(x.squared))
+        return Ratio(x.total(which.num_classes, each=distance), x.total(which.num_classes))
+
+    return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+
+
+def normalized_surface_dice(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    tolerance: float = 1,
+    unit: str = "pixels",
+    boundary: str = "inside",
+    frame: bool = True,
+    void: str = "background",
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> jax.Array:
+    """Normalized surface Dice (NSD, Nikolov et al. 2018), per image and class.
+
+    The share of both boundaries together that lies within a Euclidean distance `tolerance` (inclusive) of the other.
+    `boundary="elements"` is the paper's definition and that of surface-distance, "inside" that of MONAI without
+    subvoxels.
+
+    Args:
+      tolerance, unit: as in `boundary_f1`; in the unit of `spacing` unless `unit="diagonal"`.
+      The others: as in `hausdorff_distance`.
+
+    Returns:
+      `(*batch, num_classes)` float. NaN where a class has a boundary in neither map, 0 where in one only.
+
+    Raises:
+      As `hausdorff_distance`, and ValueError for a negative tolerance.
+
+    >>> import jax.numpy as jnp
+    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
+    >>> normalized_surface_dice(jnp.roll(target, 2, axis=1), target, num_classes=2)[1]
+    Array(0.6666667, dtype=float32)
+    """
+    chosen = tolerance, unit, boundary, frame, void, spacing, axes
+    return _surface_dice("normalized_surface_dice", prediction, target, num_classes, ignore_index, *chosen).value()
+
+
+def normalized_surface_dice_sums(
+    prediction: Any,
+    target: Any,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    tolerance: float = 1,
+    unit: str = "pixels",
+    boundary: str = "inside",
+    frame: bool = True,
+    void: str = "background",
+    spacing: Any = None,
+    axes: int | tuple[int, ...] | None = None,
+) -> Ratio:
+    """What a batch contributes to a data set's `normalized_surface_dice`: boundary matched, and in all.
+
+    Arguments and errors as in `normalized_surface_dice`.
+
+    Returns:
+      `Ratio` of `(num_classes,)` sums over the batch. Add them up, then `.value()`.
+
+    >>> import jax.numpy as jnp
+    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
+    >>> normalized_surface_dice_sums(target[None], target[None], num_classes=2).value()
+    Array([1., 1.], dtype=float32)
+    """
+    chosen = tolerance, unit, boundary, frame, void, spacing, axes
+    name = "normalized_surface_dice_sums"
+    return _surface_dice(name, prediction, target, num_classes, ignore_index, *chosen).total()
+
+
+def _surface_dice(
+    function, prediction, target, num_classes, ignore_index, tolerance, unit, boundary, frame, void, spacing, axes
+) -> Ratio:
+    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+        function, prediction, target, num_classes, ignore_index, axes, spacing
+    )
+    tolerance = length(function, "tolerance", tolerance, unit, maps[0].shape[-len(spacing) :], spacing)
+    which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
+    matched = matched_boundaries(*maps, which, tolerance)
+    return _choose("pooled", matched.precision, matched.recall)

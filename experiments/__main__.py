@@ -1,5 +1,6 @@
 """The command line: `python -m experiments --help`."""
 
+import logging
 import sys
 from typing import Annotated
 
@@ -18,6 +19,7 @@ _COMMANDS = (
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the process's exit status: 2 for what cannot be done as asked, 130 after Ctrl-C."""
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax remarks on every slow disk, across the progress bars
     command = tyro.cli(_COMMANDS, prog="python -m experiments", args=arguments)
     try:
         # What was asked for wrongly is found out here, and is one clear line. A fault of ours keeps its traceback.

@@ -159,7 +159,7 @@ def _conclude(run: Run) -> None:
     predictions = {}
     for method in config.methods:  # the pictures show the networks of the first seed
         with np.load(runs.job_folder(place, method, config.seeds[0]) / "predictions.npz") as stored:
-            predictions[method] = [stored[name] for name in data.test.names]
+            predictions[method] = [stored[f"label{i}"] for i in range(len(data.test))]
     page = report.write(
         place / "report.html",
         results=found,
@@ -181,7 +181,18 @@ def _store_test_images(path: Path, test: Split) -> None:
 
 
 # What a table of results must say of how they came about.
-_SETTINGS = ("steps", "width", "depth", "skips", "downsampling", "batch", "crop", "learning_rate", "precision")
+_SETTINGS = (
+    "steps",
+    "width",
+    "depth",
+    "skips",
+    "downsampling",
+    "batch",
+    "crop",
+    "learning_rate",
+    "weight_decay",
+    "precision",
+)
 _PRESETS = {
     "cpu": {"steps": 300, "width": 8, "depth": 3, "batch": 8, "crop": 96},
     "accelerator": {"steps": 4000, "width": 32, "depth": 4, "batch": 32, "crop": 128},
@@ -299,7 +310,9 @@ def _train(
         progress=progress,
     )
     predictions = predict((outcome.params, outcome.statistics), data.test)
-    files.write_arrays(place / "predictions.npz", **dict(zip(data.test.names, predictions, strict=True)))
+    # Numbered, since images differ in size and a name may be anything.
+    numbered = {f"label{i}": prediction for i, prediction in enumerate(predictions)}
+    files.write_arrays(place / "predictions.npz", names=np.array(data.test.names), **numbered)
     files.write_json(
         place / "result.json",
         {

@@ -188,6 +188,8 @@ def _with_classes(rules: Layout, found: Sequence[int]) -> Layout:
         return Layout(classes=("0", "255"), values={0: 0, 255: 1}, **fields)
     labels = [value for value in found if value != rules.ignore]
     names = tuple(str(label) for label in range(max(labels, default=0) + 1))
+    if len(names) > 255:
+        raise ValueError(f"the masks hold labels up to {len(names) - 1}; allowed are 0 to 254, and 255 to ignore.")
     if len(names) < 2:
         raise ValueError(f"the masks hold the values {found} only: there is nothing to tell apart.")
     return Layout(classes=names, ignore=rules.ignore, **fields)

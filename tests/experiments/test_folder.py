@@ -155,6 +155,19 @@ def test_a_label_out_of_range_is_named(tmp_path):
         folder.load(tmp_path, "camvid")
 
 
+def test_more_labels_than_a_byte_holds_are_refused(pairs):
+    Image.fromarray(np.full((12, 14), 300, np.uint16)).save(pairs / "masks" / "1.png")
+    with pytest.raises(ValueError, match="labels up to 300; allowed are 0 to 254"):
+        folder.load(pairs)
+
+
+def test_masks_of_one_value_are_refused(pairs):
+    for path in (pairs / "masks").iterdir():
+        Image.new("L", (14, 12)).save(path)
+    with pytest.raises(ValueError, match=r"the values \[0\] only: there is nothing to tell apart"):
+        folder.load(pairs)
+
+
 def test_missing_folders_unknown_layouts_and_too_few_images(pairs, tmp_path_factory):
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
         folder.load(pairs / "nowhere")

@@ -66,7 +66,7 @@ Grid = Literal[
 
 Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
 Aspect = Literal["stretch", "not_larger", "not_smaller"]
-Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum"]
+Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum", "single"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +96,9 @@ class Convention:
       nearest_tie: fractions this close to a half count as halves.
       arithmetic: how the framework computes multiples of the step: `"product"`, times n / m; `"fused"`, the same
         rounded only after - 0.5; `"inverse"`, times 1 / (m / n); `"reciprocal"`, times n (1 / m); `"quotient"`,
-        divided by m / n; `"sum"`, steps n / m added up from pixel to pixel, whatever scale was given. Together with
-        `precision` it decides ties of nearest, and a float32 coordinate on a wide image is some 1e-4 off.
+        divided by m / n; `"sum"`, steps n / m added up from pixel to pixel, whatever scale was given; `"single"`,
+        times 1 / (m / n) in float64, and the coordinate rounded to float32. Together with `precision` it decides ties
+        of nearest; and a float32 coordinate on a wide image is some 1e-4 off.
       antialias_arithmetic: the same when antialiasing, and for all kernels but linear and cubic.
       nearest_arithmetic: the same for method nearest.
       nearest_exact_arithmetic: the same for method nearest-exact, which has the half-pixel grid in every convention.
@@ -110,8 +111,9 @@ class Convention:
         for all axes, the largest with which no axis exceeds its size; `"not_smaller"`, the smallest with which none
         falls short of it.
       unchanged: which axes are copied, whatever the grid says: `"none"`; `"smooth"`, those whose size does not
-        change, in method linear and when antialiasing; `"all"`, all of them when no size changes; `"unit_scale"`,
-        those whose scale is one.
+        change, in method linear, when antialiasing, and in nearest on two axes, which likewise doubles the pixels
+        where the size doubles; `"all"`, all of them when no size changes; `"unit_scale"`, all when no size changes
+        and those whose scale is one, or when antialiasing those whose size does not change.
       cubic: the cubic's sharpness a (Keys 1981): -0.5 reproduces quadratics, -0.75 is sharper.
       antialias_cubic: a, when antialiasing.
       cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
@@ -119,9 +121,9 @@ class Convention:
         them and divides by the sum of the rest. For linear the two are one: its source coordinate is clamped.
       antialias_edge: the same, when antialiasing.
       area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
-        pooling); `"overlap"`, each pixel by the part of it that is covered; `"overlap_or_linear"`, the same where
-        all axes shrink, and otherwise linear with flat steps: where an output pixel lies within one input pixel it
-        copies that.
+        pooling); `"overlap"`, each pixel by the part of it that is covered, over the step; `"overlap_sum"`, the same
+        over the sum of the parts; `"overlap_or_linear"`, the same where all axes shrink, and otherwise linear with
+        flat steps: where an output pixel lies within one input pixel it copies that.
       outside: the value of output pixels whose centre lies outside the image; None means that edge pixels extend.
       roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
         spatial axis or one for all.
@@ -150,7 +152,7 @@ class Convention:
     cubic_table: int | None = None
     edge: Literal["replicate", "renormalise"] = "renormalise"
     antialias_edge: Literal["replicate", "renormalise"] = "renormalise"
-    area: Literal["bins", "overlap", "overlap_or_linear"] = "overlap"
+    area: Literal["bins", "overlap", "overlap_sum", "overlap_or_linear"] = "overlap"
     outside: float | None = None
     roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
@@ -202,14 +204,14 @@ torch = Convention(
 """`torch.nn.functional.interpolate(align_corners=False)`, PyTorch 2.13.
 
 Its quirks: nearest sits on the corner grid, nearest-exact on the half-pixel grid. A `scale_factor` enters the
-coordinates as it is, except that linear and antialiased resizing copy an axis whose size does not change. Bilinear
-clamps its source coordinate, bicubic does not but repeats the edge pixel. The cubic has a = -0.75, but a = -0.5 when
-antialiasing, where taps beyond the edge are dropped. Lanczos exists with `antialias=True` only. Area is adaptive
-average pooling: whole pixels, never fractions. PyTorch antialiases two spatial axes only; here any number.
+coordinates as it is, except that linear and antialiased resizing, and nearest on two axes, copy an axis whose size does
+not change. Bilinear clamps its source coordinate, bicubic does not but repeats the edge pixel. The cubic has a = -0.75,
+but a = -0.5 when antialiasing, where taps beyond the edge are dropped. Lanczos exists with `antialias=True` only. Area
+is adaptive average pooling: whole pixels, never fractions. PyTorch antialiases two spatial axes only; here any number.
 
-PyTorch's kernels round coordinates differently from one another: where a centre lies exactly between two pixels, 2 to
-41 pixels for instance, nearest-exact of a vector and of a matrix differ. The preset has the rounding of the
-two-dimensional channels-last kernel.
+PyTorch's kernels of nearest and nearest-exact differ from one another where a centre lies exactly between two pixels (2
+to 41 pixels, for instance) and where a scale leaves a size as it is. The preset has the choices of the two-dimensional
+channels-last kernel for four channels and more.
 """
 
 torch_align_corners = dataclasses.replace(
@@ -234,6 +236,7 @@ jax = Convention(
     antialias_arithmetic="fused",
     nearest_arithmetic="reciprocal",
     precision="float32",
+    area="overlap_sum",
 )
 """`jax.image.resize`, JAX 0.10.
 
@@ -292,6 +295,7 @@ opencv = Convention(
     methods=("nearest", "nearest-exact", "linear", "cubic", "lanczos4", "area"),
     nearest_grid="corner",
     nearest_rounding="floor",
+    antialias_arithmetic="single",
     nearest_arithmetic="inverse",
     nearest_exact_arithmetic="sum",
     given_scale=True,
@@ -308,6 +312,10 @@ coordinates added up from step to step (OpenCV 4 computes them in fixed point of
 scale (fx, fy) enters the coordinates as it is, though not in nearest-exact, and sizes are rounded, halves to even.
 Where no size changes, the image is copied. Area averages where all axes shrink, without slivers of less than 1/1000
 pixel; as soon as one axis grows, all take a linear interpolation with flat steps instead. Only area antialiases.
+
+Coordinates are float64, and float32 for Lanczos, as OpenCV has them on x86 for images of 1, 3 and 4 channels. For
+other channel counts, and elsewhere, OpenCV has float32 throughout: up to 1e-4 apart where a thousand pixels and more
+are resized by a factor that is not whole.
 """
 
 pillow = Convention(

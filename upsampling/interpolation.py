@@ -275,7 +275,7 @@ def _compiled(
     operators = taps.operators(geometry, method, convention, antialias, wide=x.dtype == jnp.float64)
     y = resample(x, list(zip(axes, operators, strict=True)))
     if convention.outside is not None:
-        for axis, where in zip(axes, geometry, strict=True):
-            outside = jnp.expand_dims(taps.outside(where, convention), [a for a in range(x.ndim) if a != axis])
-            y = jnp.where(outside, jnp.asarray(convention.outside, y.dtype), y)
+        for axis, beyond in zip(axes, taps.outside(geometry, convention), strict=True):
+            beyond = jnp.expand_dims(beyond, [other for other in range(x.ndim) if other != axis])
+            y = jnp.where(beyond, jnp.asarray(convention.outside, y.dtype), y)
     return y

@@ -194,6 +194,9 @@ class Places(NamedTuple):
 def places(axis: Axis, grid: str, convention: Convention, arithmetic: str, real: np.dtype) -> Places:
     """Returns where output pixels lie; `Convention` gives the formula of each grid."""
     n, m = axis.n, axis.m
+    if arithmetic == "single":
+        exact = places(axis, grid, convention, "inverse", np.dtype("float64"))
+        return Places(*(part.astype(np.float32).astype(real) for part in exact))
     i = np.arange(m, dtype=real)
     if grid == "half_pixel" or (grid == "pytorch_half_pixel" and m > 1):
         return _from_edge(_steps(i + 0.5, axis, convention, arithmetic), real)
@@ -201,7 +204,7 @@ def places(axis: Axis, grid: str, convention: Convention, arithmetic: str, real:
         # The output is cut to whole pixels; its middle stays the middle of the input.
         scale = real.type(m) / real.type(n) if axis.scale is None else real.type(axis.scale)
         moved = real.type(n) / 2 * (1 - real.type(m) / (scale * real.type(n)))
-        return _from_edge(np.float64(moved) + (np.arange(m) + 0.5) / np.float64(scale), real)
+        return _from_centre((np.float64(moved) + (np.arange(m) + 0.5) / np.float64(scale) - 0.5).astype(real), real)
     if grid == "half_pixel_of_corners":
         return _from_edge((i + 0.5) * real.type(axis.corner_step), real)
     if grid == "corner":
@@ -243,15 +246,6 @@ def _steps(i: np.ndarray, axis: Axis, convention: Convention, arithmetic: str) -
     step = real(axis.n) / real(axis.m) if given is None else real(1 / given)
     # A fused multiply-add rounds only after what is added next.
     return i * step if arithmetic == "product" else i.astype(np.float64) * float(step)
-
-
-def outside(axis: Axis, convention: Convention) -> np.ndarray:
-    """Returns which output pixels have their centre outside the image."""
-    if convention.unchanged == "unit_scale" and axis.step(convention) == 1:
-        return np.zeros(axis.m, bool)
-    real = np.dtype("float64" if convention.precision == "float64" else "float32")
-    centre = places(axis, convention.grid, convention, convention.arithmetic, real).centre
-    return (centre < 0) | (centre > axis.n - 1)
 
 
 # --- operators --------------------------------------------------------------------------------------------------------
@@ -305,6 +299,8 @@ def _overlap(axis: Axis, convention: Convention, real: np.dtype) -> Taps:
     corners = convention.grid == "align_corners" and m > 1
     borders = i * real.type(axis.corner_step) if corners else _steps(i, axis, convention, "product")
     start, end = borders[:-1, None], borders[1:, None]
+    if convention.area == "overlap_sum":
+        end = start + borders[1]
     if borders[-1] == 0:  # one pixel, stretched between its own corners
         return Taps(n, np.zeros((m, 1), np.int32), np.ones((m, 1)))
     index = np.floor(start).astype(int) + np.arange(math.ceil((end - start).max()) + 1)
@@ -313,6 +309,9 @@ def _overlap(axis: Axis, convention: Convention, real: np.dtype) -> Taps:
     if convention.area == "overlap_or_linear":
         # The area ends with the image, and slivers of a pixel are left out.
         weights = np.where((index < n) & (weights > 1e-3), weights, 0) / np.minimum(end - start, n - start)
+    elif convention.area == "overlap_sum":
+        weights = np.where(index < n, weights, 0)
+        weights = weights / weights.sum(1, keepdims=True)
     else:
         weights = weights / borders[1]
     return _from_windows(index, weights.astype(np.float64), n)
@@ -356,7 +355,7 @@ def _filtered(axis: Axis, method: str, convention: Convention, antialias: bool, 
     else:
         first, last = np.floor(where.middle - reach + 0.5), np.floor(where.middle + reach + 0.5) - 1
     index = first.astype(int)[:, None] + np.arange(int((last - first).max()) + 1)
-    if plain or arithmetic == "fused":
+    if plain or arithmetic in ("fused", "single"):
         distance = index.astype(real) - where.centre[:, None]
     else:
         distance = (index.astype(real) - where.middle[:, None]) + real.type(0.5)
@@ -373,21 +372,36 @@ def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
     return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, len(index))
 
 
-def _one(axis: Axis, method: str, convention: Convention, antialias: bool, growing: bool, real: np.dtype) -> Taps:
-    same, unit = axis.n == axis.m, axis.step(convention) == 1
+def _one(
+    axis: Axis, method: str, convention: Convention, antialias: bool, axes: tuple[Axis, ...], real: np.dtype
+) -> Taps:
+    """Returns the operator of one of `axes`."""
     if method == "area":
         if convention.area == "bins":
             return _bins(axis.n, axis.m)
-        if convention.area == "overlap_or_linear" and growing:
+        if convention.area == "overlap_or_linear" and any(other.step(convention) < 1 for other in axes):
             return _flat_linear(axis, convention)
         return _overlap(axis, convention, real)
-    if convention.unchanged == "unit_scale" and (unit or (same and antialias)):
+    same = axis.n == axis.m
+    if convention.unchanged == "unit_scale" and (axis.step(convention) == 1 or (same and antialias)):
         return _identity(axis.n)
+    if convention.unchanged == "smooth":
+        if same and (antialias or method == "linear"):
+            return _identity(axis.n)
+        times, rest = divmod(axis.m, axis.n)
+        if method == "nearest" and len(axes) == 2 and times in (1, 2) and not rest:
+            return Taps(axis.n, (np.arange(axis.m, dtype=np.int32) // times)[:, None], np.ones((axis.m, 1)))
     if method.startswith("nearest"):
         return _nearest(axis, method, convention, real)
-    if convention.unchanged == "smooth" and same and (antialias or method == "linear"):
-        return _identity(axis.n)
     return _filtered(axis, method, convention, antialias, real)
+
+
+def _real(convention: Convention, wide: bool) -> np.dtype:
+    return np.dtype({"data": "float64" if wide else "float32"}.get(convention.precision, convention.precision))
+
+
+def _all_copied(axes: tuple[Axis, ...], convention: Convention) -> bool:
+    return convention.unchanged in ("all", "unit_scale") and all(axis.n == axis.m for axis in axes)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -403,9 +417,17 @@ def operators(
       antialias: whether kernels widen where an axis shrinks.
       wide: whether the data are float64.
     """
-    if convention.unchanged == "all" and all(axis.n == axis.m for axis in axes):
+    if _all_copied(axes, convention):
         return tuple(_identity(axis.n) for axis in axes)
-    growing = any(axis.step(convention) < 1 for axis in axes)
-    antialias = antialias or convention.always_antialias
-    precision = {"data": "float64" if wide else "float32"}.get(convention.precision, convention.precision)
-    return tuple(_one(axis, method, convention, antialias, growing, np.dtype(precision)) for axis in axes)
+    antialias, real = antialias or convention.always_antialias, _real(convention, wide)
+    return tuple(_one(axis, method, convention, antialias, axes, real) for axis in axes)
+
+
+def outside(axes: tuple[Axis, ...], convention: Convention) -> tuple[np.ndarray, ...]:
+    """Returns for each axis which output pixels have their centre outside the image: booleans (m,)."""
+    masks = []
+    for axis in axes:
+        centre = places(axis, convention.grid, convention, convention.arithmetic, _real(convention, False)).centre
+        copied = _all_copied(axes, convention) or axis.step(convention) == 1
+        masks.append(np.zeros(axis.m, bool) if copied else (centre < 0) | (centre > axis.n - 1))
+    return tuple(masks)

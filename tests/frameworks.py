@@ -1,0 +1,111 @@
+"""The frameworks whose resize is reproduced, each as a function of (height, width, channels) arrays.
+
+    resize(image, size, scale, method, antialias) -> image
+
+One of size and scale is None. These are the oracles: none of our code is in them.
+"""
+
+import cv2
+import jax
+import numpy as np
+import onnx.helper
+import onnxruntime
+import PIL.Image
+import torch
+import torch.nn.functional as F
+from onnx import TensorProto
+
+_TORCH = {"linear": "bilinear", "cubic": "bicubic", "lanczos3": "lanczos"}
+
+
+def pytorch(image, size, scale, method, antialias, align_corners=False):
+    options = {"align_corners": align_corners, "antialias": antialias} if method in _TORCH else {}
+    # PyTorch 2.13 antialiases contiguous (N, C, H, W) to an output of width 1 wrongly: every row equals the first.
+    x = torch.from_numpy(image)[None].movedim(-1, 1).contiguous(memory_format=torch.channels_last)
+    y = F.interpolate(x, size, scale, _TORCH.get(method, method), **options)
+    return y[0].movedim(0, -1).numpy()
+
+
+def pytorch_align_corners(image, size, scale, method, antialias):
+    return pytorch(image, size, scale, method, antialias, align_corners=True)
+
+
+def jax_image(image, size, scale, method, antialias):
+    shape = (*size, image.shape[2])
+    return np.asarray(jax.image.resize(image, shape, method, antialias=antialias))
+
+
+_CV2 = {
+    "nearest": cv2.INTER_NEAREST,
+    "nearest-exact": cv2.INTER_NEAREST_EXACT,
+    "linear": cv2.INTER_LINEAR,
+    "cubic": cv2.INTER_CUBIC,
+    "lanczos4": cv2.INTER_LANCZOS4,
+    "area": cv2.INTER_AREA,
+}
+
+
+def opencv(image, size, scale, method, antialias):
+    how = {"dsize": None, "fy": scale[0], "fx": scale[1]} if size is None else {"dsize": size[::-1]}
+    y = cv2.resize(image, interpolation=_CV2[method], **how)
+    return y.reshape(*y.shape[:2], image.shape[2])
+
+
+_PILLOW = {
+    "nearest": PIL.Image.Resampling.NEAREST,
+    "box": PIL.Image.Resampling.BOX,
+    "linear": PIL.Image.Resampling.BILINEAR,
+    "hamming": PIL.Image.Resampling.HAMMING,
+    "cubic": PIL.Image.Resampling.BICUBIC,
+    "lanczos3": PIL.Image.Resampling.LANCZOS,
+}
+
+
+def pillow(image, size, scale, method, antialias):
+    channels = [PIL.Image.fromarray(np.ascontiguousarray(image[..., c])) for c in range(image.shape[2])]
+    return np.stack([np.asarray(c.resize(size[::-1], _PILLOW[method])) for c in channels], -1)
+
+
+def onnx_runtime(image, size, scale, method, antialias, roi=None, **attributes):
+    """The Resize operator, version 19, on the first two axes of a matrix per channel."""
+    channels = [
+        _resize_operator(image[..., c], size, scale, method, antialias, roi, attributes) for c in range(image.shape[2])
+    ]
+    return np.stack(channels, -1)
+
+
+def _resize_operator(matrix, size, scale, method, antialias, roi, attributes):
+    given = {"roi": roi and [part[0] for part in roi] + [part[1] for part in roi], "scales": scale, "sizes": size}
+    names = ["x", *(name if value is not None else "" for name, value in given.items())]
+    constants = [
+        onnx.helper.make_tensor(name, TensorProto.INT64 if name == "sizes" else TensorProto.FLOAT, [len(value)], value)
+        for name, value in given.items()
+        if value is not None
+    ]
+    node = onnx.helper.make_node(
+        "Resize", names, ["y"], mode=method, antialias=int(antialias), axes=[0, 1], **attributes
+    )
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            [node],
+            "resize",
+            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, matrix.shape)],
+            [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            constants,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 19)],
+        ir_version=9,
+    )
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": np.ascontiguousarray(matrix)})[0]
+
+
+FRAMEWORKS = {
+    "torch": pytorch,
+    "torch_align_corners": pytorch_align_corners,
+    "jax": jax_image,
+    "opencv": opencv,
+    "pillow": pillow,
+}

@@ -1,0 +1,238 @@
+"""Every convention's weights against its framework, over many sizes; in NumPy, so that nothing is compiled."""
+
+import dataclasses
+import re
+
+import cv2
+import numpy as np
+import pytest
+
+from tests import frameworks
+from tests.references import make_tensorflow
+from upsampling import conventions
+from upsampling.taps import Axis, operators, outside
+
+
+def resized(image, size, scale, method, convention, antialias):
+    """Resizes (height, width, channels) by the convention's taps, in float64 NumPy."""
+    shape = image.shape[:2]
+    if scale is None:
+        sizes, scales = convention.fitted_sizes(shape, size)
+    else:
+        sizes, scales = tuple(map(convention.scaled_size, shape, scale)), scale
+    roi = convention.roi * 2 if len(convention.roi) == 1 else convention.roi
+    axes = tuple(map(Axis, shape, sizes, scales, roi))
+    rows, columns = operators(axes, method, convention, antialias)
+    y = np.einsum("hkwc,hk->hwc", image.astype(np.float64)[rows.indices], rows.weights)
+    y = np.einsum("hwkc,wk->hwc", y[:, columns.indices], columns.weights)
+    if convention.outside is not None:
+        rows, columns = outside(axes, convention)
+        beyond = rows[:, None] | columns
+        y = np.where(beyond[..., None], convention.outside, y)
+    return y
+
+
+def cases(seed, count, scales=True):
+    """Yields (image, size, scale): images of 1 to 40 pixels a side, made larger, smaller, and left as they are."""
+    generator = np.random.default_rng(seed)
+    for i in range(count):
+        shape = generator.integers(1, 41, 2)
+        image = generator.random((*shape, 4), np.float32)
+        if i % 2 and scales:
+            scale = generator.uniform(1 / shape, 3)
+            scale = np.where(generator.random(2) < 0.3, generator.integers(1, 4, 2), scale)
+            # A size that rounding leaves as it is has its own rules.
+            scale = np.where(generator.random(2) < 0.2, 1 + generator.random(2) / shape / 2, scale)
+            yield image, None, tuple(float(s) for s in scale)
+        else:
+            size = np.where(generator.random(2) < 0.2, shape, generator.integers(1, 41, 2))
+            yield image, tuple(int(m) for m in size), None
+
+
+def wide(seed):
+    """Yields (image, size): over a thousand pixels, where float32 coordinates go astray."""
+    generator = np.random.default_rng(seed)
+    for n, m in ((1000, 1777), (1920, 2880), (1234, 999), (3000, 1234)):
+        yield generator.random((4, n, 4), np.float32), (4, m)
+
+
+def combinations():
+    for name in frameworks.FRAMEWORKS:
+        convention = conventions.PRESETS[name]
+        for antialias, methods in ((False, convention.methods), (True, convention.antialiased)):
+            for method in methods:
+                yield name, method, antialias
+
+
+@pytest.mark.parametrize(("name", "method", "antialias"), combinations())
+def test_weights_are_the_framework_s(name, method, antialias):
+    if (name, method) == ("opencv", "nearest-exact") and not cv2.__version__.startswith("5."):
+        pytest.skip(f"OpenCV {cv2.__version__} decides ties of nearest-exact otherwise than OpenCV 5")
+    convention, framework = conventions.PRESETS[name], frameworks.FRAMEWORKS[name]
+    tolerance = 0 if method.startswith("nearest") else 1e-5
+    # jax.image compiles anew for every size.
+    few = name == "jax"
+    for image, size, scale in cases(7, 3 if few else 150, scales=name not in ("jax", "pillow")):
+        expected = framework(image, size, scale, method, antialias)
+        actual = resized(image, size, scale, method, convention, antialias)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=f"{image.shape} {size} {scale}")
+    for image, size in list(wide(8))[: 1 if few else None]:
+        expected = framework(image, size, None, method, antialias)
+        actual = resized(image, size, None, method, convention, antialias)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=f"{image.shape} {size}")
+
+
+GRIDS = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+def test_onnx_nearest(grid, rounding):
+    attributes = {"coordinate_transformation_mode": grid, "nearest_mode": rounding}
+    convention = conventions.onnx(**attributes)
+    for image, size, scale in (*cases(3, 25), *((image, size, None) for image, size in wide(4))):
+        expected = frameworks.onnx_runtime(image, size, scale, "nearest", False, **attributes)
+        actual = resized(image, size, scale, "nearest", convention, False)
+        np.testing.assert_array_equal(actual, expected, err_msg=f"{image.shape} {size} {scale}")
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize(
+    ("method", "antialias", "exclude_outside"),
+    [
+        ("linear", False, False),
+        ("linear", True, False),
+        ("linear", True, True),
+        ("cubic", False, False),
+        ("cubic", False, True),
+        ("cubic", True, False),
+        ("cubic", True, True),
+    ],
+)
+def test_onnx_smooth(grid, method, antialias, exclude_outside):
+    attributes = {"coordinate_transformation_mode": grid, "cubic_coeff_a": -0.6}
+    convention = conventions.onnx(**attributes, exclude_outside=exclude_outside)
+    # The grid that is half a pixel off leaves the last pixels as little as 0.03 of the cubic's weight inside the image.
+    # Dividing by that magnifies the rounding of onnxruntime's float32 weights.
+    magnified = exclude_outside and not antialias and grid == "tf_half_pixel_for_nn"
+    tolerance = 1e-4 if magnified else 1e-5
+    for image, size, scale in (*cases(5, 25), *((image, size, None) for image, size in wide(6))):
+        expected = frameworks.onnx_runtime(
+            image, size, scale, method, antialias, exclude_outside=int(exclude_outside), **attributes
+        )
+        actual = resized(image, size, scale, method, convention, antialias)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance, err_msg=f"{image.shape} {size} {scale}")
+
+
+@pytest.mark.parametrize(
+    ("method", "antialias"),
+    [("nearest", False), ("linear", False), ("linear", True), ("cubic", False), ("cubic", True)],
+)
+def test_onnx_crop(method, antialias):
+    attributes = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
+    generator = np.random.default_rng(9)
+    for image, size, scale in cases(10, 30):
+        roi = tuple(tuple(float(edge) for edge in np.sort(generator.uniform(-0.3, 1.3, 2))) for _ in range(2))
+        expected = frameworks.onnx_runtime(image, size, scale, method, antialias, roi=roi, **attributes)
+        actual = resized(image, size, scale, method, conventions.onnx(**attributes, roi=roi), antialias)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5, err_msg=f"{image.shape} {size} {scale} {roi}")
+
+
+@pytest.mark.parametrize("policy", ["not_larger", "not_smaller"])
+@pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
+def test_onnx_aspect(policy, method):
+    convention = conventions.onnx(keep_aspect_ratio_policy=policy)
+    for image, size, _ in cases(11, 30, scales=False):
+        if 0 in convention.fitted_sizes(image.shape[:2], size)[0]:
+            continue
+        expected = frameworks.onnx_runtime(image, size, None, method, False, keep_aspect_ratio_policy=policy)
+        actual = resized(image, size, None, method, convention, False)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=0 if method == "nearest" else 1e-5)
+
+
+def assert_as_tensorflow(reference):
+    """`reference` maps a case to what TensorFlow returns for it."""
+    for key, name, method, antialias, image, size in make_tensorflow.cases():
+        method = conventions.SYNONYMS.get(method, method)
+        actual = make_tensorflow.kept(resized(image, size, None, method, conventions.PRESETS[name], antialias))
+        np.testing.assert_allclose(
+            actual,
+            reference(key, name, method, antialias, image, size),
+            rtol=0,
+            atol=0 if method == "nearest" else 1e-5,
+            err_msg=f"{name} {method} antialias={antialias} {image.shape} {size}",
+        )
+
+
+def test_tensorflow_as_recorded():
+    with np.load(make_tensorflow.PATH) as recorded:
+        assert_as_tensorflow(lambda key, *case: recorded[key])
+
+
+def test_tensorflow_live():
+    pytest.importorskip("tensorflow", reason="TensorFlow is not installed; test_tensorflow_as_recorded stands in")
+    names = {plain: name for name, plain in conventions.SYNONYMS.items() if name in ("bilinear", "bicubic")}
+    names["mitchell"] = "mitchellcubic"
+
+    def live(key, name, method, antialias, image, size):
+        return make_tensorflow.kept(make_tensorflow.resize(name, image, size, names.get(method, method), antialias))
+
+    assert_as_tensorflow(live)
+
+
+def test_presets_are_known_by_name():
+    assert {name: preset.name for name, preset in conventions.PRESETS.items()} == {n: n for n in conventions.PRESETS}
+    assert conventions.get("resize", "opencv") is conventions.opencv
+    own = dataclasses.replace(conventions.torch, name="own", cubic=-0.5)
+    assert conventions.get("resize", own) is own
+    with pytest.raises(ValueError, match=r"resize: convention='pytorch' is not known\. Did you mean 'torch'\?"):
+        conventions.get("resize", "pytorch")
+
+
+def test_onnx_is_equal_where_its_attributes_are():
+    assert conventions.onnx(nearest_mode="ceil") == conventions.onnx(nearest_mode="ceil")
+    assert hash(conventions.onnx(roi=[(0, 1)])) == hash(conventions.onnx())
+    assert conventions.onnx() != conventions.onnx(cubic_coeff_a=-0.5)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"coordinate_transformation_mode": "half_pixels"}, "Did you mean 'half_pixel'?"),
+        ({"nearest_mode": "round"}, "nearest_mode='round' is not known"),
+        ({"keep_aspect_ratio_policy": "keep"}, "Known: 'stretch', 'not_larger', 'not_smaller'"),
+    ],
+)
+def test_onnx_refuses_unknown_attributes(attributes, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        conventions.onnx(**attributes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"grid": "half"}, {"edge": "wrap"}, {"nearest_rounding": "up"}, {"methods": ("bilinear",)}, {"area": "mean"}],
+)
+def test_a_convention_refuses_unknown_decisions(wrong):
+    with pytest.raises(ValueError, match=f"Convention: {next(iter(wrong))}="):
+        dataclasses.replace(conventions.torch, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "scale", "size"),
+    [
+        ("floor", 5, 1.5, 7),
+        ("round", 5, 1.5, 8),
+        ("round", 5, 0.5, 2),
+        ("floor", 3, 2.9999999999, 8),
+        ("floor32", 3, 2.9999999999, 9),
+    ],
+)
+def test_scaled_sizes(rule, n, scale, size):
+    assert dataclasses.replace(conventions.torch, size_rule=rule).scaled_size(n, scale) == size

@@ -1,15 +1,20 @@
 """Transposed convolutions against PyTorch, ONNX Runtime and sums written from the definition."""
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
+from flax import nnx
 from jax import lax
+from onnx import TensorProto, helper
 
+from upsampling import _stamp
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -55,9 +60,13 @@ def random_cases(count, seed):
         ]
         if min(full) < 1:
             continue
-        arguments = dict(
-            strides=strides, padding=padding, output_padding=output_padding, dilation=dilation, groups=groups
-        )
+        arguments = {
+            "strides": strides,
+            "padding": padding,
+            "output_padding": output_padding,
+            "dilation": dilation,
+            "groups": groups,
+        }
         cases.append(((int(rng.integers(1, 3)), *size, inner * groups), (*window, inner, outer * groups), arguments))
     return cases
 
@@ -69,9 +78,28 @@ def close(actual, expected, tolerance=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-3, np.abs(expected).max(initial=0)))
 
 
-@pytest.mark.parametrize("seed", range(8))
+def stamped(x, kernel, strides, dilation, groups, low, size):
+    """The transposed convolution written from its definition, in float64."""
+    window, inner, out = kernel.shape[:-2], kernel.shape[-2], kernel.shape[-1]
+    x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
+    spatial = x.shape[1:-1]
+    full = [
+        max((n - 1) * s + d * (k - 1) + 1, lo + m)
+        for n, s, d, k, lo, m in zip(spatial, strides, dilation, window, low, size, strict=True)
+    ]
+    y = np.zeros((x.shape[0], *full, out))
+    for pixel in np.ndindex(*spatial):
+        for tap in np.ndindex(*window):
+            where = tuple(i * s + j * d for i, s, j, d in zip(pixel, strides, tap, dilation, strict=True))
+            value = x[(slice(None), *pixel)].reshape(-1, groups, inner)
+            weight = kernel[tap].reshape(inner, groups, out // groups)
+            y[(slice(None), *where)] += np.einsum("ngi,igo->ngo", value, weight).reshape(-1, out)
+    return y[(slice(None), *(slice(lo, lo + m) for lo, m in zip(low, size, strict=True)))]
+
+
+@pytest.mark.parametrize("seed", range(6))
 def test_output_and_gradients_are_pytorchs(seed):
-    for x_shape, kernel_shape, arguments in random_cases(12, seed):
+    for x_shape, kernel_shape, arguments in random_cases(6, seed):
         rng = np.random.default_rng(seed)
         x, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, kernel_shape))
         bias = rng.standard_normal(kernel_shape[-1]).astype(np.float32)
@@ -89,3 +117,461 @@ def test_output_and_gradients_are_pytorchs(seed):
         close(actual[0], np.moveaxis(expected[0].numpy(), 1, -1))
         close(torch_kernel(actual[1], arguments["groups"]), expected[1].numpy())
         close(actual[2], expected[2].numpy())
+        size = transposed_conv_size(
+            x_shape[1:-1], kernel_shape[:rank], **{k: v for k, v in arguments.items() if k != "groups"}
+        )
+        assert y.shape[1:-1] == size
+
+
+# Window, strides, dilation, groups, size of the input, crop, size of the output. Together they reach every form's
+# branches: kernels longer and shorter than the stride, equal to it, phases without taps, crops beyond the result.
+FORMS = [
+    ((4, 3), (2, 2), (1, 1), 1, (6, 4), (1, 0), (12, 8)),
+    ((5, 2), (2, 3), (1, 1), 2, (4, 3), (2, 0), (8, 9)),
+    ((3, 3), (2, 4), (3, 2), 1, (6, 3), (2, 1), (12, 12)),
+    ((7,), (1,), (2,), 3, (6,), (4,), (6,)),
+    ((2, 2), (2, 2), (1, 1), 2, (3, 4), (0, 0), (6, 8)),
+    ((1, 6), (3, 2), (1, 1), 1, (4, 4), (1, 2), (9, 12)),
+    ((8, 1), (4, 4), (1, 1), 1, (4, 1), (2, 0), (16, 4)),
+    ((2,), (3,), (1,), 1, (2,), (4,), (5,)),
+]
+
+
+@pytest.mark.parametrize("block_bytes", [1, 1 << 30])
+@pytest.mark.parametrize(("window", "strides", "dilation", "groups", "spatial", "low", "size"), FORMS)
+def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides, dilation, groups, spatial, low, size):
+    """In one block and in as many as there can be; and the gradients of all forms are those of one."""
+    monkeypatch.setattr(_stamp, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(_stamp, "_LARGE_BYTES", block_bytes)
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((2, *spatial, 3 * groups)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((*window, 3, 2 * groups)), jnp.float32)
+    geometry = _stamp.Geometry(strides, dilation, low, size, groups)
+    expected = stamped(x, kernel, strides, dilation, groups, low, size)
+    g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
+    forms = {
+        "stamp": _stamp.stamp,
+        "dilation": _stamp._by_dilation,
+        "taps": _stamp._by_taps,
+        "phases": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve, large=block_bytes),
+        "columns": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve_by_columns, large=block_bytes),
+    }
+    gradients = {}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def both(name, x, kernel, g):
+        y, pull = jax.vjp(functools.partial(forms[name], geometry), x, kernel)
+        return y, pull(g)
+
+    for name in forms:
+        y, gradients[name] = both(name, x, kernel, g)
+        close(y, expected, 1e-5)
+    for name in forms:
+        close(gradients[name][0], gradients["dilation"][0], 1e-5)
+        close(gradients[name][1], gradients["dilation"][1], 1e-5)
+
+
+def onnx_run(operator, inputs, opset=18, **attributes):
+    """Runs one operator on NumPy arrays."""
+    names = [f"input{i}" for i in range(len(inputs))]
+    node = helper.make_node(operator, names, ["output"], **attributes)
+    kinds = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(np.int64): TensorProto.INT64}
+    values = [helper.make_tensor_value_info(n, kinds[a.dtype], a.shape) for n, a in zip(names, inputs, strict=True)]
+    graph = helper.make_graph([node], "g", values, [helper.make_tensor_value_info("output", TensorProto.FLOAT, None)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, dict(zip(names, inputs, strict=True)))[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_is_onnxs_conv_transpose(seed):
+    for x_shape, kernel_shape, a in random_cases(4, 100 + seed):
+        rng = np.random.default_rng(seed)
+        x, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, kernel_shape))
+        bias = rng.standard_normal(kernel_shape[-1]).astype(np.float32)
+        # ONNX Runtime takes no output padding as large as the stride.
+        a["output_padding"] = tuple(min(o, s - 1) for o, s in zip(a["output_padding"], a["strides"], strict=True))
+        # Pads that differ on the two sides are ONNX's but not PyTorch's.
+        high = tuple(max(0, p - 1) for p in a["padding"])
+        expected = onnx_run(
+            "ConvTranspose",
+            [np.moveaxis(x, -1, 1), torch_kernel(kernel, a["groups"]), bias],
+            strides=a["strides"],
+            dilations=a["dilation"],
+            group=a["groups"],
+            pads=(*a["padding"], *high),
+            output_padding=a["output_padding"],
+        )
+        a["padding"] = tuple(zip(a["padding"], high, strict=True))
+        close(transposed_conv(x, kernel, bias, **a), np.moveaxis(expected, 1, -1))
+
+
+@pytest.mark.parametrize("transpose_kernel", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "stride"), [(8, 4, 2), (8, 3, 1), (3, 4, 2), (5, 2, 2), (2, 7, 1), (4, 1, 2)]
+)
+def test_circular_and_same_are_flaxs(size, window, stride, transpose_kernel):
+    x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
+    kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 2))
+    for padding in ("SAME", "CIRCULAR"):
+        theirs = nnx.ConvTranspose(
+            3, 2, (window,) * 2, (stride,) * 2, padding=padding, transpose_kernel=transpose_kernel, rngs=nnx.Rngs(0)
+        )
+        theirs.kernel[...] = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
+        close(transposed_conv(x, kernel, strides=stride, padding=padding), theirs(x), 1e-5)
+
+
+def convolution(x, kernel, strides, padding, dilation, groups):
+    """The convolution that `deconv` is the adjoint of, by XLA."""
+    rank = kernel.ndim - 2
+    if padding == "CIRCULAR":
+        reach = [d * (k - 1) for k, d in zip(kernel.shape, dilation, strict=False)]
+        x = jnp.pad(x, ((0, 0), *((r // 2, r - r // 2) for r in reach), (0, 0)), mode="wrap")
+        padding = "VALID"
+    elif not isinstance(padding, str):
+        padding = [(p, p) if isinstance(p, int) else p for p in padding]
+    axes = "DHW"[-rank:]
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        feature_group_count=groups,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
+    )
+
+
+ADJOINTS = [
+    ((9,), (4,), (2,), (1,), 1),
+    ((1,), (3,), (2,), (1,), 1),
+    ((7, 10), (3, 4), (2, 3), (1, 1), 1),
+    ((8, 6), (5, 2), (1, 2), (1, 2), 2),
+    ((11, 9), (3, 3), (2, 2), (2, 3), 4),
+    ((5, 4, 6), (3, 2, 4), (2, 1, 2), (1, 1, 1), 2),
+]
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID", "CIRCULAR", 1, ((1, 0), (2, 1), (0, 2))])
+@pytest.mark.parametrize(("size", "window", "strides", "dilation", "groups"), ADJOINTS)
+def test_deconv_is_the_adjoint(size, window, strides, dilation, groups, padding):
+    rank = len(size)
+    if isinstance(padding, int):
+        padding = (padding,) * rank
+    elif not isinstance(padding, str):
+        padding = padding[:rank]
+    inner, out = 4, 8
+    kernel = jax.random.normal(jax.random.key(0), (*window, inner // groups, out))
+    checked = 0
+    # Every size that the convolution maps to the same one.
+    for more in itertools.product(*(range(s) for s in strides)):
+        x = jax.random.normal(jax.random.key(1), (2, *(n + m for n, m in zip(size, more, strict=True)), inner))
+        forward = functools.partial(
+            convolution, kernel=kernel, strides=strides, padding=padding, dilation=dilation, groups=groups
+        )
+        if min(jax.eval_shape(forward, x).shape) < 1:
+            continue
+        y, pull = jax.vjp(forward, x)
+        y = jax.random.normal(jax.random.key(2), y.shape)
+        back = deconv(
+            y,
+            kernel,
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            output_size=x.shape[1:-1],
+        )
+        close(back, pull(y)[0], 1e-5)
+        left, right = jnp.vdot(forward(x), y), jnp.vdot(x, back)
+        scale = jnp.linalg.norm(forward(x)) * jnp.linalg.norm(y)
+        assert abs(left - right) < 1e-5 * scale
+        checked += 1
+    assert checked or size == (1,)
+
+
+def test_deconv_without_output_size():
+    kernel = jnp.ones((3, 2, 5))
+    y = jnp.ones((4, 5))
+    sizes = {p: deconv(y, kernel, strides=3, padding=p).shape[0] for p in ("SAME", "CIRCULAR", "VALID", 1)}
+    assert sizes == {"SAME": 12, "CIRCULAR": 12, "VALID": 12, 1: 10}
+
+
+@pytest.mark.parametrize("window", [(3, 4), (2, 2)])
+def test_derivatives_of_derivatives(window):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 3, 2))
+    kernel = jax.random.normal(jax.random.key(1), (*window, 2, 3))
+    geometry = _stamp.Geometry((2, 2), (1, 1), tuple((k - 2) // 2 for k in window), (8, 6), 1)
+
+    def ours(x, kernel):
+        return transposed_conv(jnp.sin(x), jnp.cos(kernel))
+
+    def reference(x, kernel):
+        return _stamp._by_dilation(geometry, jnp.sin(x), jnp.cos(kernel))
+
+    def penalty(f):
+        """The gradient of squared gradients, as a gradient penalty has it: reverse over reverse."""
+
+        def inner(x, kernel):
+            gradients = jax.grad(lambda x, kernel: (f(x, kernel) ** 2).sum(), argnums=(0, 1))(x, kernel)
+            return sum((g**2).mean() for g in gradients)
+
+        return jax.grad(inner, argnums=(0, 1))(x, kernel)
+
+    def curvature(f):
+        """A Hessian times a vector: forward over reverse."""
+        loss = jax.grad(lambda x, kernel: (f(x, kernel) ** 2).sum(), argnums=(0, 1))
+        return jax.jvp(loss, (x, kernel), (jnp.ones_like(x), kernel))[1]
+
+    def tangent(f):
+        return jax.jvp(f, (x, kernel), (jnp.ones_like(x), kernel))
+
+    for derivative in (tangent, curvature, penalty):
+        a, b = jax.jit(lambda derivative=derivative: (derivative(ours), derivative(reference)))()
+        jax.tree.map(close, a, b)
+
+
+@pytest.mark.parametrize("kernel_shape", [(4, 4, 3, 2), (2, 2, 3, 2), (3, 3, 1, 3)])
+def test_vmap_over_kernels(kernel_shape):
+    groups = 3 // kernel_shape[2]
+    x = jax.random.normal(jax.random.key(0), (3, 2, 5, 4, 3))
+    kernels = jax.random.normal(jax.random.key(1), (3, *kernel_shape))
+
+    def f(x, kernel):
+        return transposed_conv(x, kernel, groups=groups)
+
+    def loss(x, kernel):
+        return (f(x, kernel) ** 2).sum()
+
+    gradient = jax.grad(loss, argnums=(0, 1))
+
+    def one_by_one(f, *arguments):
+        return jax.tree.map(lambda *a: jnp.stack(a), *(f(*a) for a in zip(*arguments, strict=True)))
+
+    @jax.jit
+    def pairs(x, kernels):
+        return [
+            (jax.vmap(f)(x, kernels), one_by_one(f, x, kernels)),
+            (jax.vmap(f, (None, 0))(x[0], kernels), one_by_one(lambda kernel: f(x[0], kernel), kernels)),
+            (jax.vmap(gradient)(x, kernels), one_by_one(gradient, x, kernels)),
+            (
+                jax.grad(lambda *a: jax.vmap(loss)(*a).sum(), argnums=(0, 1))(x, kernels),
+                one_by_one(gradient, x, kernels),
+            ),
+        ]
+
+    for actual, expected in pairs(x, kernels):
+        jax.tree.map(functools.partial(close, tolerance=1e-5), actual, expected)
+
+
+def test_kernel_equal_to_stride_is_a_matrix_product():
+    x, kernel = jnp.ones((2, 8, 8, 16)), jnp.ones((2, 2, 16, 8))
+    step = jax.jit(lambda x, kernel, g: jax.vjp(transposed_conv, x, kernel)[1](g))
+    for text in (
+        jax.jit(transposed_conv).lower(x, kernel).as_text(),
+        step.lower(x, kernel, jnp.ones((2, 16, 16, 8))).as_text(),
+    ):
+        assert "convolution" not in text
+        assert "dot_general" in text
+
+
+def test_gradients_multiply_no_zeros():
+    """No convolution in forward or gradient has an input with zeros between its pixels, nor a window like an image."""
+    x, kernel = jnp.ones((2, 16, 16, 4)), jnp.ones((4, 4, 4, 4))
+    step = jax.jit(lambda x, kernel, g: jax.vjp(transposed_conv, x, kernel)[1](g))
+    for text in (
+        jax.jit(transposed_conv).lower(x, kernel).compile().as_text(),
+        step.lower(x, kernel, jnp.ones((2, 32, 32, 4))).compile().as_text(),
+    ):
+        windows = [line for line in text.splitlines() if "window={" in line]
+        assert windows
+        assert not any("lhs_dilate" in line or "size=16x16" in line for line in windows)
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
+def test_any_batch_axes(batch):
+    x = jax.random.normal(jax.random.key(0), (*batch, 3, 4, 5))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 5, 2))
+    y = transposed_conv(x, kernel)
+    assert y.shape == (*batch, 6, 8, 2)
+    close(y.reshape(-1, 6, 8, 2), transposed_conv(x.reshape(-1, 3, 4, 5), kernel), 1e-6)
+    assert deconv(y, kernel).shape == (*batch, 12, 16, 5)
+    assert transposed_conv(jnp.zeros((0, 3, 4, 5)), kernel).shape == (0, 6, 8, 2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_accumulates_in_float32(dtype):
+    # Ones over 4096 channels: a half-precision sum would stop growing at 256 or 2048.
+    x, kernel = jnp.ones((4, 4096), dtype), jnp.ones((2, 4096, 1), dtype)
+    for f in (
+        lambda: transposed_conv(x, kernel),
+        lambda: transposed_conv(x, jnp.ones((3, 4096, 1), dtype))[2:3],
+        lambda: sub_pixel_conv(x, kernel[:1], scale=1),
+        lambda: deconv(x, kernel.swapaxes(1, 2)),
+    ):
+        y = f()
+        assert y.dtype == dtype
+        assert (y.astype(jnp.float32) >= 4096).all()
+    gradient = jax.grad(lambda kernel: transposed_conv(jnp.ones((4096, 1), dtype), kernel).sum().astype(jnp.float32))(
+        jnp.ones((2, 1, 1), dtype)
+    )
+    assert gradient.dtype == dtype
+    assert (gradient == 4096).all()
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, kernel = rng.standard_normal((2, 5, 4, 3)), rng.standard_normal((4, 3, 3, 2))
+        y, pull = jax.vjp(lambda x, kernel: transposed_conv(x, kernel, strides=(2, 3), padding=1), x, kernel)
+        assert y.dtype == jnp.float64
+        theirs = [channels_first(x).requires_grad_(), torch.tensor(torch_kernel(kernel, 1)).requires_grad_()]
+        expected = F.conv_transpose2d(*theirs, stride=(2, 3), padding=1)
+        close(y, np.moveaxis(expected.detach().numpy(), 1, -1), 1e-13)
+        g = rng.standard_normal(y.shape)
+        dx, dkernel = torch.autograd.grad(expected, theirs, channels_first(g))
+        ours = pull(g)
+        close(ours[0], np.moveaxis(dx.numpy(), 1, -1), 1e-13)
+        close(torch_kernel(ours[1], 1), dkernel.numpy(), 1e-13)
+
+
+def test_worked_example():
+    """Section 4 of the design: 2×2, stride 2, no padding, window 3."""
+    assert transposed_conv_size((2, 2), 3, 2) == (5, 5)
+    assert transposed_conv_size(2, 3, 2) == (5,)
+    assert transposed_conv_size((2, 2), 3, 2, "SAME") == (4, 4)
+    assert transposed_conv_size((2, 2), 3, 2, padding=1) == (3, 3)
+    assert torch.nn.ConvTranspose2d(3, 3, 3, stride=2, padding=1)(torch.ones(1, 3, 2, 2)).shape[2:] == (3, 3)
+
+
+@pytest.mark.parametrize(("mode", "order"), [("CRD", "CRD"), ("DCR", "DCR")])
+def test_pixel_shuffle_is_onnxs(mode, order):
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5 * 9)).astype(np.float32)
+    expected = np.moveaxis(onnx_run("DepthToSpace", [np.moveaxis(x, -1, 1)], blocksize=3, mode=mode), 1, -1)
+    y = pixel_shuffle(x, 3, order=order)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(pixel_unshuffle(y, 3, order=order), x)
+
+
+def test_pixel_shuffle_is_pytorchs():
+    x = np.random.default_rng(0).standard_normal((2, 3, 1, 5 * 4)).astype(np.float32)
+    y = pixel_shuffle(x, 2)
+    np.testing.assert_array_equal(y, np.moveaxis(F.pixel_shuffle(channels_first(x), 2).numpy(), 1, -1))
+    back = pixel_unshuffle(y, 2)
+    np.testing.assert_array_equal(back, np.moveaxis(F.pixel_unshuffle(channels_first(y), 2).numpy(), 1, -1))
+
+
+@pytest.mark.parametrize("order", ["CRD", "DCR"])
+@pytest.mark.parametrize("scale", [(3,), (2, 3), (2, 1, 3)])
+def test_pixel_shuffle_from_its_definition(scale, order):
+    rank, channels = len(scale), 2
+    x = np.arange(2 * 4**rank * channels * np.prod(scale)).reshape(2, *(4,) * rank, -1)
+    y = np.asarray(pixel_shuffle(x, scale, order=order))
+    for pixel in np.ndindex(*y.shape[1:-1]):
+        corner, block = zip(*(divmod(p, s) for p, s in zip(pixel, scale, strict=True)), strict=True)
+        number = np.ravel_multi_index(block, scale)
+        for c in range(channels):
+            channel = c * np.prod(scale) + number if order == "CRD" else number * channels + c
+            assert (y[(slice(None), *pixel, c)] == x[(slice(None), *corner, channel)]).all()
+    np.testing.assert_array_equal(pixel_unshuffle(y, scale, order=order), x)
+
+
+@pytest.mark.parametrize(("padding", "torch_padding"), [("SAME", 1), ("VALID", 0), (2, 2), ("CIRCULAR", "circular")])
+def test_sub_pixel_conv_is_pytorchs(padding, torch_padding):
+    rng = np.random.default_rng(0)
+    x, kernel, bias = (rng.standard_normal(s).astype(np.float32) for s in ((2, 5, 4, 3), (3, 3, 3, 8), (8,)))
+    theirs = [channels_first(x), torch.tensor(kernel.transpose(3, 2, 0, 1).copy()), torch.tensor(bias)]
+    for t in theirs:
+        t.requires_grad_()
+    padded = theirs[0]
+    if torch_padding == "circular":
+        padded, torch_padding = F.pad(padded, (1, 1, 1, 1), mode="circular"), 0
+    expected = F.pixel_shuffle(F.conv2d(padded, *theirs[1:], padding=torch_padding), 2)
+    y, pull = jax.vjp(lambda *a: sub_pixel_conv(*a, padding=padding), x, kernel, bias)
+    close(y, np.moveaxis(expected.detach().numpy(), 1, -1))
+    g = rng.standard_normal(y.shape).astype(np.float32)
+    dx, dkernel, dbias = torch.autograd.grad(expected, theirs, channels_first(g))
+    ours = pull(g)
+    close(ours[0], np.moveaxis(dx.numpy(), 1, -1))
+    close(ours[1], dkernel.numpy().transpose(2, 3, 1, 0))
+    close(ours[2], dbias.numpy())
+
+
+X, K = np.ones((2, 4, 4, 6), np.float32), np.ones((3, 3, 6, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: transposed_conv("x", K), TypeError, "transposed_conv: x must be an array; got str"),
+        (lambda: transposed_conv(X.astype(int), K), TypeError, "transposed_conv: x must be floating"),
+        (lambda: transposed_conv(X, K.astype(int)), TypeError, "transposed_conv: kernel must be floating"),
+        (lambda: transposed_conv(X, K[0, 0]), ValueError, "kernel must be .* 1, 2 or 3 window axes"),
+        (lambda: transposed_conv(X, np.ones((1,) * 6)), ValueError, "kernel must be .* 1, 2 or 3 window axes"),
+        (lambda: transposed_conv(X, K[:0]), ValueError, "none empty; got"),
+        (lambda: transposed_conv(X[0, 0], K), ValueError, r"x must be \(\*batch, 2 spatial axes, channels\)"),
+        (lambda: transposed_conv(X[:, :0], K), ValueError, "no empty spatial axis"),
+        (lambda: transposed_conv(X[..., :5], K), ValueError, "x must have 6 channels"),
+        (lambda: transposed_conv(X, K, groups=3), ValueError, "groups=3 must divide the kernel's 4 output channels"),
+        (lambda: transposed_conv(X, K, groups=2), ValueError, "x must have 12 channels, the kernel's 6 in each of 2"),
+        (lambda: transposed_conv(X, K, groups=0), ValueError, "groups must be at least 1"),
+        (lambda: transposed_conv(X, K, np.ones(3, np.float32)), ValueError, r"bias must have shape \(4,\)"),
+        (lambda: transposed_conv(X, K, np.ones(4, int)), TypeError, "bias must be floating"),
+        (lambda: transposed_conv(X, K, strides=0), ValueError, "strides must be at least 1; got 0"),
+        (lambda: transposed_conv(X, K, strides=(2, 2, 2)), ValueError, "strides must be one number or 2 of them"),
+        (lambda: transposed_conv(X, K, strides=1.5), TypeError, "strides must be whole numbers"),
+        (lambda: transposed_conv(X, K, dilation=0), ValueError, "dilation must be at least 1"),
+        (lambda: transposed_conv(X, K, padding="same"), ValueError, "padding='same' is not known.*'SAME'"),
+        (lambda: transposed_conv(X, K, padding=-1), ValueError, "padding must be at least 0"),
+        (lambda: transposed_conv(X, K, padding=((1, 1),)), ValueError, r"padding must be .* 2 \(low, high\) pairs"),
+        (lambda: transposed_conv(X, K, padding=((1, 1), 2)), ValueError, r"padding must be .* 2 \(low, high\) pairs"),
+        (lambda: transposed_conv(X, K, padding=((1, 1, 1), (1, 1))), ValueError, "padding must be one number or 2"),
+        (
+            lambda: transposed_conv(X, K, padding=5),
+            ValueError,
+            r"padding=.* leaves nothing of the full result of size \(9, 9\)",
+        ),
+        (
+            lambda: transposed_conv(X, K, output_padding=1),
+            ValueError,
+            "output_padding must be 0 with padding='SAME'",
+        ),
+        (
+            lambda: transposed_conv(X, K, padding=0, output_padding=2),
+            ValueError,
+            "output_padding must be below the larger of stride and dilation",
+        ),
+        (lambda: transposed_conv_size((4, 4), (3,), 2), ValueError, "transposed_conv_size: kernel_size must be"),
+        (lambda: transposed_conv_size((0, 4), 3, 2), ValueError, "transposed_conv_size: size must be at least 1"),
+        (lambda: deconv(X, K), ValueError, "deconv: y must have the 4 channels that the convolution"),
+        (lambda: deconv(X[..., :4], K, groups=3), ValueError, "deconv: groups=3 must divide"),
+        (lambda: deconv(X[..., :4], K, padding="valid"), ValueError, "deconv: padding='valid' is not known"),
+        (
+            lambda: deconv(X[..., :4], K, output_size=9),
+            ValueError,
+            r"deconv: output_size must be one that .* maps to \(4, 4\), from \(7, 7\) to \(8, 8\); got \(9, 9\)",
+        ),
+        (
+            lambda: deconv(X[:, :1, :1, :4], K, padding=9),
+            ValueError,
+            r"deconv: no convolution with padding=.* puts out \(1, 1\)",
+        ),
+        (lambda: pixel_shuffle(X, 4), ValueError, "pixel_shuffle: x must have a multiple of 16 channels"),
+        (lambda: pixel_shuffle(X, 2, order="RCD"), ValueError, "pixel_shuffle: order='RCD' is not known"),
+        (lambda: pixel_shuffle(X[0, 0], (2, 2)), ValueError, "pixel_shuffle: x must be"),
+        (lambda: pixel_shuffle(X, (1, 1, 1, 1)), ValueError, "pixel_shuffle: x must be"),
+        (lambda: pixel_unshuffle(X, 3), ValueError, r"pixel_unshuffle: scale=\(3, 3\) must divide the spatial size"),
+        (lambda: sub_pixel_conv(X, K, scale=3), ValueError, "sub_pixel_conv: kernel must have a multiple of 9 output"),
+        (lambda: sub_pixel_conv(X, K[:, :, :5]), ValueError, "sub_pixel_conv: x must have 5 channels"),
+        (lambda: sub_pixel_conv(X, K, np.ones(1, np.float32)), ValueError, "sub_pixel_conv: bias must have shape"),
+        (lambda: sub_pixel_conv(X[:, :1], K, padding="VALID"), ValueError, r"window \(3, 3\) is larger than the input"),
+    ],
+)
+def test_errors_explain(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_geometry_must_be_static():
+    with pytest.raises(TypeError, match="strides must be static"):
+        jax.jit(lambda s: transposed_conv(X, K, strides=s))(2)

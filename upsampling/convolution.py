@@ -1,40 +1,23 @@
 """Learned upsampling whose weights are the same everywhere: transposed, adjoint and sub-pixel convolutions.
 
-A transposed convolution stamps its kernel on the output at every stride step, so that an output pixel `m * stride + r`
-sums over the taps `j` with `j * dilation = r (mod stride)` and over no others. The pixels of one phase `r` are thus an
-ordinary convolution of the input with every `stride`-th tap, and all phases together are one ordinary convolution with
-`prod(strides)` times the channels, whose result a pixel shuffle deals out. No zeros are multiplied.
+All are one linear map, `stamp`, with other geometry, and a pixel shuffle.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from upsampling import _checks
+from upsampling._stamp import Geometry, stamp
 
 Numbers = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
-
-
-class _Geometry(NamedTuple):
-    """The static facts of a transposed convolution, one entry per spatial axis (`groups` aside).
-
-    `low` is what is cropped before the first output pixel; `size` is the output's size. Pixels that no tap reaches
-    are zero.
-    """
-
-    strides: tuple[int, ...]
-    dilation: tuple[int, ...]
-    low: tuple[int, ...]
-    size: tuple[int, ...]
-    groups: int
 
 
 def transposed_conv(
@@ -96,7 +79,7 @@ def transposed_conv(
     spatial = x.shape[-1 - rank : -1]
     circular = padding == "CIRCULAR"
     low, size = _crop(name, spatial, kernel.shape[:rank], strides, padding, output_padding, dilation)
-    geometry = _Geometry(strides, dilation, low, size, groups)
+    geometry = Geometry(strides, dilation, low, size, groups)
     return _transposed_conv(*_promote(x, kernel, bias), geometry, circular)
 
 
@@ -211,7 +194,7 @@ def deconv(
     low, size = _adjoint_crop(
         name, y.shape[-1 - rank : -1], kernel.shape[:rank], strides, padding, dilation, output_size
     )
-    geometry = _Geometry(strides, dilation, low, size, groups)
+    geometry = Geometry(strides, dilation, low, size, groups)
     y, kernel = _promote(y, kernel)
     return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, padding == "CIRCULAR")
 
@@ -472,22 +455,22 @@ def _wide(dtype: Any) -> Any:
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
-def _transposed_conv(x, kernel, bias, geometry: _Geometry, circular: bool):
+def _transposed_conv(x, kernel, bias, geometry: Geometry, circular: bool):
     rank = len(geometry.strides)
     batch = x.shape[: -1 - rank]
     wide = _wide(x.dtype)
-    y = x.reshape(-1, *x.shape[-1 - rank :]).astype(wide)
+    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
     if circular:
         full = geometry._replace(low=(0,) * rank, size=_full_size(y, kernel, geometry))
-        y = _wrap(_stamp(full, y, kernel.astype(wide)), geometry.low, geometry.size)
+        y = _wrap(stamp(full, y, kernel.astype(wide)), geometry.low, geometry.size)
     else:
-        y = _stamp(geometry, y, kernel.astype(wide))
+        y = stamp(geometry, y, kernel.astype(wide))
     if bias is not None:
         y = y + bias.astype(wide)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
 
 
-def _full_size(x: jax.Array, kernel: jax.Array, geometry: _Geometry) -> tuple[int, ...]:
+def _full_size(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[int, ...]:
     shapes = zip(x.shape[1:-1], kernel.shape, geometry.strides, geometry.dilation, strict=False)
     return tuple((n - 1) * s + d * (k - 1) + 1 for n, k, s, d in shapes)
 
@@ -505,179 +488,11 @@ def _wrap(y: jax.Array, low: tuple[int, ...], size: tuple[int, ...]) -> jax.Arra
     return y
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _stamp(geometry: _Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """(n, *spatial, in), (*window, in // groups, out) -> (n, *geometry.size, out)."""
-    return _by_phases(geometry, x, kernel, _convolve)
-
-
-def _stamp_jvp(geometry, primals, tangents):
-    # The map is linear in each argument. Each tangent is written in the form whose transpose, which is what a gradient
-    # runs, is fast: of the first, a strided convolution; of the second, one product of matrices per phase.
-    (x, kernel), (dx, dkernel) = primals, tangents
-    parts = []
-    if not isinstance(dx, SymbolicZero):
-        parts.append(_by_dilation(geometry, dx, kernel))
-    if not isinstance(dkernel, SymbolicZero):
-        parts.append(_by_phases(geometry, x, dkernel, _convolve_by_columns))
-    y = _stamp(geometry, x, kernel)
-    return y, sum(parts) if parts else jnp.zeros_like(y)
-
-
-_stamp.defjvp(_stamp_jvp, symbolic_zeros=True)
-
-
-def _by_dilation(geometry: _Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`_stamp` as the convolution of an input with zeros between its pixels."""
-    rank = len(geometry.strides)
-    pads = []
-    for axis, (s, d, low, size) in enumerate(
-        zip(geometry.strides, geometry.dilation, geometry.low, geometry.size, strict=True)
-    ):
-        reach = d * (kernel.shape[axis] - 1)
-        pads.append((reach - low, size - 1 + low - (x.shape[1 + axis] - 1) * s))
-    return lax.conv_general_dilated(
-        x,
-        lax.rev(kernel, tuple(range(rank))),
-        (1,) * rank,
-        pads,
-        lhs_dilation=geometry.strides,
-        rhs_dilation=geometry.dilation,
-        dimension_numbers=_dimension_numbers(rank),
-        feature_group_count=geometry.groups,
-    )
-
-
-class _Phase(NamedTuple):
-    """Along one axis: output pixels `m * stride + residue` sum `x[m - shift - u * spacing] * taps[u]` over `u`.
-
-    Their taps are `kernel[first::every]`. Without dilation all phases have the same shift and spacing, so that one
-    `_Phase` holds several `residues`, `0, 1, ...`, and every so many taps belong to each.
-    """
-
-    first: int
-    every: int
-    residues: int
-    shift: int
-    spacing: int
-
-
-def _phases(window: int, stride: int, dilation: int) -> list[_Phase]:
-    """The phases of one axis in the order of their residues, which are multiples of `gcd(stride, dilation)`."""
-    if dilation == 1:
-        return [_Phase(0, 1, min(window, stride), 0, 1)]
-    common = math.gcd(stride, dilation)
-    every = stride // common
-    first = sorted(range(every), key=lambda p: p * dilation % stride)
-    return [_Phase(p, every, 1, p * dilation // stride, dilation // common) for p in first]
-
-
-def _by_phases(geometry: _Geometry, x: jax.Array, kernel: jax.Array, convolve: Callable) -> jax.Array:
-    """`_stamp` as ordinary convolutions, by `convolve`, whose results are interleaved."""
-    rank = len(geometry.strides)
-    axes = tuple(zip(geometry.low, geometry.size, geometry.strides, strict=True))
-    rows = tuple((low // s, -(-(low + n) // s)) for low, n, s in axes)
-    phases = [_phases(*a) for a in zip(kernel.shape[:rank], geometry.strides, geometry.dilation, strict=True)]
-
-    def interleave(chosen: tuple[_Phase, ...]) -> jax.Array:
-        """(n, rows, phases, rows, phases, ..., out), the last axes complete, the first as `chosen`."""
-        axis = len(chosen)
-        if axis == rank:
-            return _one_phase(x, kernel, chosen, rows, geometry.groups, convolve)
-        y = lax.concatenate([interleave((*chosen, phase)) for phase in phases[axis]], 2 + 2 * axis)
-        # What no tap reaches is zero: residues between the multiples of the common divisor, or beyond a short kernel.
-        stride, dense = geometry.strides[axis], geometry.dilation[axis] == 1
-        gap = 0 if dense else stride // y.shape[2 + 2 * axis] - 1
-        margin = [(0, 0, 0)] * y.ndim
-        margin[2 + 2 * axis] = (0, stride - y.shape[2 + 2 * axis] if dense else gap, gap)
-        return lax.pad(y, jnp.zeros((), y.dtype), margin)
-
-    y = interleave(())
-    y = y.reshape(y.shape[0], *((stop - start) * s for (start, stop), (_, _, s) in zip(rows, axes, strict=True)), -1)
-    first = tuple(low - start * s for (start, _), (low, _, s) in zip(rows, axes, strict=True))
-    last = tuple(f + n for f, n in zip(first, geometry.size, strict=True))
-    return lax.slice(y, (0, *first, 0), (y.shape[0], *last, y.shape[-1]))
-
-
-def _one_phase(
-    x: jax.Array, kernel: jax.Array, phases: tuple[_Phase, ...], rows: tuple, groups: int, convolve: Callable
-) -> jax.Array:
-    """(n, rows, count, rows, count, ..., out), the residues that `phases` hold."""
-    rank, counts = len(phases), tuple(p.residues for p in phases)
-    taps = kernel[tuple(slice(p.first, None, p.every) for p in phases)]
-    windows = tuple(-(-n // c) for n, c in zip(taps.shape, counts, strict=False))
-    lengths = tuple(stop - start for start, stop in rows)
-    out = kernel.shape[-1]
-    pads = tuple(
-        (p.shift + (w - 1) * p.spacing - start, stop - p.shift - n)
-        for p, w, n, (start, stop) in zip(phases, windows, x.shape[1:], rows, strict=False)
-    )
-    if 0 in windows or any(-p >= n for n, pair in zip(x.shape[1:], pads, strict=False) for p in pair):
-        # No tap, or no input pixel, reaches this phase.
-        return jnp.zeros((x.shape[0], *itertools.chain(*zip(lengths, counts, strict=True)), out), x.dtype)
-    # Deal the taps out: (window, count, ...) per axis, then the counts to the output channels of each group.
-    margins = [(0, w * c - n, 0) for w, c, n in zip(windows, counts, taps.shape, strict=False)]
-    taps = lax.pad(taps, jnp.zeros((), taps.dtype), [*margins, (0, 0, 0), (0, 0, 0)])
-    taps = taps.reshape(*itertools.chain(*zip(windows, counts, strict=True)), -1, groups, out // groups)
-    even, odd = tuple(range(0, 2 * rank, 2)), tuple(range(1, 2 * rank, 2))
-    taps = taps.transpose(*even, 2 * rank, 2 * rank + 1, *odd, 2 * rank + 2)
-    taps = lax.rev(taps, tuple(range(rank))).reshape(*windows, kernel.shape[-2], -1)
-    y = convolve(x, taps, pads, tuple(p.spacing for p in phases), groups)
-    y = y.reshape(*y.shape[: 1 + rank], groups, *counts, out // groups)
-    order = itertools.chain(*((1 + a, 2 + rank + a) for a in range(rank)))
-    y = y.transpose(0, *order, 1 + rank, 2 + 2 * rank)
-    return y.reshape(*y.shape[: 1 + 2 * rank], out)
-
-
-def _convolve(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
-    """An ordinary convolution of stride 1."""
-    rank = len(spacing)
-    cut = [(0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in pads), (0, 0, 0)]
-    return lax.conv_general_dilated(
-        lax.pad(x, jnp.zeros((), x.dtype), cut),
-        taps,
-        (1,) * rank,
-        [(max(low, 0), max(high, 0)) for low, high in pads],
-        rhs_dilation=spacing,
-        dimension_numbers=_dimension_numbers(rank),
-        feature_group_count=groups,
-    )
-
-
-def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
-    """`_convolve` as the product of a matrix of shifted inputs, side by side, with a matrix of taps.
-
-    Its transpose to the taps is a product of matrices too, where that of a convolution would be one with a window as
-    large as an image, for which XLA has no fast code on a CPU.
-    """
-    rank, windows = len(spacing), taps.shape[: len(spacing)]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-    lengths = tuple(n - (w - 1) * d for n, w, d in zip(x.shape[1:], windows, spacing, strict=False))
-    columns = [
-        lax.slice(x, (0, *start, 0), (x.shape[0], *(f + n for f, n in zip(start, lengths, strict=True)), x.shape[-1]))
-        for start in itertools.product(*(range(0, w * d, d) for w, d in zip(windows, spacing, strict=True)))
-    ]
-    pixels = x.shape[0] * math.prod(lengths)
-    if groups == 1:
-        columns = lax.concatenate(columns, rank + 1).reshape(pixels, -1)
-        y = columns @ taps.reshape(-1, taps.shape[-1])
-    else:
-        columns = jnp.stack(columns, rank + 1).reshape(pixels, len(columns), groups, -1)
-        taps = taps.reshape(len(columns[0]), -1, groups, taps.shape[-1] // groups)
-        y = jnp.einsum("ptgi,tigo->pgo", columns, taps)
-    return y.reshape(x.shape[0], *lengths, -1)
-
-
 def _swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
     """(*window, in // groups, out) -> (*window, out // groups, in), group by group."""
     *window, inner, out = kernel.shape
     kernel = kernel.reshape(*window, inner, groups, out // groups)
     return jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2).reshape(*window, out // groups, groups * inner)
-
-
-def _dimension_numbers(rank: int) -> tuple[str, str, str]:
-    axes = "DHW"[-rank:]
-    return f"N{axes}C", f"{axes}IO", f"N{axes}C"
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
@@ -686,7 +501,7 @@ def _pixel_shuffle(x, scale: tuple[int, ...], order: str):
     *batch, channels = x.shape[: x.ndim - 1 - rank] + x.shape[-1:]
     spatial = x.shape[-1 - rank : -1]
     blocks = (channels // math.prod(scale), *scale) if order == "CRD" else (*scale, channels // math.prod(scale))
-    x = x.reshape(-1, *spatial, *blocks)
+    x = x.reshape(math.prod(batch), *spatial, *blocks)
     block, channel = (2 + rank, 1 + rank) if order == "CRD" else (1 + rank, 1 + 2 * rank)
     axes = itertools.chain(*((1 + a, block + a) for a in range(rank)))
     x = x.transpose(0, *axes, channel)
@@ -698,45 +513,28 @@ def _pixel_unshuffle(x, scale: tuple[int, ...], order: str):
     rank = len(scale)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
     spatial = tuple(n // s for n, s in zip(x.shape[-1 - rank : -1], scale, strict=True))
-    x = x.reshape(-1, *itertools.chain(*zip(spatial, scale, strict=True)), channels)
+    x = x.reshape(math.prod(batch), *itertools.chain(*zip(spatial, scale, strict=True)), channels)
     pixels, block = (tuple(range(first, 1 + 2 * rank, 2)) for first in (1, 2))
     channel = (1 + 2 * rank,)
     x = x.transpose(0, *pixels, *((channel + block) if order == "CRD" else (block + channel)))
-    return x.reshape(*batch, *spatial, -1)
+    return x.reshape(*batch, *spatial, channels * math.prod(scale))
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5), inline=True)
 def _sub_pixel_conv(x, kernel, bias, scale: tuple[int, ...], pads: tuple, circular: bool):
     rank = len(scale)
+    window = kernel.shape[:rank]
     wide = _wide(x.dtype)
-    y = x.reshape(-1, *x.shape[-1 - rank :]).astype(wide)
+    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
     if circular:
         y = jnp.pad(y, ((0, 0), *pads, (0, 0)), mode="wrap")
         pads = ((0, 0),) * rank
-    y = _convolution(y, kernel.astype(wide), pads)
+    # A convolution of stride 1 is a transposed one with the flipped kernel.
+    low = tuple(k - 1 - first for k, (first, _) in zip(window, pads, strict=True))
+    size = tuple(n + sum(p) - k + 1 for n, k, p in zip(y.shape[1:], window, pads, strict=False))
+    ones = (1,) * rank
+    y = stamp(Geometry(ones, ones, low, size, 1), y, lax.rev(kernel.astype(wide), tuple(range(rank))))
     if bias is not None:
         y = y + bias.astype(wide)
     y = y.astype(x.dtype).reshape(*x.shape[: -1 - rank], *y.shape[1:])
     return _pixel_shuffle(y, scale, "CRD")
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
-def _convolution(x: jax.Array, kernel: jax.Array, pads: tuple) -> jax.Array:
-    """A convolution of stride 1."""
-    return _convolve(x, kernel, pads, (1,) * len(pads), 1)
-
-
-def _convolution_jvp(pads, primals, tangents):
-    # As in `_stamp_jvp`.
-    (x, kernel), (dx, dkernel) = primals, tangents
-    ones = (1,) * len(pads)
-    parts = []
-    if not isinstance(dx, SymbolicZero):
-        parts.append(_convolve(dx, kernel, pads, ones, 1))
-    if not isinstance(dkernel, SymbolicZero):
-        parts.append(_convolve_by_columns(x, dkernel, pads, ones, 1))
-    y = _convolution(x, kernel, pads)
-    return y, sum(parts) if parts else jnp.zeros_like(y)
-
-
-_convolution.defjvp(_convolution_jvp, symbolic_zeros=True)

@@ -1,0 +1,390 @@
+"""The one linear map of the convolution family: a kernel stamped on the output at every stride step.
+
+Along each axis `f[i * stride + j * dilation] += x[i] * kernel[j]`, and a stretch of `f` is the output. An output pixel
+`m * stride + r` sums over the taps `j` with `j * dilation = r (mod stride)` and over no others. The pixels of one phase
+`r` are thus an ordinary convolution of the input with every `stride`-th tap, and all phases together are one ordinary
+convolution with `prod(strides)` times the channels, whose result a pixel shuffle deals out. No zeros are multiplied.
+
+The map is written in several forms. They differ in what XLA makes of them and of their transposes, which are what a
+gradient runs:
+
+- `_by_product`: a matrix product, where kernel size and stride are equal;
+- `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
+- `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
+  convolution, the fastest gradient;
+- `_by_taps`, and `_by_phases` with `_convolve_by_columns`: products of matrices; their transposes to the kernel are
+  products too, where that of a convolution has a window as large as the image, which XLA computes slowly on a CPU.
+
+`stamp` computes by one form and differentiates by others. All are plain JAX, so any derivative and any map works.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+# A CPU's caches hold blocks of this size. Larger intermediate results are not just slow to write: memory fresh from the
+# operating system costs more than the arithmetic, every time. Measured on two cores, 1 to 4 MB are alike.
+_BLOCK_BYTES = 2 << 20
+_LARGE_BYTES = 24 << 20
+
+
+class Geometry(NamedTuple):
+    """The static facts of a transposed convolution, one entry per spatial axis (`groups` aside).
+
+    `low` is what is cropped before the first output pixel; `size` is the output's size. Pixels that no tap reaches
+    are zero.
+    """
+
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
+    low: tuple[int, ...]
+    size: tuple[int, ...]
+    groups: int
+
+
+def stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """(n, *spatial, in), (*window, in // groups, out) -> (n, *geometry.size, out)."""
+    if x.shape[0] == 0:
+        return jnp.zeros((0, *geometry.size, kernel.shape[-1]), x.dtype)
+    return _stamp(geometry, x, kernel)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if _is_product(geometry, x, kernel):
+        return _by_product(geometry, x, kernel)
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_by_phases_in_blocks, geometry, convolve=_convolve, large=_LARGE_BYTES),
+        default=functools.partial(_by_phases, geometry, convolve=_convolve),
+    )
+
+
+def _stamp_jvp(geometry, primals, tangents):
+    # The map is linear in each argument: each tangent is in the form whose transpose is the fastest gradient.
+    (x, kernel), (dx, dkernel) = primals, tangents
+    product = _is_product(geometry, x, kernel)
+    parts = []
+    if not isinstance(dx, SymbolicZero):
+        parts.append((_by_product if product else _by_dilation)(geometry, dx, kernel))
+    if not isinstance(dkernel, SymbolicZero):
+        if product:
+            parts.append(_by_product(geometry, x, dkernel))
+        else:
+            parts.append(
+                lax.platform_dependent(
+                    x,
+                    dkernel,
+                    cpu=functools.partial(_for_kernel_gradient, geometry),
+                    default=functools.partial(_by_phases, geometry, convolve=_convolve),
+                )
+            )
+    y = _stamp(geometry, x, kernel)
+    return y, sum(parts) if parts else jnp.zeros_like(y)
+
+
+_stamp.defjvp(_stamp_jvp, symbolic_zeros=True)
+
+
+def _for_kernel_gradient(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The form whose transpose to the kernel is the fastest on a CPU: that with the smaller matrix, by measurement."""
+    rank, groups = len(geometry.strides), geometry.groups
+    window, out = kernel.shape[:rank], kernel.shape[-1]
+    phases = math.prod(geometry.strides)
+    shared = math.prod(-(-k // s) for k, s in zip(window, geometry.strides, strict=True))
+    if math.prod(window) * out <= 2 * (shared * kernel.shape[-2] * groups + phases * out):
+        return _by_taps(geometry, x, kernel)
+    return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns, large=_BLOCK_BYTES)
+
+
+# Forms.
+
+
+def _is_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether the stamps tile the output."""
+    whole = tuple(n * s for n, s in zip(x.shape[1:-1], geometry.strides, strict=True))
+    return (
+        kernel.shape[:-2] == geometry.strides
+        and set(geometry.dilation) == {1}
+        and set(geometry.low) == {0}
+        and geometry.size == whole
+    )
+
+
+def _by_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A matrix product and a pixel shuffle."""
+    strides, groups = geometry.strides, geometry.groups
+    rank, out = len(strides), kernel.shape[-1]
+    taps = kernel.reshape(math.prod(strides), -1, groups, out // groups).transpose(2, 1, 0, 3)
+    taps = taps.reshape(groups, kernel.shape[-2], -1)
+
+    def block(x: jax.Array, taps: jax.Array) -> jax.Array:
+        y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, math.prod(strides))
+        y = y.reshape(*x.shape[:-1], *strides, out)
+        return y.transpose(*itertools.chain(*((a, rank + a) for a in range(rank))), 2 * rank).reshape(
+            *(n * s for n, s in zip(x.shape[:-1], strides, strict=True)), out
+        )
+
+    # The stamps tile the output, so that the rows of all images are those of one.
+    n, height = x.shape[:2]
+    row = math.prod(geometry.size[1:]) * strides[0] * out * x.dtype.itemsize
+    rows = _rows(n * height, row) if n * height * row > _LARGE_BYTES else n * height
+    x = x.reshape(-1, *x.shape[2:])
+
+    def in_blocks(x: jax.Array, taps: jax.Array) -> jax.Array:
+        return _scan(block, x.reshape(-1, rows, *x.shape[1:]), taps).reshape(-1, *geometry.size[1:], out)
+
+    y = lax.platform_dependent(x, taps, cpu=in_blocks, default=block)
+    return y.reshape(n, *geometry.size, out)
+
+
+def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One convolution of the input with zeros between its pixels."""
+    rank = len(geometry.strides)
+    pads = []
+    for axis, (s, d, low, size) in enumerate(
+        zip(geometry.strides, geometry.dilation, geometry.low, geometry.size, strict=True)
+    ):
+        reach = d * (kernel.shape[axis] - 1)
+        pads.append((reach - low, size - 1 + low - (x.shape[1 + axis] - 1) * s))
+    return lax.conv_general_dilated(
+        x,
+        lax.rev(kernel, tuple(range(rank))),
+        (1,) * rank,
+        pads,
+        lhs_dilation=geometry.strides,
+        rhs_dilation=geometry.dilation,
+        dimension_numbers=_dimension_numbers(rank),
+        feature_group_count=geometry.groups,
+    )
+
+
+def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A matrix product of all pixels with all taps, and each tap's share added where its stamp puts it."""
+    strides, dilation, groups = geometry.strides, geometry.dilation, geometry.groups
+    rank, out, window = len(strides), kernel.shape[-1], kernel.shape[: len(strides)]
+    count = math.prod(window)
+    extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
+    taps = kernel.reshape(count, -1, groups, out // groups).transpose(2, 1, 0, 3).reshape(groups, kernel.shape[-2], -1)
+
+    def block(x: jax.Array, taps: jax.Array) -> jax.Array:
+        y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, count).reshape(*x.shape[:-1], count * out)
+        zero, stamps = jnp.zeros((), x.dtype), []
+        for start, part in zip(
+            itertools.product(*map(range, window)), lax.split(y, (out,) * count, axis=rank), strict=True
+        ):
+            margins = [
+                (j * d, e - 1 - j * d, s - 1) for j, d, e, s in zip(start, dilation, extents, strides, strict=True)
+            ]
+            stamps.append(lax.pad(part, zero, [*margins, (0, 0, 0)]))
+        return functools.reduce(jnp.add, stamps)
+
+    # Whole images, or blocks of rows no shorter than what sticks out of a block into the next.
+    tail = max(extents[0] - strides[0], 0)
+    row = math.prod(x.shape[2:-1]) * count * out * x.dtype.itemsize
+    rows = _rows(x.shape[1], row, least=-(-tail // strides[0]))
+    y = _scan(block, x.reshape(-1, rows, *x.shape[2:]), taps)
+    step, parts = rows * strides[0], x.shape[1] // rows
+    if extents[0] < strides[0]:
+        y = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), (0, strides[0] - extents[0], 0), *[(0, 0, 0)] * rank])
+    y = y.reshape(x.shape[0], parts, *y.shape[1:])
+    if tail and parts > 1:
+        y, over = lax.split(y, (step, tail), axis=2)
+        zero, rest = jnp.zeros((), y.dtype), [(0, 0, 0)] * rank
+        y = lax.pad(y, zero, [(0, 0, 0), (0, 1, 0), (0, 0, 0), *rest])
+        y = y + lax.pad(over, zero, [(0, 0, 0), (1, 0, 0), (0, step - tail, 0), *rest])
+    y = y.reshape(x.shape[0], -1, *y.shape[3:])
+    pads = ((-low, low + size - n, 0) for low, size, n in zip(geometry.low, geometry.size, y.shape[1:], strict=False))
+    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *pads, (0, 0, 0)])
+
+
+class _Phase(NamedTuple):
+    """Along one axis: output pixels `m * stride + residue` sum `x[m - shift - u * spacing] * taps[u]` over `u`.
+
+    Their taps are `kernel[first::every]`. Without dilation all phases have the same shift and spacing, so that one
+    `_Phase` holds several `residues`, `0, 1, ...`, and every so many taps belong to each.
+    """
+
+    first: int
+    every: int
+    residues: int
+    shift: int
+    spacing: int
+
+
+def _phases(window: int, stride: int, dilation: int) -> list[_Phase]:
+    """The phases of one axis in the order of their residues, which are multiples of `gcd(stride, dilation)`."""
+    if dilation == 1:
+        return [_Phase(0, 1, min(window, stride), 0, 1)]
+    common = math.gcd(stride, dilation)
+    every = stride // common
+    first = sorted(range(every), key=lambda p: p * dilation % stride)
+    return [_Phase(p, every, 1, p * dilation // stride, dilation // common) for p in first]
+
+
+def _by_phases(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
+    """Ordinary convolutions, by `convolve`, whose results are interleaved."""
+    rank = len(geometry.strides)
+    axes = tuple(zip(geometry.low, geometry.size, geometry.strides, strict=True))
+    rows = tuple((low // s, -(-(low + n) // s)) for low, n, s in axes)
+    phases = [_phases(*a) for a in zip(kernel.shape[:rank], geometry.strides, geometry.dilation, strict=True)]
+
+    def interleave(chosen: tuple[_Phase, ...]) -> jax.Array:
+        """(n, rows, phases, rows, phases, ..., out), the last axes complete, the first as `chosen`."""
+        axis = len(chosen)
+        if axis == rank:
+            return _one_phase(x, kernel, chosen, rows, geometry.groups, convolve)
+        y = lax.concatenate([interleave((*chosen, phase)) for phase in phases[axis]], 2 + 2 * axis)
+        # What no tap reaches is zero: residues between the multiples of the common divisor, or beyond a short kernel.
+        stride, dense = geometry.strides[axis], geometry.dilation[axis] == 1
+        gap = 0 if dense else stride // y.shape[2 + 2 * axis] - 1
+        margin = [(0, 0, 0)] * y.ndim
+        margin[2 + 2 * axis] = (0, stride - y.shape[2 + 2 * axis] if dense else gap, gap)
+        return lax.pad(y, jnp.zeros((), y.dtype), margin)
+
+    y = interleave(())
+    y = y.reshape(y.shape[0], *((stop - start) * s for (start, stop), (_, _, s) in zip(rows, axes, strict=True)), -1)
+    first = tuple(low - start * s for (start, _), (low, _, s) in zip(rows, axes, strict=True))
+    last = tuple(f + n for f, n in zip(first, geometry.size, strict=True))
+    return lax.slice(y, (0, *first, 0), (y.shape[0], *last, y.shape[-1]))
+
+
+def _one_phase(
+    x: jax.Array, kernel: jax.Array, phases: tuple[_Phase, ...], rows: tuple, groups: int, convolve: Callable
+) -> jax.Array:
+    """(n, rows, count, rows, count, ..., out), the residues that `phases` hold."""
+    rank, counts = len(phases), tuple(p.residues for p in phases)
+    taps = kernel[tuple(slice(p.first, None, p.every) for p in phases)]
+    windows = tuple(-(-n // c) for n, c in zip(taps.shape, counts, strict=False))
+    lengths = tuple(stop - start for start, stop in rows)
+    out = kernel.shape[-1]
+    pads = tuple(
+        (p.shift + (w - 1) * p.spacing - start, stop - p.shift - n)
+        for p, w, n, (start, stop) in zip(phases, windows, x.shape[1:], rows, strict=False)
+    )
+    if 0 in windows or any(-p >= n for n, pair in zip(x.shape[1:], pads, strict=False) for p in pair):
+        # No tap, or no input pixel, reaches this phase.
+        return jnp.zeros((x.shape[0], *itertools.chain(*zip(lengths, counts, strict=True)), out), x.dtype)
+    # Deal the taps out: (window, count, ...) per axis, then the counts to the output channels of each group.
+    margins = [(0, w * c - n, 0) for w, c, n in zip(windows, counts, taps.shape, strict=False)]
+    taps = lax.pad(taps, jnp.zeros((), taps.dtype), [*margins, (0, 0, 0), (0, 0, 0)])
+    taps = taps.reshape(*itertools.chain(*zip(windows, counts, strict=True)), -1, groups, out // groups)
+    even, odd = tuple(range(0, 2 * rank, 2)), tuple(range(1, 2 * rank, 2))
+    taps = taps.transpose(*even, 2 * rank, 2 * rank + 1, *odd, 2 * rank + 2)
+    taps = lax.rev(taps, tuple(range(rank))).reshape(*windows, kernel.shape[-2], -1)
+    y = convolve(x, taps, pads, tuple(p.spacing for p in phases), groups)
+    y = y.reshape(*y.shape[: 1 + rank], groups, *counts, out // groups)
+    order = itertools.chain(*((1 + a, 2 + rank + a) for a in range(rank)))
+    y = y.transpose(0, *order, 1 + rank, 2 + 2 * rank)
+    return y.reshape(*y.shape[: 1 + 2 * rank], out)
+
+
+def _convolve(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
+    """An ordinary convolution of stride 1."""
+    rank = len(spacing)
+    cut = [(0, 0, 0), *((min(low, 0), min(high, 0), 0) for low, high in pads), (0, 0, 0)]
+    return lax.conv_general_dilated(
+        lax.pad(x, jnp.zeros((), x.dtype), cut),
+        taps,
+        (1,) * rank,
+        [(max(low, 0), max(high, 0)) for low, high in pads],
+        rhs_dilation=spacing,
+        dimension_numbers=_dimension_numbers(rank),
+        feature_group_count=groups,
+    )
+
+
+def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
+    """`_convolve` as the product of a matrix of shifted inputs, side by side, with a matrix of taps.
+
+    Its transpose to the taps is a product of matrices too, where that of a convolution would be one with a window as
+    large as an image, for which XLA has no fast code on a CPU.
+    """
+    rank, windows = len(spacing), taps.shape[: len(spacing)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
+    lengths = tuple(n - (w - 1) * d for n, w, d in zip(x.shape[1:], windows, spacing, strict=False))
+    columns = [
+        lax.slice(x, (0, *start, 0), (x.shape[0], *(f + n for f, n in zip(start, lengths, strict=True)), x.shape[-1]))
+        for start in itertools.product(*(range(0, w * d, d) for w, d in zip(windows, spacing, strict=True)))
+    ]
+    pixels = x.shape[0] * math.prod(lengths)
+    count = len(columns)
+    columns = jnp.stack(columns, rank + 1).reshape(pixels, count, groups, -1)
+    columns = columns.swapaxes(1, 2).reshape(pixels, -1)
+    taps = taps.reshape(count, -1, groups, taps.shape[-1] // groups)
+    taps = taps.transpose(2, 0, 1, 3).reshape(groups, -1, taps.shape[-1])
+    return _grouped_product(columns, taps, 1).reshape(x.shape[0], *lengths, -1)
+
+
+def _by_phases_in_blocks(
+    geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable, large: int
+) -> jax.Array:
+    """`_by_phases`, block by block of rows where the output has more than `large` bytes."""
+    (stride, *_), (low, *_), (size, *_) = geometry.strides, geometry.low, geometry.size
+    row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
+    if x.shape[0] * size * row <= large:
+        return _by_phases(geometry, x, kernel, convolve=convolve)
+    # A block of `step` input rows' worth of output reads these rows, counted from its own first stamp.
+    first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)
+    halo = max((stride - 1 + low) // stride - first, 0)
+    step = _rows(size // stride, row * stride, least=halo) if size % stride == 0 else -(-size // stride)
+    blocks = max(size // (step * stride), 1)
+    rest = [(0, 0, 0)] * (x.ndim - 2)
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (-first, first + blocks * step + halo - x.shape[1], 0), *rest])
+    if blocks == 1:
+        x = x[:, None]
+    else:
+        shape = (x.shape[0], blocks, step, *x.shape[2:])
+        own = lax.slice_in_dim(x, 0, blocks * step, axis=1).reshape(shape)
+        x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (-step, step - halo, 0), *rest]).reshape(shape)
+        x = lax.concatenate([own, lax.slice_in_dim(x, 0, halo, axis=2)], 2)
+    rows = size if blocks == 1 else step * stride
+    part = geometry._replace(low=(low - first * stride, *geometry.low[1:]), size=(rows, *geometry.size[1:]))
+
+    def block(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return _by_phases(part, x[None], kernel, convolve=convolve)[0]
+
+    y = _scan(block, x.reshape(-1, *x.shape[2:]), kernel)
+    return y.reshape(x.shape[0], *geometry.size, kernel.shape[-1])
+
+
+# Pieces.
+
+
+def _grouped_product(x: jax.Array, taps: jax.Array, count: int) -> jax.Array:
+    """(pixels, groups * in), (groups, in, count * out) -> (pixels, count * groups * out)."""
+    groups = taps.shape[0]
+    if groups == 1:
+        return x @ taps[0]
+    y = jnp.einsum("pgi,gio->pgo", x.reshape(x.shape[0], groups, -1), taps)
+    return y.reshape(x.shape[0], groups, count, -1).swapaxes(1, 2).reshape(x.shape[0], -1)
+
+
+def _rows(height: int, row_bytes: int, least: int = 1) -> int:
+    """The most rows, of which a whole number makes `height`, that fit a block; at least `least`."""
+    fitting = max(_BLOCK_BYTES // max(row_bytes, 1), least)
+    divisors = [n for n in range(1, height + 1) if height % n == 0]
+    return max(
+        (n for n in divisors if least <= n <= fitting), default=min(n for n in divisors if n >= min(least, height))
+    )
+
+
+def _scan(block: Callable, x: jax.Array, taps: jax.Array) -> jax.Array:
+    """`block(x[i], taps)` for every i, one after the other. Nothing of a block is kept for its gradient."""
+    if x.shape[0] == 1:
+        return block(x[0], taps)[None]
+    kept = jax.checkpoint(block, prevent_cse=False)
+    return lax.scan(lambda carry, x: (carry, kept(x, taps)), None, x)[1]
+
+
+def _dimension_numbers(rank: int) -> tuple[str, str, str]:
+    axes = "DHW"[-rank:]
+    return f"N{axes}C", f"{axes}IO", f"N{axes}C"

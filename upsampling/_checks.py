@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 
 def one_of(function: str, argument: str, given: Any, known: Collection[str]) -> str:
@@ -59,8 +60,8 @@ def per_axis(
       TypeError: not numbers, or traced values (geometry is static).
       ValueError: the wrong length, or a number out of range.
     """
-    if isinstance(given, jax.core.Tracer) or (
-        isinstance(given, Sequence) and any(isinstance(n, jax.core.Tracer) for n in given)
+    if isinstance(given, Tracer) or (
+        isinstance(given, Sequence) and any(isinstance(n, Tracer) for n in given)
     ):
         raise TypeError(
             f"{function}: {argument} must be static (Python numbers), since it decides shapes; got a traced array. "
@@ -88,7 +89,7 @@ def number(function: str, argument: str, given: Any, *, minimum: int | None = 1,
 
 
 def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool) -> Any:
-    allowed = numbers.Real if real else numbers.Integral
+    allowed: Any = numbers.Real if real else numbers.Integral
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, allowed):
         raise TypeError(f"{function}: {argument} must be {'real' if real else 'whole'} numbers; got {value!r}.")
     if real:

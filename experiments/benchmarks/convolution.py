@@ -1,0 +1,80 @@
+"""Transposed convolution against PyTorch and Flax."""
+
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F
+from flax import nnx
+
+import upsampling as up
+from experiments.benchmarks.harness import Case, Contender, compiled, fastest, with_gradient
+
+DESCRIPTION = (
+    "`up.transposed_conv` with padding SAME and, on a CPU, PyTorch's `conv_transpose` (the faster of channels first "
+    "and last, as many threads as cores) and `flax.nnx.ConvTranspose`. Float32. With gradient: the output and the "
+    "gradients of input and kernel."
+)
+
+# Spatial shape with the batch, channels in, channels out.
+_SHAPES = (((8, 32, 32), 128, 64), ((8, 64, 64), 64, 32), ((2, 128, 128), 32, 16), ((1, 256, 256), 16, 16))
+_KERNELS = ((2, 2), (3, 2), (4, 2), (4, 4), (8, 4))
+
+
+def cases() -> Iterator[Case]:
+    """Every shape, kernel and stride, and one case with three spatial axes, forward and with the gradient."""
+    for gradient in (False, True):
+        for shape, inner, out in _SHAPES:
+            for window, stride in _KERNELS:
+                yield _case(shape, inner, out, window, stride, gradient)
+        yield _case((1, 16, 16, 16), 64, 32, 4, 2, gradient)
+
+
+def _case(shape: tuple[int, ...], inner: int, out: int, window: int, stride: int, gradient: bool) -> Case:
+    rng, rank = np.random.default_rng(0), len(shape) - 1
+    x = rng.standard_normal((*shape, inner), np.float32)
+    kernel = rng.standard_normal((*(window,) * rank, inner, out), np.float32)
+    y = rng.standard_normal((shape[0], *(n * stride for n in shape[1:]), out), np.float32)
+    ours, flax = functools.partial(up.transposed_conv, strides=stride), _flax(inner, out, window, stride, rank)
+    name = f"{'x'.join(map(str, shape))}x{inner} to {out}, kernel {window}, stride {stride}"
+    arguments = (x, kernel)
+    if gradient:
+        name += ", with gradient"
+        ours, flax = with_gradient(ours, (0, 1)), with_gradient(flax, (0, 1))
+        arguments = (x, kernel, y)
+    contenders = {"upsampling": compiled(ours, *arguments)}
+    if jax.default_backend() == "cpu":
+        orders = (torch.contiguous_format, torch.channels_last if rank == 2 else torch.channels_last_3d)
+        ways = {order: Contender(_torch(x, kernel, y, stride, gradient, order)) for order in orders}
+        contenders |= fastest(ways, "torch")
+    contenders["flax"] = compiled(flax, *arguments)
+    return Case(name, contenders)
+
+
+def _flax(inner: int, out: int, window: int, stride: int, rank: int) -> Callable:
+    layer = nnx.ConvTranspose(inner, out, (window,) * rank, strides=(stride,) * rank, use_bias=False, rngs=nnx.Rngs(0))
+    structure, state = nnx.split(layer)
+
+    def apply(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return nnx.merge(structure, jax.tree.map(lambda _: kernel, state))(x)
+
+    return apply
+
+
+def _torch(x: np.ndarray, kernel: np.ndarray, y: np.ndarray, stride: int, gradient: bool, order) -> Callable:
+    rank, spare = x.ndim - 2, kernel.shape[0] - stride
+    convolve = functools.partial(
+        F.conv_transpose2d if rank == 2 else F.conv_transpose3d,
+        stride=stride,
+        padding=-(-spare // 2),
+        output_padding=spare % 2,
+    )
+    given, cotangent = (torch.from_numpy(a).movedim(-1, 1).contiguous(memory_format=order) for a in (x, y))
+    weight = torch.from_numpy(kernel).movedim((-2, -1), (0, 1)).contiguous()
+    if not gradient:
+        return lambda: convolve(given, weight)
+    given.requires_grad_()
+    weight.requires_grad_()
+    return lambda: torch.autograd.grad(convolve(given, weight), (given, weight), cotangent)

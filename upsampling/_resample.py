@@ -15,14 +15,16 @@ The figures behind the constants are in experiments/benchmarks.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from upsampling.taps import Taps
 
@@ -44,7 +46,24 @@ def resample(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
       `x` with the size of each named axis replaced by its operator's number of outputs, in the dtype of `x`.
     """
     operators = tuple(sorted((o for o in operators if not o[1].identity), key=lambda o: o[0]))
-    return _resample_p.bind(x, operators=operators) if operators else x
+    if not operators:
+        return x
+    apply: Callable = functools.partial(_resample_p.bind, operators=operators)
+    sharding = jax.typeof(x).sharding
+    if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types):
+        # Shardings that are part of the type are carried over to the result; within, they are the partitioner's affair.
+        return auto_axes(out_sharding=_sharding(x.shape, sharding, operators))(apply)(x)
+    return apply(x)
+
+
+def _sharding(shape: Sequence[int], sharding: NamedSharding, operators: Operators) -> NamedSharding:
+    """Returns the sharding of the result: that of the operand, but whole along axes whose new size does not divide."""
+    spec = list(sharding.spec) + [None] * (len(shape) - len(sharding.spec))
+    for axis, taps in operators:
+        names = spec[axis] if isinstance(spec[axis], tuple) else (spec[axis],)
+        if taps.outputs % math.prod(sharding.mesh.shape[name] for name in names if name is not None):
+            spec[axis] = None
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
 
 
 def _shape(shape: Sequence[int], operators: Operators) -> tuple[int, ...]:
@@ -57,24 +76,51 @@ def _shape(shape: Sequence[int], operators: Operators) -> tuple[int, ...]:
 # --- how the operators are applied ------------------------------------------------------------------------------------
 
 
-def _by_gathers(x: jax.Array, *, operators: Operators, separate: bool) -> jax.Array:
-    """Applies the operators by sums of gathers; `separate` says that concatenations keep loops apart (on CPU)."""
+def _by_gathers(x: jax.Array, *, operators: Operators) -> jax.Array:
+    """Applies the operators by sums of gathers."""
+    if all(taps.selection for _, taps in operators):
+        return _select(x, operators)
+    dtype = x.dtype
+    x = x.astype(_accumulator(dtype))
+    for axis, taps, written in _schedule(x.shape, operators):
+        x = _sum(x, axis, taps)
+        x = lax.optimization_barrier(x) if written else x
+    return x.astype(dtype)
+
+
+def _by_gathers_on_cpu(x: jax.Array, *, operators: Operators, order: Callable) -> jax.Array:
+    """The same, worded so that XLA:CPU makes good loops of it; `order` fixes the order of the axes in memory."""
+    if all(taps.selection for _, taps in operators):
+        return order(_select(x, operators))
+    dtype = x.dtype
+    x = x.astype(_accumulator(dtype))
+    for axis, taps, written in _schedule(x.shape, operators):
+        half = taps.outputs // 2
+        if written and half:
+            # Optimisation barriers are dropped before loops are fused; but a concatenation is never fused into what
+            # reads it.
+            x = order(lax.concatenate([_sum(x, axis, taps[:half]), _sum(x, axis, taps[half:])], axis))
+        else:
+            x = _sum(x, axis, taps)
+    return order(x.astype(dtype))
+
+
+def _row_major(x: jax.Array) -> jax.Array:
+    """Keeps XLA:CPU from laying a gather's result out with the gathered axis outermost and copying it later."""
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def _select(x: jax.Array, operators: Operators) -> jax.Array:
+    """Copies pixels; needs no arithmetic, so any dtype will do."""
     if all(taps.repeats for _, taps in operators):
         return _repeat(x, operators)
-    if all(taps.selection for _, taps in operators):
-        for axis, taps in operators:
-            x = x.take(taps.indices[:, 0], axis, mode="clip")
-        return x
-    dtype = x.dtype
-    x = x.astype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
-    for axis, taps, written in _schedule(x.shape, operators):
-        if taps.indices.shape[1] > UNROLLED:
-            x = _looped_sum(x, axis, taps)
-        else:
-            x = _sum(x, axis, taps, written and separate)
-        if written and not separate:
-            x = lax.optimization_barrier(x)
-    return x.astype(dtype)
+    for axis, taps in operators:
+        x = x.take(taps.indices[:, 0], axis, mode="clip")
+    return x
 
 
 def _schedule(shape: Sequence[int], operators: Operators) -> list[tuple[int, Taps, bool]]:
@@ -115,17 +161,13 @@ def _repeat(x: jax.Array, operators: Operators) -> jax.Array:
     return jnp.broadcast_to(x, widened).reshape(shape)
 
 
-def _sum(x: jax.Array, axis: int, taps: Taps, written: bool) -> jax.Array:
-    """Sums one gather per tap, optionally so that XLA writes the result instead of fusing it with what follows."""
-    if written and taps.outputs > 1:
-        # XLA:CPU drops optimisation barriers before it fuses, but never fuses a concatenation into its consumer.
-        half = taps.outputs // 2
-        return lax.concatenate([_sum(x, axis, taps[:half], False), _sum(x, axis, taps[half:], False)], axis)
+def _sum(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
+    """Sums one gather per tap."""
+    count = taps.indices.shape[1]
+    if count > UNROLLED:
+        return _looped_sum(x, axis, taps)
     weights = jnp.asarray(taps.weights, x.dtype)
-    terms = [
-        x.take(taps.indices[:, k], axis, mode="clip") * _along(weights[:, k], axis, x.ndim)
-        for k in range(taps.indices.shape[1])
-    ]
+    terms = [x.take(taps.indices[:, k], axis, mode="clip") * _along(weights[:, k], axis, x.ndim) for k in range(count)]
     return functools.reduce(jnp.add, terms)
 
 
@@ -151,9 +193,9 @@ def _along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
 def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
     """Multiplies by a dense matrix for each axis."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        return _by_gathers(x, operators=operators, separate=False)
+        return _select(x, operators)
     dtype = x.dtype
-    x = x.astype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+    x = x.astype(_accumulator(dtype))
     for axis, taps, _ in _schedule(x.shape, operators):
         matrix = jnp.asarray(taps.matrix(), x.dtype)
         x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
@@ -185,9 +227,15 @@ def _batch(arguments, dimensions, *, operators: Operators):
 
 ad.deflinear2(_resample_p, _transpose)
 batching.primitive_batchers[_resample_p] = _batch
-for _rule, _platform in (
-    (functools.partial(_by_gathers, separate=False), None),
-    (functools.partial(_by_gathers, separate=True), "cpu"),
-    (_by_matrices, "tpu"),
-):
-    mlir.register_lowering(_resample_p, mlir.lower_fun(_rule, multiple_results=False), platform=_platform)
+
+
+def _lower_on_cpu(context: mlir.LoweringRuleContext, x, *, operators: Operators):
+    # The partitioner knows no layout constraints and would gather all shards for them.
+    devices = getattr(context.module_context.axis_context, "num_devices", None)
+    rule = functools.partial(_by_gathers_on_cpu, order=_row_major if devices == 1 else lambda x: x)
+    return mlir.lower_fun(rule, multiple_results=False)(context, x, operators=operators)
+
+
+mlir.register_lowering(_resample_p, mlir.lower_fun(_by_gathers, multiple_results=False))
+mlir.register_lowering(_resample_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(_resample_p, mlir.lower_fun(_by_matrices, multiple_results=False), platform="tpu")

@@ -119,7 +119,11 @@ def _select(x: jax.Array, operators: Operators) -> jax.Array:
     if all(taps.repeats for _, taps in operators):
         return _repeat(x, operators)
     for axis, taps in operators:
-        x = x.take(taps.indices[:, 0], axis, mode="clip")
+        if taps.stride is not None:
+            start, step = taps.stride
+            x = lax.slice_in_dim(x, start, start + step * (taps.outputs - 1) + 1, step, axis)
+        else:
+            x = x.take(taps.indices[:, 0], axis, mode="clip")
     return x
 
 

@@ -33,6 +33,11 @@ class Taps:
     indices: np.ndarray
     weights: np.ndarray
 
+    def __post_init__(self):
+        # Operators are cached and shared.
+        self.indices.setflags(write=False)
+        self.weights.setflags(write=False)
+
     @functools.cached_property
     def _key(self) -> tuple:
         return self.size, self.indices.shape, self.indices.tobytes(), self.weights.tobytes()
@@ -46,6 +51,16 @@ class Taps:
 
     def __hash__(self) -> int:
         return self._hash
+
+    @functools.cached_property
+    def stride(self) -> tuple[int, int] | None:
+        """(start, step) if output i copies input start + i step, the step above zero."""
+        if not self.selection:
+            return None
+        index = self.indices[:, 0]
+        start, step = int(index[0]), int(index[1] - index[0]) if self.outputs > 1 else 1
+        regular = step > 0 and np.array_equal(index, start + step * np.arange(self.outputs))
+        return (start, step) if regular else None
 
     def __repr__(self) -> str:
         return f"Taps({self.size} -> {self.outputs}, {self.indices.shape[1]} each)"
@@ -128,13 +143,18 @@ def _cubic(x: np.ndarray, b: float, c: float) -> np.ndarray:
     return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0)) / 6
 
 
+def _sinc(x: np.ndarray) -> np.ndarray:
+    """sin(pi x) / (pi x), and exactly zero at the whole numbers, so that resizing by one is the identity."""
+    return np.where((x != 0) & (x == np.rint(x)), 0.0, np.sinc(x))
+
+
 def _lanczos(x: np.ndarray, radius: int) -> np.ndarray:
     """Duchon (1979): a sinc under the main lobe of a wider sinc."""
-    return np.where(np.abs(x) < radius, np.sinc(x) * np.sinc(x / radius), 0.0)
+    return np.where(np.abs(x) < radius, _sinc(x) * np.sinc(x / radius), 0.0)
 
 
 def _hamming(x: np.ndarray) -> np.ndarray:
-    return np.where(np.abs(x) < 1.0, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
+    return np.where(np.abs(x) < 1.0, _sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0.0)
 
 
 def _gaussian(x: np.ndarray) -> np.ndarray:

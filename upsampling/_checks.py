@@ -60,9 +60,7 @@ def per_axis(
       TypeError: not numbers, or traced values (geometry is static).
       ValueError: the wrong length, or a number out of range.
     """
-    if isinstance(given, Tracer) or (
-        isinstance(given, Sequence) and any(isinstance(n, Tracer) for n in given)
-    ):
+    if isinstance(given, Tracer) or (isinstance(given, Sequence) and any(isinstance(n, Tracer) for n in given)):
         raise TypeError(
             f"{function}: {argument} must be static (Python numbers), since it decides shapes; got a traced array. "
             "Mark it with static_argnames, or close over it."

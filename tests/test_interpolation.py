@@ -1,5 +1,12 @@
-"""`resize` against the frameworks whose numbers it promises."""
+"""`resize` end to end: the frameworks' numbers, arrays of any shape and dtype, transforms, sharding, cost, errors."""
 
+import functools
+import re
+import subprocess
+import sys
+import textwrap
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,91 +14,506 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from upsampling import interpolation
+import upsampling as up
+from tests import frameworks
+from tests.references import make_tensorflow
+from upsampling import _resample, conventions, taps
+from upsampling.interpolation import _compiled
 
-TORCH_MODES = {
-    "linear": {1: "linear", 2: "bilinear", 3: "trilinear"},
-    "cubic": {2: "bicubic"},
-    "lanczos3": {2: "lanczos"},
-}
-
-
-def torch_resize(x, size=None, scale=None, method="linear", align_corners=False, antialias=False):
-    """F.interpolate on a channels-last NumPy array with one batch axis."""
-    rank = x.ndim - 2
-    mode = TORCH_MODES.get(method, {}).get(rank, method)
-    options = {}
-    if method in TORCH_MODES:
-        options = {"align_corners": align_corners, "antialias": antialias}
-    tensor = torch.from_numpy(x).movedim(-1, 1).contiguous()
-    if rank == 2:
-        # PyTorch 2.13 antialiases contiguous (N, C, H, W) to an output of width 1 wrongly: every row equals the first.
-        tensor = tensor.contiguous(memory_format=torch.channels_last)
-    y = F.interpolate(tensor, size, scale, mode, **options)
-    return np.moveaxis(y.numpy(), 1, -1)
-
-
-def cases(seed, count, largest=40):
-    """Shapes and either a size or a scale: up, down, equal and one pixel."""
-    generator = np.random.default_rng(seed)
-    for i in range(count):
-        shape = tuple(int(n) for n in generator.integers(1, largest + 1, 2))
-        if i % 2:
-            yield shape, tuple(int(n) for n in generator.integers(1, largest + 1, 2)), None
-        else:
-            scale = generator.uniform(1 / np.array(shape), 3)
-            yield shape, None, tuple(float(s) for s in np.where(generator.random(2) < 0.3, np.ceil(scale), scale))
+METHODS = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 
 
 def image(seed, *shape):
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
-@pytest.mark.parametrize("method", ["nearest", "nearest-exact", "linear", "cubic", "area"])
-def test_torch(method):
-    for i, (shape, size, scale) in enumerate(cases(1, 20)):
-        x = image(i, 1, *shape, 2)
-        expected = torch_resize(x, size, scale, method)
-        actual = interpolation.resize(x, size, scale=scale, method=method)
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=0 if "nearest" in method else 1e-5)
+def combinations():
+    for name in frameworks.FRAMEWORKS:
+        convention = conventions.PRESETS[name]
+        for antialias, methods in ((False, convention.methods), (True, convention.antialiased)):
+            for method in methods:
+                yield name, method, antialias
 
 
-@pytest.mark.parametrize("method", ["linear", "cubic", "lanczos3"])
-def test_torch_antialias(method):
-    for i, (shape, size, scale) in enumerate(cases(2, 20)):
-        x = image(i, 1, *shape, 2)
-        expected = torch_resize(x, size, scale, method, antialias=True)
-        actual = interpolation.resize(x, size, scale=scale, method=method, antialias=True)
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+# --- numbers; tests/test_conventions.py has many more sizes -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-@pytest.mark.parametrize("method", ["linear", "cubic"])
-def test_torch_align_corners(method, antialias):
-    for i, (shape, size, scale) in enumerate(cases(3, 20)):
-        x = image(i, 1, *shape, 2)
-        expected = torch_resize(x, size, scale, method, True, antialias)
-        actual = interpolation.resize(
-            x, size, scale=scale, method=method, convention="torch_align_corners", antialias=antialias
+@pytest.mark.parametrize(("name", "method", "antialias"), combinations())
+def test_numbers_are_the_framework_s(name, method, antialias):
+    """A random size, in an array of random axis order."""
+    seed = [*map(ord, name + method), antialias]
+    generator = np.random.default_rng(seed)
+    shape, size = generator.integers(1, 41, 2), tuple(int(m) for m in generator.integers(1, 41, 2))
+    x = generator.random((*shape, 4), np.float32)
+    expected = frameworks.FRAMEWORKS[name](x, size, None, method, antialias)
+    order = tuple(int(axis) for axis in generator.permutation(3))
+    back = np.argsort(order)
+    axes = tuple(int(back[axis]) - 3 * int(generator.integers(2)) for axis in (0, 1))
+    actual = up.resize(x.transpose(order), size, method=method, convention=name, antialias=antialias, axes=axes)
+    tolerance = 0 if method.startswith("nearest") else 1e-5
+    np.testing.assert_allclose(actual.transpose(back), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", make_tensorflow.METHODS)
+def test_numbers_are_tensorflow_s(name):
+    seen = set()
+    with np.load(make_tensorflow.PATH) as recorded:
+        for key, convention, method, antialias, x, size in make_tensorflow.cases():
+            if convention == name and (method, antialias) not in seen:
+                seen.add((method, antialias))
+                actual = up.resize(x, size, method=method, convention=name, antialias=antialias)
+                tolerance = 0 if method == "nearest" else 1e-5
+                np.testing.assert_allclose(actual, recorded[key], rtol=0, atol=tolerance, err_msg=method)
+    assert seen == set(make_tensorflow.METHODS[name])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_and_three_spatial_axes(method):
+    for rank, scale in ((1, (2.5,)), (3, (2, 1.5, 0.5))):
+        if rank != 2 and method == "bicubic":
+            continue  # PyTorch has it for images only; tests/test_taps.py has its taps
+        x = image(rank, 2, *(5, 6, 7)[:rank], 3)
+        mode = {"bilinear": {1: "linear", 3: "trilinear"}[rank]}.get(method, method)
+        y = F.interpolate(torch.from_numpy(x).movedim(-1, 1), scale_factor=scale, mode=mode).movedim(1, -1)
+        np.testing.assert_allclose(up.resize(x, scale=scale, method=mode), y, rtol=0, atol=1e-5)
+
+
+def test_onnx_crop_end_to_end():
+    attributes = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
+    roi = ((-0.2, 0.7), (0.1, 1.3))
+    x = image(0, 9, 11, 2)
+    expected = frameworks.onnx_runtime(x, (12, 8), None, "linear", False, roi=roi, **attributes)
+    actual = up.resize(x, (12, 8), method="linear", convention=conventions.onnx(**attributes, roi=roi))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    assert np.any(expected == 7)
+
+
+def test_onnx_aspect_end_to_end():
+    convention = conventions.onnx(keep_aspect_ratio_policy="not_larger")
+    assert up.resize(image(0, 10, 20, 3), (8, 8), convention=convention).shape == (4, 8, 3)
+
+
+def test_worked_example():
+    """A 2x2 map to 4x4: target pixel (1, 1) on the corner-anchored and on the half-pixel grid."""
+
+    def weights(convention):
+        return jax.grad(lambda x: up.bilinear(x[..., None], (4, 4), convention=convention)[1, 1, 0])(jnp.zeros((2, 2)))
+
+    np.testing.assert_array_equal(weights("tensorflow1"), [[0.25, 0.25], [0.25, 0.25]])
+    np.testing.assert_array_equal(weights("torch"), [[0.5625, 0.1875], [0.1875, 0.0625]])
+
+
+def test_named_functions_are_resize():
+    x = image(0, 6, 8, 3)
+    for name, options in (
+        ("nearest", {}),
+        ("bilinear", {"antialias": True}),
+        ("bicubic", {"convention": "opencv"}),
+        ("lanczos3", {"antialias": True}),
+        ("area", {}),
+    ):
+        resized = up.resize(x, (4, 9), method=name, **({"convention": "jax"} if name == "lanczos3" else {}) | options)
+        np.testing.assert_array_equal(getattr(up, name)(x, (4, 9), **options), resized)
+        np.testing.assert_array_equal(
+            getattr(up, name)(x.transpose(2, 0, 1), scale=1, axes=(-2, -1)), x.transpose(2, 0, 1)
         )
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    same = functools.partial(up.resize, x, (9, 5))
+    np.testing.assert_array_equal(same(method="trilinear"), same(method="linear"))
+    np.testing.assert_array_equal(same(method="tricubic"), same(method="bicubic"))
 
 
-@pytest.mark.parametrize("size", [(7,), (4, 5, 6)])
-def test_torch_other_ranks(size):
-    x = image(0, 2, *(5, 6, 7)[: len(size)], 2)
-    for method in ("nearest", "nearest-exact", "linear", "area"):
-        actual = interpolation.resize(x, size, method=method)
-        np.testing.assert_allclose(actual, torch_resize(x, size, method=method), rtol=0, atol=1e-5)
+def test_scale_and_size_agree_where_they_should():
+    x = image(0, 6, 8, 3)
+    np.testing.assert_array_equal(up.bicubic(x, scale=2), up.bicubic(x, (12, 16)))
+    np.testing.assert_array_equal(up.bicubic(x, scale=(2, 0.5)), up.bicubic(x, (12, 4)))
+    np.testing.assert_array_equal(up.bicubic(x, 7), up.bicubic(x, [7, 7]))
+    assert up.bicubic(x, scale=(1.5, 1.49)).shape == (9, 11, 3)
+    assert up.bicubic(x, scale=(1.5, 1.49), convention="opencv").shape == (9, 12, 3)
+    # PyTorch's coordinates take the scale that was given; TensorFlow has no scale.
+    assert np.abs(up.bicubic(x, scale=1.3) - up.bicubic(x, (7, 10))).max() > 1e-3
+    tensorflow = functools.partial(up.bicubic, x, convention="tensorflow")
+    np.testing.assert_array_equal(tensorflow(scale=1.3), tensorflow((7, 10)))
 
 
-def test_gradient_is_the_adjoint_and_has_no_scatter():
-    x = image(0, 2, 5, 6, 3)
+# --- shapes and dtypes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [(), (2,), (2, 1, 3), (0,)])
+def test_any_batch(batch):
+    x = image(0, *batch, 5, 4, 3)
+    y = up.bicubic(x, (7, 9))
+    assert y.shape == (*batch, 7, 9, 3)
+    for index in np.ndindex(*batch):
+        np.testing.assert_allclose(y[index], up.bicubic(x[index], (7, 9)), rtol=0, atol=1e-6)
+
+
+def test_resizing_by_one_changes_nothing():
+    x = image(0, 2, 5, 4, 3)
+    for name, method, antialias in combinations():
+        y = up.resize(x, scale=1, method=method, convention=name, antialias=antialias)
+        np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(("method", "antialias"), [("bilinear", False), ("bicubic", False), ("bicubic", True)])
+def test_half_precision_is_float32_rounded(dtype, method, antialias):
+    x = jnp.asarray(image(0, 2, 9, 7, 5), dtype)
+    for size in ((20, 15), (4, 3)):
+        y = up.resize(x, size, method=method, antialias=antialias)
+        assert y.dtype == dtype
+        exact = up.resize(x.astype(jnp.float32), size, method=method, antialias=antialias).astype(dtype)
+        _, exponent = np.frexp(np.asarray(exact, np.float64))
+        last_place = np.ldexp(float(jnp.finfo(dtype).eps), exponent - 1)
+        assert np.all(np.abs(np.asarray(y, np.float64) - np.asarray(exact, np.float64)) <= last_place)
+
+
+def test_half_precision_gradients_accumulate_in_float32():
+    x = jnp.zeros((8, 1), jnp.bfloat16)
+    # 512 outputs feed each input; summed in bfloat16 one by one they would stop at 256.
+    gradient = jax.grad(lambda x: up.nearest(x, (4096,)).sum(dtype=jnp.float32))(x)
+    np.testing.assert_array_equal(gradient, 512)
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        x = np.random.default_rng(0).random((6, 7, 2))
+        for method, mode in (("bilinear", "bilinear"), ("bicubic", "bicubic")):
+            y = up.resize(x, (11, 5), method=method)
+            assert y.dtype == jnp.float64
+            expected = F.interpolate(torch.from_numpy(x).movedim(-1, 0)[None], (11, 5), mode=mode)
+            np.testing.assert_allclose(y, expected[0].movedim(0, -1), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, bool])
+def test_integers(dtype):
+    x = np.random.default_rng(0).integers(0, 2 if dtype is bool else 120, (5, 6, 2)).astype(dtype)
+    for method in ("nearest", "nearest-exact"):
+        y = up.resize(x, (9, 4), method=method)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, up.resize(x.astype(np.float32), (9, 4), method=method).astype(dtype))
+    assert up.nearest(x, scale=2).dtype == dtype
+    assert up.nearest(x, scale=0.5).dtype == dtype
+    y = up.bilinear(x, (9, 4))
+    assert y.dtype == jnp.float32
+    np.testing.assert_array_equal(y, up.bilinear(x.astype(np.float32), (9, 4)))
+
+
+def test_large_integers_keep_every_value():
+    x = np.array([[2**31 - 1, -(2**31), 2**24 + 1]], np.int32)
+    np.testing.assert_array_equal(up.nearest(x, scale=3, axes=(0, 1)), x.repeat(3, 0).repeat(3, 1))
+
+
+def test_what_is_not_finite_stays_where_it_is():
+    x = image(0, 12, 1)
+    x[5] = np.nan
+    for method, reach in (("nearest", 0.5), ("bilinear", 1), ("bicubic", 2)):
+        y = np.asarray(up.resize(x, (24,), method=method))[:, 0]
+        centre = (np.arange(24) + 0.5) / 2 - 0.5
+        np.testing.assert_array_equal(np.isnan(y), np.abs(centre - 5) < reach)
+        # The same for the adjoint: a pixel of it sums only the outputs that it feeds.
+        g = np.zeros((24, 1), np.float32)
+        g[3] = np.nan
+        _, pull_back = jax.vjp(lambda x, m=method: up.resize(x, (24,), method=m), jnp.zeros((12, 1)))
+        fed = taps.operators((taps.Axis(12, 24),), method.removeprefix("bi"), conventions.torch)[0].matrix()[3] != 0
+        np.testing.assert_array_equal(np.isnan(pull_back(g)[0])[:, 0], fed)
+
+
+# --- how taps are applied ---------------------------------------------------------------------------------------------
+
+# Each way of applying them: one loop, intermediate written, many taps, copies, repeats and strides.
+WAYS = {
+    "fused": ((3, 6, 7, 16), (9, 11), "linear", False),
+    "written": ((2, 6, 7, 3), (12, 14), "cubic", False),
+    "many taps": ((2, 90, 5, 3), (2, 3), "lanczos3", True),
+    "copies": ((2, 6, 7, 3), (9, 5), "nearest", False),
+    "repeats": ((2, 6, 7, 3), (18, 14), "nearest", False),
+    "strides": ((2, 6, 9, 3), (3, 3), "nearest", False),
+    "one row": ((2, 6, 7, 3), (1, 14), "cubic", True),
+}
+
+
+def matrices(shape, size, method, antialias):
+    axes = tuple(map(taps.Axis, shape[1:3], size))
+    return [found.matrix() for found in taps.operators(axes, method, conventions.torch, antialias)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_is_the_matrix_product_and_its_transforms_too(way):
+    shape, size, method, antialias = WAYS[way]
+    rows, columns = matrices(shape, size, method, antialias)
+    resize = functools.partial(up.resize, size=size, method=method, antialias=antialias)
+    x, y = image(0, *shape), image(1, shape[0], *size, shape[3])
+    forward = np.einsum("hi,wj,nijc->nhwc", rows, columns, x)
+    backward = np.einsum("hi,wj,nhwc->nijc", rows, columns, y)
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
+
+    close(resize(x), forward)
+    tangent = jax.jvp(resize, (x,), (x[::-1],))[1]
+    close(tangent, forward[::-1])
+    value, pull_back = jax.vjp(resize, x)
+    close(value, forward)
+    close(pull_back(y)[0], backward)
+    close(jax.linear_transpose(resize, x)(y)[0], backward)
+    close(jax.linear_transpose(lambda y: jax.linear_transpose(resize, x)(y)[0], y)(x)[0], forward)
+    # <Ax, y> = <x, A'y>
+    left, right = np.vdot(forward, y), np.vdot(x, pull_back(y)[0])
+    assert abs(left - right) <= 1e-6 * abs(left)
+
+
+@pytest.mark.parametrize("way", ["written", "copies", "many taps"])
+def test_vmap(way):
+    shape, size, method, antialias = WAYS[way]
+    resize = functools.partial(up.resize, size=size, method=method, antialias=antialias)
+    x = image(0, 2, *shape)
+    expected = np.asarray(resize(x))
+    for axis in (0, 2, 4):
+        mapped = jax.vmap(resize, in_axes=axis, out_axes=axis)(np.moveaxis(x, 0, axis))
+        np.testing.assert_allclose(np.moveaxis(mapped, axis, 0), expected, rtol=0, atol=1e-6)
+    gradients = jax.vmap(jax.grad(lambda x: jnp.sum(resize(x) ** 2)))(x)
+    np.testing.assert_allclose(gradients, jax.grad(lambda x: jnp.sum(resize(x) ** 2))(x), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_agree_with_finite_differences_to_any_order():
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(0)
+        for method, antialias, size in (("bicubic", False, (7, 3)), ("bilinear", True, (3, 2))):
+            resize = functools.partial(up.resize, size=size, method=method, antialias=antialias)
+            x, v, w = generator.standard_normal((3, 4, 5, 2))
+
+            def f(x, resize=resize):
+                return jnp.sum(jnp.sin(resize(x)) * jnp.cos(resize(x**2)))
+
+            def difference(g, x, v, h=1e-5):
+                return (g(x + h * v) - g(x - h * v)) / (2 * h)
+
+            np.testing.assert_allclose(jnp.vdot(jax.grad(f)(x), v), difference(f, x, v), rtol=1e-7)
+            np.testing.assert_allclose(jax.jvp(f, (x,), (v,))[1], difference(f, x, v), rtol=1e-7)
+            forward_over_reverse = jax.jvp(jax.grad(f), (x,), (v,))[1]
+            np.testing.assert_allclose(forward_over_reverse, difference(jax.grad(f), x, v), rtol=1e-6, atol=1e-8)
+            reverse_over_reverse = jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), v))(x)  # noqa: B023
+            np.testing.assert_allclose(reverse_over_reverse, forward_over_reverse, rtol=1e-10, atol=1e-12)
+            third = jax.grad(lambda x: jnp.vdot(jax.jvp(jax.grad(f), (x,), (v,))[1], w))(x)  # noqa: B023
+            expected = difference(lambda x: jax.jvp(jax.grad(f), (x,), (v,))[1], x, w)  # noqa: B023
+            np.testing.assert_allclose(third, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_checkpointed_and_scanned():
+    x = image(0, 3, 4, 4, 2)
 
     def loss(x):
-        return jnp.sum(jnp.sin(interpolation.bicubic(x, (9, 4))))
+        return jnp.sum(jnp.sin(up.bicubic(x, scale=2)))
 
-    xt = torch.from_numpy(np.moveaxis(x, -1, 1).copy()).requires_grad_()
-    torch.sin(F.interpolate(xt, (9, 4), mode="bicubic")).sum().backward()
-    np.testing.assert_allclose(jax.grad(loss)(x), np.moveaxis(xt.grad.numpy(), 1, -1), atol=1e-5)
-    assert " scatter(" not in jax.jit(jax.grad(loss)).lower(x).compile().as_text()
+    expected = jax.grad(loss)(x)
+    np.testing.assert_allclose(jax.grad(jax.checkpoint(loss))(x), expected, rtol=1e-6, atol=1e-6)
+    one_by_one = jax.lax.map(jax.grad(loss), x)
+    np.testing.assert_allclose(one_by_one, expected, rtol=1e-6, atol=1e-6)
+
+
+class Variants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, without_device=True)
+    def test_with_and_without_jit_and_device(self):
+        x = image(0, 2, 5, 6, 3)
+        resize = self.variant(functools.partial(up.resize, size=(9, 4), method="bicubic"))
+        expected = np.einsum("hi,wj,nijc->nhwc", *matrices(x.shape, (9, 4), "cubic", False), x)
+        np.testing.assert_allclose(resize(x), expected, rtol=0, atol=1e-5)
+
+
+def test_the_same_geometry_is_compiled_once():
+    x = image(0, 2, 5, 6, 3)
+    up.bicubic(x, scale=3)
+    before = _compiled._cache_size()
+    up.bicubic(x + 1, scale=(3, 3))
+    up.resize(x, scale=3.0, method="bicubic", axes=(-3, -2))
+    up.resize(x, scale=3.0, method="tricubic", convention=conventions.torch)
+    assert _compiled._cache_size() == before
+    up.bicubic(x, scale=4)
+    assert _compiled._cache_size() == before + 1
+
+
+# --- what is compiled -------------------------------------------------------------------------------------------------
+
+
+def opcodes(function, *arguments):
+    """The opcodes of the optimised program."""
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    return set(re.findall(r" ([a-z][a-z-]*)\(", text))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_neither_forward_nor_gradients_scatter(way):
+    shape, size, method, antialias = WAYS[way]
+    resize = functools.partial(up.resize, size=size, method=method, antialias=antialias)
+    x = image(0, *shape)
+
+    def loss(x):
+        return jnp.sum(jnp.sin(resize(x)))
+
+    second = jax.grad(lambda x: jnp.sum(jax.grad(loss)(x) ** 2))
+    for function in (resize, jax.grad(loss), jax.vmap(jax.grad(loss)), second):
+        found = opcodes(function, x)
+        assert "scatter" not in found
+        assert found & {"gather", "broadcast", "slice"}  # the names are those of the program
+    assert "scatter" in opcodes(jax.grad(lambda x: jnp.sum(x[jnp.array([0, 0])] ** 2)), x)
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear", "bicubic"])
+def test_temporaries_are_smaller_than_the_output(method):
+    x = jnp.zeros((2, 32, 32, 16))
+    y = jnp.zeros((2, 64, 64, 16))
+
+    def both(x, y):
+        value, pull_back = jax.vjp(functools.partial(up.resize, scale=2, method=method), x)
+        return value, pull_back(y)
+
+    forward = jax.jit(functools.partial(up.resize, scale=2, method=method)).lower(x).compile().memory_analysis()
+    assert forward.temp_size_in_bytes < y.nbytes
+    # Two results in one program: XLA must not lay one of them out otherwise and copy it in order.
+    gradient = jax.jit(both).lower(x, y).compile().memory_analysis()
+    assert gradient.temp_size_in_bytes < 1.2 * y.nbytes * (method == "bicubic") + 1e5
+
+
+@pytest.mark.parametrize(("platform", "has", "lacks"), [("tpu", "dot_general", "gather"), ("cuda", "gather", "dot")])
+def test_other_platforms_have_their_own_program(platform, has, lacks):
+    """What runs there cannot run here, so its program is read."""
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.bfloat16)
+    gradient = jax.grad(lambda x: jnp.sum(up.bicubic(x, scale=2).astype(jnp.float32) ** 2))
+    text = jax.jit(gradient).trace(x).lower(lowering_platforms=(platform,)).as_text()
+    assert f"stablehlo.{has}" in text
+    assert f"stablehlo.{lacks}" not in text
+    assert "scatter" not in text
+    assert "LayoutConstraint" not in text
+
+
+def test_matrices_and_plain_gathers_give_the_same():
+    """The programs of the other platforms, run on this one."""
+    for shape, size, method, antialias in WAYS.values():
+        x = jnp.asarray(image(0, *shape))
+        axes = tuple(map(taps.Axis, shape[1:3], size))
+        operators = tuple(zip((1, 2), taps.operators(axes, method, conventions.torch, antialias), strict=True))
+        expected = _resample.resample(x, operators)
+        for rule in (_resample._by_matrices, _resample._by_gathers):
+            actual = jax.jit(functools.partial(rule, operators=operators))(x)
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+            if taps.operators(axes, method, conventions.torch, antialias)[0].selection:
+                assert rule(x.astype(jnp.uint8), operators=operators).dtype == jnp.uint8
+
+
+SHARDED = """
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    import upsampling as up
+
+    x = np.random.default_rng(0).random((4, 8, 10, 3), np.float32)
+
+    def loss(x, method):
+        return jnp.sum(jnp.sin(up.resize(x, scale=1.5, method=method)))
+
+    def collectives(f, x):
+        text = f.lower(x).compile().as_text()
+        names = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
+        return {name for name in names if f" {name}(" in text}
+
+    assert len(jax.devices()) == 4
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2, 2), ("batch", "space"), axis_types=(kind, kind))
+        for method in ("nearest", "bicubic"):
+            resize = jax.jit(lambda x: up.resize(x, scale=1.5, method=method))
+            gradient = jax.jit(jax.grad(lambda x: loss(x, method)))
+            expected, expected_gradient = np.asarray(resize(x)), np.asarray(gradient(x))
+            for spec in (P("batch"), P(("batch", "space")), P("batch", "space"), P(None, "space", "batch")):
+                with jax.set_mesh(mesh):
+                    sharded = jax.device_put(x, NamedSharding(mesh, spec))
+                    y, g = resize(sharded), gradient(sharded)
+                    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6)
+                    np.testing.assert_allclose(g, expected_gradient, rtol=0, atol=1e-5)
+                    if len(spec) == 1:
+                        assert y.sharding.is_equivalent_to(NamedSharding(mesh, spec), 4), y.sharding
+                        assert not collectives(resize, sharded) | collectives(gradient, sharded)
+    mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+    mapped = jax.shard_map(jax.grad(lambda x: loss(x, "bicubic")), mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
+    np.testing.assert_allclose(jax.jit(mapped)(x), jax.grad(lambda x: loss(x, "bicubic"))(x), rtol=0, atol=1e-5)
+    print("sharded")
+"""
+
+
+def test_sharded_batch_and_space():
+    """On four devices: the same numbers, and no communication where only the batch is sharded."""
+    program = "import jax; jax.config.update('jax_num_cpu_devices', 4)\n" + textwrap.dedent(SHARDED)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "sharded", done.stderr[-3000:]
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, ValueError, "resize: give one of size and scale; got size=None, scale=None."),
+        ({"size": 4, "scale": 2}, ValueError, "resize: give one of size and scale"),
+        ({"size": 0}, ValueError, "resize: size must be at least 1; got 0."),
+        ({"size": (4, -1)}, ValueError, "resize: size must be at least 1; got -1."),
+        ({"size": 2.5}, TypeError, "resize: size must be whole numbers; got 2.5."),
+        ({"size": "big"}, TypeError, "resize: size must be a number or a sequence of numbers"),
+        ({"scale": 0}, ValueError, "resize: scale must be finite and above 0"),
+        ({"scale": -2.0}, ValueError, "resize: scale must be finite and above 0"),
+        ({"scale": float("nan")}, ValueError, "resize: scale must be finite and above 0; got nan."),
+        ({"scale": float("inf")}, ValueError, "resize: scale must be finite and above 0"),
+        ({"scale": 0.01}, ValueError, "make an axis of (8, 9) vanish: (0, 0)"),
+        ({"size": (4, 4, 4)}, ValueError, "x must be (*batch, *spatial, channels) with 3 spatial axes"),
+        ({"size": (4, 4), "axes": (0,)}, ValueError, "resize: size must be one number or 1 of them"),
+        ({"scale": (2, 2, 2), "axes": (0, 1)}, ValueError, "resize: scale must be one number or 2 of them"),
+        ({"size": ()}, ValueError, "resize: size must be one number or at least 1 of them"),
+        ({"size": 4, "method": "bilinea"}, ValueError, "Did you mean 'bilinear'?"),
+        ({"size": 4, "method": None}, ValueError, "resize: method=None is not known"),
+        ({"size": 4, "convention": "tenserflow"}, ValueError, "Did you mean 'tensorflow'?"),
+        ({"size": 4, "convention": 3}, ValueError, "resize: convention=3 is not known"),
+        ({"size": 4, "method": "mitchell"}, ValueError, "convention 'torch' has no method 'mitchell'"),
+        ({"size": 4, "method": "lanczos3"}, ValueError, "'torch' has method 'lanczos3' with antialias=True only"),
+        ({"size": 4, "antialias": True, "convention": "opencv"}, ValueError, "With antialias=True it has: none."),
+        ({"size": 4, "antialias": True, "convention": "tensorflow1"}, ValueError, "antialias=False only"),
+        ({"size": 4, "antialias": True, "method": "nearest"}, ValueError, "antialias=False only"),
+        ({"size": 4, "antialias": 1}, TypeError, "resize: antialias must be True or False; got 1."),
+        ({"size": 4, "axes": (0, 3)}, ValueError, "resize: axes=(0, 3) must lie in [-3, 3)"),
+        ({"size": 4, "axes": (-4, 0)}, ValueError, "resize: axes=(-4, 0) must lie in [-3, 3)"),
+        ({"size": 4, "axes": (1, -2)}, ValueError, "name an axis twice"),
+        ({"size": 4, "axes": (0.0, 1)}, TypeError, "resize: axes must be whole numbers"),
+        ({"size": 4, "axes": ()}, ValueError, "resize: size must be"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        up.resize(jnp.zeros((8, 9, 3)), **arguments)
+
+
+def test_traced_geometry_is_refused():
+    with pytest.raises(TypeError, match="resize: size must be static"):
+        jax.jit(up.resize)(jnp.zeros((8, 8, 3)), jnp.asarray([4, 4]))
+    with pytest.raises(TypeError, match="bilinear: scale must be static"):
+        jax.jit(lambda x, s: up.bilinear(x, scale=(s, 2)))(jnp.zeros((8, 8, 3)), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ("image", TypeError, "nearest: x must be an array; got str"),
+        (np.zeros((4, 4, 1), np.complex64), TypeError, "nearest: x must be real; got complex64"),
+        (np.zeros((0, 4, 1)), ValueError, "nearest: x must have a pixel on each spatial axis"),
+        (np.zeros((4, 4)), ValueError, "Name the spatial axes of an array without channels with axes="),
+    ],
+)
+def test_bad_arrays(x, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        up.nearest(x, scale=2)
+
+
+def test_a_roi_for_the_wrong_number_of_axes_is_refused():
+    convention = conventions.onnx(coordinate_transformation_mode="tf_crop_and_resize", roi=((0, 1), (0, 1), (0, 1)))
+    with pytest.raises(ValueError, match="roi of convention 'onnx' must have one"):
+        up.resize(jnp.zeros((8, 9, 3)), 4, convention=convention)
+
+
+def test_errors_name_the_function_called():
+    for function in (up.nearest, up.bilinear, up.bicubic, up.lanczos3, up.area):
+        with pytest.raises(ValueError, match=f"{function.__name__}: give one of size and scale"):
+            function(jnp.zeros((8, 8, 3)))

@@ -1,7 +1,7 @@
 """Speed and memory, side by side with the peers in one process: `python -m experiments benchmark --group NAME`.
 
-A group is a module of this folder with a function `cases() -> Iterator[Case]`, which makes one case at a time, and a
-constant `DESCRIPTION`, a sentence for the head of the table.
+A group is a module of this folder with a function `cases() -> Iterator[Case]`, which makes one case at a time (or names
+it, and makes its contenders when it is its turn), and a constant `DESCRIPTION`, a sentence for the head of the table.
 """
 
 import importlib
@@ -44,6 +44,7 @@ class Benchmark:
     def run(self, prepared: None) -> None:
         module = importlib.import_module(f"experiments.benchmarks.{self.group}")
         rows = []
+        harness.keep_memory()
         for case in module.cases():
             if all(word in case.name for word in self.only):
                 rows.append(harness.measure(case, self.seconds))

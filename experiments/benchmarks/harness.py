@@ -1,5 +1,6 @@
 """Fair timing: every contender warmed up, then run in turns, so that what disturbs the machine disturbs all alike."""
 
+import ctypes
 import functools
 import math
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from experiments import files
 
 _LEAST, _MOST = 3, 100  # repetitions
+_PAUSE = 0.005  # seconds before each run, in which the threads of the contender before stop waiting for work
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,32 @@ class Contender:
 
 @dataclass(frozen=True)
 class Case:
-    """One task, done by several contenders; the first is ours, the others are held against it."""
+    """One task, done by several contenders; the first is ours, the others are held against it.
+
+    Attributes:
+      name: what the task is.
+      contenders: the contenders by name, or a function that makes them when it is the case's turn.
+    """
 
     name: str
-    contenders: Mapping[str, Contender]
+    contenders: Mapping[str, Contender] | Callable[[], Mapping[str, Contender]]
+
+    def made(self) -> Mapping[str, Contender]:
+        """The contenders."""
+        return self.contenders() if callable(self.contenders) else self.contenders
+
+
+def keep_memory() -> None:
+    """Makes this process keep the memory that it frees, where its C library can be told to.
+
+    Otherwise every large result is new memory, which the system clears page by page as it is first written: the same
+    for all contenders, and with large results more than their own work.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is not None:
+        trim_threshold, mmap_max, arena_max = -1, -4, -8
+        for option, value in ((trim_threshold, 2**31 - 1), (mmap_max, 0), (arena_max, 1)):
+            set_option(option, value)
 
 
 def compiled(function: Callable, *arguments: Any) -> Contender:
@@ -83,17 +107,20 @@ def measure(case: Case, seconds: float = 2.0) -> dict[str, Any]:
 
     Returns:
       `name`, and for each contender milliseconds (`median`, `low` and `high` quartile, `least`), `compile_seconds`,
-      `temporary_bytes` and `ratio`, our median over its.
+      `temporary_bytes`, `ratio`, our median over its, and `ratio_of_least`, our least time over its: what others on
+      the machine disturb less.
     """
-    once = {name: min(_time(c.run) for _ in range(2)) for name, c in case.contenders.items()}
+    contenders = case.made()
+    once = {name: min(_time(c.run) for _ in range(2)) for name, c in contenders.items()}
     repetitions = int(np.clip(seconds / sum(once.values()), _LEAST, _MOST))
-    times: dict[str, list[float]] = {name: [] for name in case.contenders}
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
-        for name, contender in case.contenders.items():
+        for name, contender in contenders.items():
+            time.sleep(_PAUSE)
             times[name].append(_time(contender.run))
-    ours = float(np.median(next(iter(times.values()))))
+    ours, our_least = (float(of(next(iter(times.values())))) for of in (np.median, min))
     figures = {}
-    for name, contender in case.contenders.items():
+    for name, contender in contenders.items():
         low, median, high = (1000 * float(q) for q in np.percentile(times[name], (25, 50, 75)))
         figures[name] = {
             "median": median,
@@ -101,6 +128,7 @@ def measure(case: Case, seconds: float = 2.0) -> dict[str, Any]:
             "high": high,
             "least": 1000 * min(times[name]),
             "ratio": 1000 * ours / median,
+            "ratio_of_least": our_least / min(times[name]),
             "compile_seconds": contender.compile_seconds,
             "temporary_bytes": contender.temporary_bytes,
         }
@@ -122,19 +150,25 @@ def line(row: Mapping[str, Any]) -> str:
 
 def summary(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """For each peer the geometric mean and the worst of the ratios."""
-    ratios: dict[str, list[tuple[float, str]]] = {}
+    ratios: dict[str, list[tuple[float, float, str]]] = {}
     for row in rows:
         for name, figures in list(row["contenders"].items())[1:]:
-            ratios.setdefault(name, []).append((figures["ratio"], row["name"]))
+            ratios.setdefault(name, []).append((figures["ratio"], figures["ratio_of_least"], row["name"]))
     lines = []
     for name, cells in ratios.items():
-        mean = math.exp(sum(math.log(ratio) for ratio, _ in cells) / len(cells))
-        worst, where = max(cells)
+        worst, _, where = max(cells)
+        ahead = sum(ratio <= 1 for ratio, _, _ in cells)
+        leasts = [least for _, least, _ in cells]
         lines.append(
-            f"- against {name}: geometric mean {mean:.2f}, worst {worst:.2f} ({where}), "
-            f"{sum(ratio <= 1 for ratio, _ in cells)} of {len(cells)} cells at or ahead of it"
+            f"- against {name}: geometric mean {_mean(ratio for ratio, _, _ in cells):.2f}, worst {worst:.2f} ({where}), "
+            f"{ahead} of {len(cells)} cells at or ahead of it; "
+            f"of the least times: geometric mean {_mean(leasts):.2f}, worst {max(leasts):.2f}"
         )
     return lines
+
+
+def _mean(ratios: Iterable[float]) -> float:
+    return math.exp(float(np.mean([math.log(ratio) for ratio in ratios])))
 
 
 def write(path: Path, description: str, rows: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> None:
@@ -153,7 +187,8 @@ def _markdown(description: str, rows: Sequence[Mapping[str, Any]], machine: Mapp
         description,
         "",
         "Measured on " + ", ".join(f"{key} {value}" for key, value in machine.items()) + ".",
-        "Medians of interleaved repetitions in one process; a ratio below 1 means ours is faster.",
+        "Medians of interleaved repetitions in one process, which keeps the memory that it frees; "
+        "a ratio below 1 means ours is faster.",
         "",
         *summary(rows),
         "",

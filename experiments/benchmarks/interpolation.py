@@ -32,19 +32,18 @@ def cases() -> Iterator[Case]:
         for method in _TORCH:
             for factor in _FACTORS:
                 for gradient in (False, True):
-                    yield _case(x, method, factor, gradient)
+                    name = "x".join(map(str, shape)) + f" {method} x{factor:g}" + " with gradient" * gradient
+                    yield Case(name, functools.partial(_contenders, x, method, factor, gradient))
 
 
-def _case(x: np.ndarray, method: str, factor: float, gradient: bool) -> Case:
+def _contenders(x: np.ndarray, method: str, factor: float, gradient: bool) -> dict[str, Contender]:
     size = (int(x.shape[1] * factor), int(x.shape[2] * factor))
     # PyTorch's Lanczos always antialiases, which changes nothing where the image grows.
     antialias = method == "lanczos3" or (factor < 1 and method != "nearest")
     y = np.ones((x.shape[0], *size, x.shape[3]), np.float32)
     ours = functools.partial(up.resize, size=size, method=method, antialias=antialias)
     jax_image = functools.partial(jax.image.resize, shape=y.shape, method=method, antialias=antialias)
-    name = "x".join(map(str, x.shape)) + f" {method} x{factor:g}"
     if gradient:
-        name += " with gradient"
         arguments, ours, jax_image = (x, y), with_gradient(ours), with_gradient(jax_image)
     else:
         arguments = (x,)
@@ -53,7 +52,7 @@ def _case(x: np.ndarray, method: str, factor: float, gradient: bool) -> Case:
         contenders |= _peers(x, y, method, antialias, gradient)
     contenders["jax.image"] = compiled(jax_image, *arguments)
     contenders["copy"] = compiled(jnp.copy, np.ones((x.size + y.size) // 2 * (1 + gradient), np.float32))
-    return Case(name, contenders)
+    return contenders
 
 
 def _peers(x: np.ndarray, y: np.ndarray, method: str, antialias: bool, gradient: bool) -> dict[str, Contender]:

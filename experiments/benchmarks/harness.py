@@ -157,11 +157,10 @@ def summary(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     lines = []
     for name, cells in ratios.items():
         worst, _, where = max(cells)
-        ahead = sum(ratio <= 1 for ratio, _, _ in cells)
-        leasts = [least for _, least, _ in cells]
+        medians, leasts = [ratio for ratio, _, _ in cells], [least for _, least, _ in cells]
         lines.append(
-            f"- against {name}: geometric mean {_mean(ratio for ratio, _, _ in cells):.2f}, worst {worst:.2f} ({where}), "
-            f"{ahead} of {len(cells)} cells at or ahead of it; "
+            f"- against {name}: geometric mean {_mean(medians):.2f}, worst {worst:.2f} ({where}), "
+            f"{sum(ratio <= 1 for ratio in medians)} of {len(cells)} cells at or ahead of it; "
             f"of the least times: geometric mean {_mean(leasts):.2f}, worst {max(leasts):.2f}"
         )
     return lines

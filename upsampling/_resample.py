@@ -133,22 +133,20 @@ def _schedule(shape: Sequence[int], operators: Operators) -> list[tuple[int, Tap
     The order makes arrays small early: shrinking axes first, the outermost of them first, then growing axes, the
     innermost first, since a pass over an outer axis runs along longer contiguous rows.
 
-    A fused loop spends the product of the taps on each output; writing in between spends their sum and the traffic of
-    the intermediate array, which costs about as much as 6 taps per pixel. A tap costs 4 times more where fewer than 8
-    neighbouring values move together, since it then does not vectorise (RGB images, channels-first).
+    A fused loop spends the product of the taps on each output; writing in between spends their sum, and the traffic of
+    the intermediate array, which is small where the image grows. As measured, writing pays from 32 taps on, or from 4
+    where fewer than 8 neighbouring values move together, so that taps do not vectorise (RGB images, channels-first).
     """
     shrinking = [o for o in operators if o[1].outputs < o[1].size]
     growing = [o for o in operators if o[1].outputs >= o[1].size]
     order = shrinking + growing[::-1]
     innermost = max(axis for axis, _ in operators)
-    tap_cost = 1 if math.prod(shape[innermost + 1 :]) >= 8 else 4
+    limit = 32 if math.prod(shape[innermost + 1 :]) >= 8 else 4
     schedule = []
     fused = order[0][1].indices.shape[1]
     for (axis, taps), (_, following) in itertools.pairwise(order):
         count = following.indices.shape[1]
-        # Pixels of the intermediate array per pixel of the next.
-        ratio = following.size / following.outputs
-        written = tap_cost * fused * count > tap_cost * (fused * ratio + count) + 6 * ratio
+        written = fused * count > limit * min(1.0, following.size / following.outputs)
         schedule.append((axis, taps, written))
         fused = count if written else fused * count
     return [*schedule, (*order[-1], False)]

@@ -15,6 +15,10 @@ A variation is `dataclasses.replace` away, for instance PyTorch's grid and edges
 
     >>> import dataclasses
     >>> softer = dataclasses.replace(conventions.torch, name="torch, a = -0.5", cubic=-0.5)
+
+and so is a kernel that a framework lacks; no framework has Lanczos 2:
+
+    >>> lanczos = dataclasses.replace(conventions.jax, name="jax and more", methods=("lanczos2", "lanczos4"))
 """
 
 import dataclasses

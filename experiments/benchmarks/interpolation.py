@@ -22,6 +22,7 @@ DESCRIPTION = (
 _SHAPES = ((8, 64, 64, 64), (8, 128, 128, 32), (1, 512, 512, 3), (1, 1080, 1920, 3), (16, 16, 16, 512))
 _TORCH = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos3": "lanczos"}
 _CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_CV2_CHANNELS = 128
 _FACTORS = (2, 4, 1.5, 0.5)
 
 
@@ -61,7 +62,7 @@ def _peers(x: np.ndarray, y: np.ndarray, method: str, antialias: bool, gradient:
         for order in (torch.channels_last, torch.contiguous_format)
     }
     peers = fastest(ways, "torch")
-    if method in _CV2 and not gradient and not antialias:
+    if method in _CV2 and not gradient and not antialias and x.shape[3] <= _CV2_CHANNELS:
         size = (y.shape[2], y.shape[1])
         peers["cv2"] = Contender(lambda: [cv2.resize(image, size, interpolation=_CV2[method]) for image in x])
     return peers

@@ -112,3 +112,42 @@ def padding(function: str, given: Any, rank: int, *, names: Collection[str]) -> 
         pairs = tuple(per_axis(function, "padding", tuple(pair), 2, minimum=0) for pair in given)
         return tuple((low, high) for low, high in pairs)
     return tuple((p, p) for p in per_axis(function, "padding", given, rank, minimum=0))
+
+
+def guide(
+    function: str,
+    given: Any,
+    x: jax.Array,
+    scale: Sequence[int] | None,
+    features: int,
+    *,
+    size: Sequence[int] | None = None,
+) -> jax.Array:
+    """Returns the high-resolution guide of `x`, `(*batch, *size, features)`, as a JAX array.
+
+    Args:
+      function: name for the error.
+      given: the guide, or None where a layer was called without one.
+      x: (*batch, *spatial, channels), the map to be upsampled, already checked.
+      scale: the guide's size over that of `x`, one whole number per spatial axis; or None, with `size` given.
+      features: the guide's channels.
+      size: the guide's size, one number per spatial axis, for those that are not a whole number of times larger.
+
+    Raises:
+      TypeError: a guide that is not a floating array.
+      ValueError: no guide, or one of another shape.
+    """
+    if size is None:
+        assert scale is not None
+        size = tuple(n * s for n, s in zip(x.shape[-1 - len(scale) : -1], scale, strict=True))
+    shape = (*x.shape[: -1 - len(size)], *size, features)
+    if given is None:
+        raise ValueError(f"{function}: guide must be given, a map of shape {shape} for x of shape {x.shape}; got none.")
+    given = array(function, "guide", given)
+    if given.shape != shape:
+        factor = "" if scale is None else f" and scale={tuple(scale)}"
+        raise ValueError(
+            f"{function}: guide must be (*batch, *size, {features} channels), here {shape} for x of shape "
+            f"{x.shape}{factor}; got shape {given.shape}."
+        )
+    return given

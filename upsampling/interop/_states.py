@@ -1,0 +1,101 @@
+"""Reading PyTorch state dicts: which loader belongs to which layer, and errors that name the entry.
+
+A loader takes a layer and a `State` and yields each parameter with its new value, so that nothing is stored before
+everything has been found. `loads` enters it for its layers.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from flax import nnx
+
+Loaded = Iterator[tuple[nnx.Variable, np.ndarray]]
+Loader = TypeVar("Loader", bound=Callable[[Any, Any], Loaded])
+
+LOADERS: dict[type, Callable[[Any, "State"], Loaded]] = {}
+
+
+def loads(*layers: type) -> Callable[[Loader], Loader]:
+    """Enters a loader for these layers; a decorator."""
+
+    def enter(loader: Loader) -> Loader:
+        LOADERS.update(dict.fromkeys(layers, loader))
+        return loader
+
+    return enter
+
+
+class State:
+    """The entries of a state dict below `prefix`, as NumPy arrays; it remembers which were taken."""
+
+    def __init__(self, state: Mapping[str, Any], prefix: str):
+        self._prefix = prefix
+        self._given = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+        self._left = set(self._given)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._given
+
+    @property
+    def names(self) -> set[str]:
+        """Names, without the prefix."""
+        return set(self._given)
+
+    def take(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The array called `name`.
+
+        Raises:
+          ValueError: there is none, or its shape is another.
+        """
+        if name not in self._given:
+            found = ", ".join(map(repr, sorted(self._prefix + key for key in self._given))) or "nothing"
+            raise ValueError(
+                f"load_state_dict: state lacks {self._prefix + name!r}; under prefix={self._prefix!r} it has {found}."
+            )
+        array = to_numpy(self._given[name])
+        if array.shape != tuple(shape):
+            raise ValueError(
+                f"load_state_dict: {self._prefix + name!r} must have shape {tuple(shape)}; got {array.shape}."
+            )
+        self._left.discard(name)
+        return array
+
+    def skip(self, *names: str) -> None:
+        """Passes over entries, if they are there, that hold nothing the layer has to learn."""
+        self._left -= set(names)
+
+    def reject_rest(self) -> None:
+        """Raises ValueError if an entry was neither taken nor passed over."""
+        if self._left:
+            extra = ", ".join(repr(self._prefix + name) for name in sorted(self._left))
+            raise ValueError(f"load_state_dict: state has {extra}, which the layer has no use for.")
+
+
+def convolution(state: State, name: str, layer: Any) -> Loaded:
+    """A `Conv1d/2d/3d` called `name` (with its dot) for a layer with such a `kernel` and perhaps a `bias`."""
+    yield layer.kernel, from_conv(state.take(name + "weight", conv_shape(layer.kernel.shape)))
+    if layer.bias is not None:
+        yield layer.bias, state.take(name + "bias", layer.bias.shape)
+
+
+def from_conv(weight: np.ndarray) -> np.ndarray:
+    """(out, in // groups, *window) -> (*window, in // groups, out)."""
+    return np.moveaxis(weight, (1, 0), (-2, -1))
+
+
+def conv_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """(*window, in // groups, out) -> (out, in // groups, *window)."""
+    *window, inner, out = shape
+    return (out, inner, *window)
+
+
+def to_numpy(value: Any) -> np.ndarray:
+    """A NumPy array of a PyTorch tensor, which is read through its own methods, or of anything else."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            # NumPy has no bfloat16 that PyTorch knows of.
+            value = value.float()
+        value = value.numpy()
+    return np.asarray(value)

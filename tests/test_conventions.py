@@ -6,6 +6,8 @@ import re
 import cv2
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from tests import frameworks
 from tests.references import make_tensorflow
@@ -132,16 +134,27 @@ def test_onnx_smooth(grid, method, antialias, exclude_outside):
 
 
 @pytest.mark.parametrize(
-    ("method", "antialias"),
-    [("nearest", False), ("linear", False), ("linear", True), ("cubic", False), ("cubic", True)],
+    ("method", "antialias", "exclude_outside"),
+    [
+        ("nearest", False, False),
+        ("linear", False, False),
+        ("linear", True, True),
+        ("cubic", False, True),
+        ("cubic", True, False),
+    ],
 )
-def test_onnx_crop(method, antialias):
+def test_onnx_crop(method, antialias, exclude_outside):
+    """Parts of the image, parts of what is around it, and, in every fifth case, only what is around it."""
     attributes = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0}
     generator = np.random.default_rng(9)
-    for image, size, scale in cases(10, 30):
-        roi = tuple(tuple(float(edge) for edge in np.sort(generator.uniform(-0.3, 1.3, 2))) for _ in range(2))
-        expected = frameworks.onnx_runtime(image, size, scale, method, antialias, roi=roi, **attributes)
-        actual = resized(image, size, scale, method, conventions.onnx(**attributes, roi=roi), antialias)
+    for i, (image, size, scale) in enumerate(cases(10, 30)):
+        edges = np.sort(generator.uniform(-0.3, 1.3, (2, 2))) + (3 if i % 5 == 4 else 0)
+        roi = tuple((float(start), float(end)) for start, end in edges)
+        expected = frameworks.onnx_runtime(
+            image, size, scale, method, antialias, roi=roi, exclude_outside=int(exclude_outside), **attributes
+        )
+        convention = conventions.onnx(**attributes, roi=roi, exclude_outside=exclude_outside)
+        actual = resized(image, size, scale, method, convention, antialias)
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5, err_msg=f"{image.shape} {size} {scale} {roi}")
 
 
@@ -155,6 +168,16 @@ def test_onnx_aspect(policy, method):
         expected = frameworks.onnx_runtime(image, size, None, method, False, keep_aspect_ratio_policy=policy)
         actual = resized(image, size, None, method, convention, False)
         np.testing.assert_allclose(actual, expected, rtol=0, atol=0 if method == "nearest" else 1e-5)
+
+
+@pytest.mark.parametrize("method", ["nearest", "nearest-exact"])
+def test_torch_chooses_pixels_of_float64_data_in_float64(method):
+    generator = np.random.default_rng(12)
+    for n, m in generator.integers(1, 200, (300, 2)):
+        pixels = torch.arange(float(n), dtype=torch.float64)[None, None]
+        expected = F.interpolate(pixels, int(m), mode=method)[0, 0].numpy()
+        (found,) = operators((Axis(int(n), int(m)),), method, conventions.torch, wide=True)
+        np.testing.assert_array_equal(found.indices[:, 0], expected, err_msg=f"{n} to {m}")
 
 
 def assert_as_tensorflow(reference):

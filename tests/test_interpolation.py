@@ -86,6 +86,10 @@ def test_onnx_crop_end_to_end():
     actual = up.resize(x, (12, 8), method="linear", convention=conventions.onnx(**attributes, roi=roi))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
     assert np.any(expected == 7)
+    far = conventions.onnx(**attributes, roi=((2, 3),), exclude_outside=True)
+    value, gradient = jax.value_and_grad(lambda x: up.bicubic(x, 5, convention=far).sum())(x)
+    assert value == 7 * 5 * 5 * 2
+    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_onnx_aspect_end_to_end():

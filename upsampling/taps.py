@@ -52,16 +52,6 @@ class Taps:
     def __hash__(self) -> int:
         return self._hash
 
-    @functools.cached_property
-    def stride(self) -> tuple[int, int] | None:
-        """(start, step) if output i copies input start + i step, the step above zero."""
-        if not self.selection:
-            return None
-        index = self.indices[:, 0]
-        start, step = int(index[0]), int(index[1] - index[0]) if self.outputs > 1 else 1
-        regular = step > 0 and np.array_equal(index, start + step * np.arange(self.outputs))
-        return (start, step) if regular else None
-
     def __repr__(self) -> str:
         return f"Taps({self.size} -> {self.outputs}, {self.indices.shape[1]} each)"
 
@@ -85,6 +75,16 @@ class Taps:
         times, rest = divmod(self.outputs, self.size)
         repeated = not rest and self.selection and np.array_equal(self.indices[:, 0], np.arange(self.outputs) // times)
         return times if repeated else 0
+
+    @functools.cached_property
+    def stride(self) -> tuple[int, int] | None:
+        """(start, step) if output i copies input start + i step, the step above zero."""
+        if not self.selection:
+            return None
+        index = self.indices[:, 0]
+        start, step = int(index[0]), int(index[1] - index[0]) if self.outputs > 1 else 1
+        regular = step > 0 and np.array_equal(index, start + step * np.arange(self.outputs))
+        return (start, step) if regular else None
 
     @functools.cached_property
     def identity(self) -> bool:
@@ -382,7 +382,9 @@ def _filtered(axis: Axis, method: str, convention: Convention, antialias: bool, 
     weights = np.where(index <= last[:, None], weight((distance * (1 / widen)).astype(np.float64)), 0)
     if edge == "renormalise":
         weights = np.where((index >= 0) & (index < axis.n), weights, 0)
-    return _from_windows(index, weights / weights.sum(1, keepdims=True), axis.n)
+    total = weights.sum(1, keepdims=True)
+    # Nothing is left of a window that lies outside altogether.
+    return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n)
 
 
 def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
@@ -448,6 +450,7 @@ def outside(axes: tuple[Axis, ...], convention: Convention) -> tuple[np.ndarray,
     masks = []
     for axis in axes:
         centre = places(axis, convention.grid, convention, convention.arithmetic, _real(convention, False)).centre
-        copied = _all_copied(axes, convention) or axis.step(convention) == 1
+        unit = convention.unchanged == "unit_scale" and axis.step(convention) == 1
+        copied = unit or _all_copied(axes, convention)
         masks.append(np.zeros(axis.m, bool) if copied else (centre < 0) | (centre > axis.n - 1))
     return tuple(masks)

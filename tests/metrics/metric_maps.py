@@ -44,3 +44,30 @@ def membranes(count):
     from PIL import Image
 
     return np.stack([np.asarray(Image.open(p)) > 0 for p in sorted(folder.glob("*.png"))[:count]])
+
+
+def drawn():
+    """Pairs 40x40 of three classes: blobs, thin lines, empty, full and one-pixel masks, a class in one map only."""
+    line = np.zeros((40, 40), int)
+    line[20] = 1
+    line[:, 7] = 2
+    dot = np.zeros((40, 40), int)
+    dot[3, 4] = 1
+    full = np.ones((40, 40), int)
+    maps = [blobs((40, 40), 3, 0), blobs((40, 40), 3, 1), line, dot, full, np.zeros_like(full)]
+    pairs = [(perturbed(m, 5), m) for m in maps] + [(np.roll(m, 2, 1), m) for m in maps]
+    pairs += [(maps[2], maps[3]), (maps[4], maps[5]), (maps[3], maps[4]), (maps[5], maps[3])]
+    return tuple(np.stack(x) for x in zip(*pairs, strict=True))
+
+
+def volumes():
+    """Pairs 9x14x11 of three classes: blobs, a plane, a rod, one voxel, a class in one map only."""
+    plane, rod, dot = (np.zeros((9, 14, 11), int) for _ in range(3))
+    plane[4], rod[:, 6, 5], dot[2, 3, 4] = 1, 1, 1
+    maps = [blobs((9, 14, 11), 3, 0, 2.0), blobs((9, 14, 11), 3, 1, 1.0), plane, rod, dot]
+    pairs = (
+        [(perturbed(m, 5, 1.0), m) for m in maps]
+        + [(np.roll(m, 2, 1), m) for m in maps]
+        + [(rod, plane), (dot, 0 * dot)]
+    )
+    return tuple(np.stack(x) for x in zip(*pairs, strict=True))

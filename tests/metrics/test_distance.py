@@ -34,20 +34,32 @@ def masks(shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    "spacing",
-    [(1.0,), (0.3,), (1.0, 1.0), (0.5, 2.0), (3.0, 0.7), (1.0, 1.0, 1.0), (2.0, 0.5, 1.25)],
+    ("shape", "spacing"),
+    [
+        ((37,), (0.3,)),
+        ((40, 33), (1.0, 1.0)),
+        ((40, 33), (0.5, 2.0)),
+        ((1, 33), (1.0, 1.0)),
+        ((40, 1), (1.0, 0.7)),
+        ((1, 1), (1.0, 1.0)),
+        ((9, 12, 14), (1.0, 1.0, 1.0)),
+        ((9, 2, 14), (2.0, 0.5, 1.25)),
+    ],
 )
-@pytest.mark.parametrize("side", [1, 2, 33])
-def test_against_scipy(spacing, side):
-    shape = {1: (37,), 2: (40, side), 3: (9, side, 14)}[len(spacing)]
+def test_against_scipy(shape, spacing):
     given = masks(shape)
     got = metrics.distance_transform(given, spacing)
-    signed = metrics.signed_distance_transform(given, spacing)
     assert got.dtype == jnp.float32
-    for mask, d, s in zip(given, got, signed, strict=True):
-        expected = scipy_distance(mask, spacing)
+    for mask, d in zip(given, got, strict=True):
+        np.testing.assert_allclose(d, scipy_distance(mask, spacing), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing", [(0.5, 2.0), (1.0, 1.0, 1.0)])
+def test_signed_against_scipy(spacing):
+    given = masks((9, 12, 14)[: len(spacing)])
+    for mask, d in zip(given, metrics.signed_distance_transform(given, spacing), strict=True):
+        expected = scipy_distance(mask, spacing) - scipy_distance(~mask, spacing)
         np.testing.assert_allclose(d, expected, atol=1e-5, rtol=1e-6)
-        np.testing.assert_allclose(s, expected - scipy_distance(~mask, spacing), atol=1e-5, rtol=1e-6)
 
 
 def test_real_masks_against_scipy():
@@ -106,12 +118,10 @@ class TestAll:
     def test_batches_jit_and_vmap(self, function):
         given = jnp.asarray(masks((13, 10)))
         whole = function(given)
-        chex.assert_trees_all_equal(whole[3], function(given[3]))
         chex.assert_trees_all_equal(whole, function(given[:, None, None])[:, 0, 0])
-        chex.assert_trees_all_equal(whole, jax.jit(function)(given))
-        chex.assert_trees_all_equal(whole, jax.vmap(function)(given))
-        chex.assert_trees_all_equal(whole, jax.vmap(jax.vmap(function))(given[:, None])[:, 0])
+        chex.assert_trees_all_equal(whole, jax.jit(jax.vmap(jax.vmap(function)))(given[:, None])[:, 0])
         chex.assert_trees_all_equal(whole[:0], function(given[:0]))
+        chex.assert_trees_all_equal(whole[3], function(given[3]))
 
     def test_masks_may_be_integers_but_not_logits(self, function):
         mask = masks((13, 10))[0]
@@ -194,14 +204,21 @@ def test_both_ways_along_a_line_agree():
     chex.assert_trees_all_equal(near[expected <= 3], expected[expected <= 3])
 
 
+def test_sides_too_long_for_16_bits():
+    mask = np.ones((2, 40_000), bool)
+    mask[0, 17] = False
+    got = metrics.distance_transform(mask.T)
+    np.testing.assert_allclose(got.T, scipy_distance(mask), rtol=1e-6)
+
+
 def test_groups_of_rows_do_not_change_the_result():
     f = jnp.where(~jnp.asarray(masks((19, 23)))[0], 0.0, jnp.inf)
     rows = lambda *x: distance._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
-    for pixels in (1, 23 * 3, 23 * 7, 10**6):
+    for pixels in (23 * 3, 23 * 7):
         chex.assert_trees_all_equal(distance._grouped(rows, pixels, f), rows(f))
 
 
-@pytest.mark.parametrize("limit", [0.5, 1, 2.5, 7, 9, 40])
+@pytest.mark.parametrize("limit", [0.5, 2.5, 9])
 def test_limited_and_needed(limit):
     given = masks((30, 41))
     whole = np.stack([scipy_distance(m) for m in given])

@@ -63,7 +63,8 @@ Public tools differ in what follows, and the arguments here say which of them is
 | surface-distance, ASD | `average_surface_distance` | "elements" | yes | `average="prediction"`, `"target"` |
 | surface-distance, NSD | `normalized_surface_dice` | "elements" | yes | |
 | MedPy hd95 | `hausdorff_distance` | "inside" | yes | `percentile=95, percentile_of="union"` |
-| MedPy asd, assd | `average_surface_distance` | "inside" | yes | `average="prediction"`, `"mean"` |
+| MedPy asd | `average_surface_distance` | "inside" | yes | `average="prediction"` |
+| MedPy assd | `average_surface_distance` | "inside" | yes | `average="pooled"`; before MedPy 0.5 `"mean"` |
 | MONAI Hausdorff | `hausdorff_distance` | "inside" | yes | `percentile_of="larger", interpolation="linear"` |
 | MONAI surface distance | `average_surface_distance` | "inside" | yes | `average="prediction"`; symmetric: `"pooled"` |
 | MONAI surface Dice | `normalized_surface_dice` | "inside" | yes | use_subvoxels: "elements" |

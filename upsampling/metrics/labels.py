@@ -56,22 +56,32 @@ def check_labels(
             f"{function}: {argument} must be a map of integer labels; got {labels.dtype}. "
             f"Logits are not labels: take jnp.argmax({argument}, axis=-1) first."
         )
-    if not isinstance(labels, jax.core.Tracer) and labels.size:
-        # NumPy first: a 64-bit label must not wrap into range on its way to 32 bits.
-        xp = np if isinstance(labels, np.ndarray) else jnp
-        lost = (labels < 0) | (labels >= num_classes)
-        if ignore_index is not None:
-            lost &= labels != ignore_index
-        if bool(lost.any()):
-            allowed = f"0 to {num_classes - 1}" + ("" if ignore_index is None else f", or ignore_index={ignore_index}")
-            example = labels.reshape(-1)[int(xp.argmax(lost.reshape(-1)))]
-            raise ValueError(
-                f"{function}: {argument} has label {int(example)} (and {int(lost.sum()) - 1} more pixels out of "
-                f"range); num_classes={num_classes} allows {allowed}."
-            )
+    if _readable(labels) and labels.size:
+        # A constant inside someone's jit is readable too, if nothing about it is traced.
+        with jax.ensure_compile_time_eval():
+            lost = (labels < 0) | (labels >= num_classes)
+            if ignore_index is not None:
+                lost &= labels != ignore_index
+            count = int(lost.sum())
+            if count:
+                example = int(labels.reshape(-1)[lost.reshape(-1).argmax()])
+                allowed = f"0 to {num_classes - 1}"
+                allowed += "" if ignore_index is None else f", or ignore_index={ignore_index}"
+                raise ValueError(
+                    f"{function}: {argument} has label {example} ({count} pixels are out of range); "
+                    f"num_classes={num_classes} allows {allowed}."
+                )
     if isinstance(labels, np.ndarray):
+        # NumPy's labels are checked with their own 64 bits, which must not wrap into range on their way to 32.
         return jnp.asarray(labels.astype(np.int32))
     return _narrow(labels)
+
+
+def _readable(labels: jax.Array | np.ndarray) -> bool:
+    """Whether the values are known here: not while tracing, nor where other hosts hold a part of them."""
+    if isinstance(labels, jax.core.Tracer):
+        return False
+    return isinstance(labels, np.ndarray) or labels.is_fully_addressable
 
 
 def _narrow(labels: jax.Array) -> jax.Array:

@@ -34,9 +34,11 @@ def percentile(
     """
     row = jnp.arange(values.shape[0])[:, None]
     weights = [jnp.ones(values.shape, jnp.int32)] if weight is None else _digits(weight)
-    total = _joined([jnp.zeros((values.shape[0], num_classes + 1), int).at[row, slot].add(w)[:, :-1] for w in weights])
+    total = _joined(
+        [jnp.zeros((values.shape[0], num_classes + 1), jnp.int32).at[row, slot].add(w)[:, :-1] for w in weights]
+    )
     if weight is not None:
-        wanted, between = total * (percent / 100) * (1 - 1e-6), None
+        wanted, between = jnp.maximum(total * (percent / 100) * (1 - 1e-6), 0.5), None
     elif linear:
         whole, between = _share(jnp.maximum(total - 1, 0), percent)
         wanted = whole + 1
@@ -89,28 +91,31 @@ def _select(
     """The least value of each class up to which the weights reach `wanted`, and what they reach there."""
     images, num_classes = wanted.shape
     kind = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
-    # Adding 0 turns -0, whose bits are the largest negative integer, into 0.
-    bits = lax.bitcast_convert_type(values + 0, kind)
+    # The bits of -0 are the least integer: not those of 0.
+    bits = lax.bitcast_convert_type(jnp.abs(values), kind)
     row = jnp.arange(images)[:, None]
-    prefix = jnp.zeros(wanted.shape, kind)
-    below = [jnp.zeros(wanted.shape, jnp.int32) for _ in weights]
-    reached = jnp.zeros_like(wanted)
-    high = jnp.iinfo(kind).bits - 1
-    while high > 0:
-        low = max(0, high - _DIGIT)
-        digits = 2 ** (high - low)
-        in_play = (slot < num_classes) & (bits >> high == _of_class(prefix, slot, 0))
-        digit = (bits >> low) & (digits - 1)
-        bins = row, jnp.where(in_play, slot, num_classes), digit
-        empty = jnp.zeros((images, num_classes + 1, digits), jnp.int32)
+    rounds = -(-jnp.iinfo(kind).bits // _DIGIT)
+
+    def narrow_down(step, state):
+        prefix, below, _ = state
+        digit = bits >> ((rounds - 1 - step) * _DIGIT).astype(kind)
+        in_play = (slot < num_classes) & (digit >> _DIGIT == _of_class(prefix, slot, 0))
+        bins = row, jnp.where(in_play, slot, num_classes), digit & (2**_DIGIT - 1)
+        empty = jnp.zeros((images, num_classes + 1, 2**_DIGIT), jnp.int32)
         histograms = [empty.at[bins].add(weight)[:, :-1] for weight in weights]
-        upto = [start[..., None] + jnp.cumsum(h, axis=-1) for start, h in zip(below, histograms, strict=True)]
+        upto = [
+            start[..., None] + jnp.cumsum(h, axis=-1, dtype=jnp.int32)
+            for start, h in zip(below, histograms, strict=True)
+        ]
         enough = _joined(upto) >= wanted[..., None]
         # Where rounding leaves the sum of all short of what is wanted, it is the last element.
-        last = digits - 1 - jnp.argmax((_joined(histograms) > 0)[..., ::-1], axis=-1)
+        last = 2**_DIGIT - 1 - jnp.argmax((_joined(histograms) > 0)[..., ::-1], axis=-1)
         chosen = jnp.where(enough.any(-1), jnp.argmax(enough, axis=-1), last)[..., None]
         reached = jnp.take_along_axis(_joined(upto), chosen, -1)[..., 0]
         below = [jnp.take_along_axis(u - h, chosen, -1)[..., 0] for u, h in zip(upto, histograms, strict=True)]
-        prefix = (prefix << (high - low)) | chosen[..., 0].astype(kind)
-        high = low
+        return (prefix << _DIGIT) | chosen[..., 0].astype(kind), below, reached
+
+    start = [jnp.zeros(wanted.shape, jnp.int32) for _ in weights]
+    state = jnp.zeros(wanted.shape, kind), start, jnp.zeros_like(wanted)
+    prefix, _, reached = lax.fori_loop(0, rounds, narrow_down, state)
     return lax.bitcast_convert_type(prefix, values.dtype), reached

@@ -110,7 +110,7 @@ def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: 
         return jnp.fmax(each[0], each[-1])
 
     value = labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
-    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, target, which), value)
+    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, target.shape, which), value)
 
 
 def _farthest(x: Elements, num_classes: int) -> jax.Array:
@@ -131,13 +131,10 @@ def _flat(x: Elements) -> list:
     return [None if part is None else part.reshape(part.shape[0], -1) for part in x]
 
 
-def _distance_if_missing(missing: str, target: jax.Array, which: Rule) -> float:
-    rank = len(which.spacing)
-    return {
-        "infinity": math.inf,
-        "diagonal": diagonal(target.shape[-rank:], which.spacing),
-        "nan": math.nan,
-    }[missing]
+def _distance_if_missing(missing: str, shape: tuple[int, ...], which: Rule) -> float:
+    """The distance of a class that one map only has."""
+    across = diagonal(shape[-len(which.spacing) :], which.spacing)
+    return {"infinity": math.inf, "diagonal": across, "nan": math.nan}[missing]
 
 
 def average_surface_distance(
@@ -158,9 +155,9 @@ def average_surface_distance(
 
     Args:
       average: over what (static). "pooled": the distances of both directions together (Heimann et al. 2009; MONAI with
-        symmetric=True). "mean": the mean of the two directions' averages (MedPy's assd). "prediction" or "target": the
-        distances from that map's boundary to the other's (the two figures of surface-distance; MONAI with
-        symmetric=False is "prediction").
+        symmetric=True; MedPy's assd since 0.5). "mean": the mean of the two directions' averages (MedPy's assd before).
+        "prediction" or "target": the distances from that map's boundary to the other's (the two figures of
+        surface-distance; MedPy's asd and MONAI with symmetric=False are "prediction").
       The others: as in `hausdorff_distance`. With `boundary="elements"` the averages are weighted by size.
 
     Returns:
@@ -176,14 +173,11 @@ def average_surface_distance(
     Array(1., dtype=float32)
     """
     chosen = average, missing, boundary, frame, void, spacing, axes
-    predicted, true = _sums("average_surface_distance", prediction, target, num_classes, ignore_index, *chosen)
-    if average == "mean":
-        predicted, true = predicted.value(), true.value()
-        # A map without the boundary has no direction of its own.
-        value = jnp.where(jnp.isnan(predicted), true, jnp.where(jnp.isnan(true), predicted, (predicted + true) / 2))
-    else:
-        value = _choose(average, predicted, true).value()
-    return jnp.where(jnp.isinf(value), jnp.nan, value) if missing == "nan" else value
+    predicted, true, far = _sums("average_surface_distance", prediction, target, num_classes, ignore_index, *chosen)
+    both = (predicted.value() + true.value()) / 2
+    value = both if average == "mean" else _choose(average, predicted, true).value()
+    in_one_map = (predicted.denominator > 0) != (true.denominator > 0)
+    return jnp.where(in_one_map, far, value)
 
 
 def average_surface_distance_sums(
@@ -204,7 +198,7 @@ def average_surface_distance_sums(
 
     Arguments and errors as in `average_surface_distance`. `average="mean"` is no ratio of sums; take
     `image_mean(average_surface_distance(...))` for the mean over images. `missing="nan"` leaves out the images where
-    the class is in one map only.
+    the class is in one map only; otherwise every boundary element of such an image has that distance.
 
     Returns:
       `Ratio` of `(num_classes,)` sums over the batch. Add them up, then `.value()`.
@@ -221,7 +215,8 @@ def average_surface_distance_sums(
             "or another average: 'pooled', 'prediction', 'target'."
         )
     chosen = average, missing, boundary, frame, void, spacing, axes
-    sums = _choose(average, *_sums(name, prediction, target, num_classes, ignore_index, *chosen))
+    predicted, true, _ = _sums(name, prediction, target, num_classes, ignore_index, *chosen)
+    sums = _choose(average, predicted, true)
     if missing == "nan":
         known = jnp.isfinite(sums.numerator)
         sums = Ratio(jnp.where(known, sums.numerator, 0), jnp.where(known, sums.denominator, 0))
@@ -236,25 +231,26 @@ def _choose(average: str, predicted: Ratio, true: Ratio) -> Ratio:
 
 def _sums(
     function, prediction, target, num_classes, ignore_index, average, missing, boundary, frame, void, spacing, axes
-) -> tuple[Ratio, Ratio]:
+) -> tuple[Ratio, Ratio, float]:
     _checks.one_of(function, "average", average, _AVERAGES)
     _checks.one_of(function, "missing", missing, _MISSING)
     *maps, num_classes, ignore_index, spacing = labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
-    return _summed_distances(*maps, which, missing)
+    far = _distance_if_missing(missing, maps[1].shape, which)
+    return *_summed_distances(*maps, which, math.inf if missing == "nan" else far), far
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _summed_distances(prediction, target, which: Rule, missing: str) -> tuple[Ratio, Ratio]:
-    instead = _distance_if_missing("infinity" if missing == "nan" else missing, target, which)
+def _summed_distances(prediction, target, which: Rule, far: float) -> tuple[Ratio, Ratio]:
+    """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 
     def images(prediction, target):
         return tuple(summed(x) for x in elements(prediction, target, which))
 
     def summed(x: Elements) -> Ratio:
-        distance = jnp.where(jnp.isinf(x.squared), instead, jnp.sqrt(x.squared))
+        distance = jnp.where(jnp.isinf(x.squared), far, jnp.sqrt(x.squared))
         return Ratio(x.total(which.num_classes, each=distance), x.total(which.num_classes))
 
     return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)

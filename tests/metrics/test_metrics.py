@@ -1,0 +1,211 @@
+"""What all boundary metrics have in common: jit, vmap, batches, streaming, errors, and what they are worth."""
+
+import functools
+import inspect
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.metrics.metric_maps import blobs, drawn, perturbed
+from upsampling import metrics
+from upsampling.metrics import labels
+
+PER_IMAGE = {
+    "boundary_iou": metrics.boundary_iou,
+    "boundary_f1": metrics.boundary_f1,
+    "trimap_iou": metrics.trimap_iou,
+    "trimap_confusion_matrix": metrics.trimap_confusion_matrix,
+    "error_by_distance": metrics.error_by_distance,
+    "hausdorff_distance": metrics.hausdorff_distance,
+    "hausdorff_95": functools.partial(metrics.hausdorff_distance, percentile=95, boundary="elements"),
+    "average_surface_distance": metrics.average_surface_distance,
+    "normalized_surface_dice": metrics.normalized_surface_dice,
+}
+SUMS = [
+    metrics.boundary_iou_sums,
+    metrics.boundary_f1_sums,
+    metrics.error_by_distance_sums,
+    metrics.average_surface_distance_sums,
+    metrics.normalized_surface_dice_sums,
+]
+EVERY = [*(f for name, f in PER_IMAGE.items() if name != "hausdorff_95"), *SUMS]
+by_name = pytest.mark.parametrize("function", EVERY, ids=lambda f: f.__name__)
+
+
+@pytest.mark.parametrize("name", PER_IMAGE)
+def test_jit_and_vmap(name):
+    function = PER_IMAGE[name]
+    prediction, target = (jnp.asarray(x[:6]) for x in drawn())
+    whole = function(prediction, target, 3)
+    assert np.isfinite(whole).any()
+    mapped = jax.jit(jax.vmap(lambda p, t: function(p, t, 3)))(prediction, target)
+    chex.assert_trees_all_close(mapped, whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["boundary_iou", "trimap_iou", "hausdorff_95"])
+def test_batch_axes(name):
+    function = PER_IMAGE[name]
+    prediction, target = (x[:6] for x in drawn())
+    whole = function(prediction, target, 3)
+    nested = function(prediction.reshape(2, 1, 3, 40, 40), target.reshape(2, 1, 3, 40, 40), 3)
+    chex.assert_trees_all_close(nested.reshape(whole.shape), whole, rtol=1e-6)
+    chex.assert_trees_all_close(function(prediction[1], target[1], 3), whole[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("images_at_once", [1, 3, 4, 7, 100])
+def test_a_few_images_at_a_time(monkeypatch, images_at_once):
+    """A batch too large for one go gives what its images give one by one."""
+    monkeypatch.setattr(labels, "_IN_FLIGHT", images_at_once * 2 * 20)
+    maps = np.random.default_rng(0).normal(size=(2, 7, 1, 4, 5))
+
+    def function(a, b):
+        assert len(a) <= images_at_once
+        return {"sum": (a + b).sum((1, 2)), "first": a[:, 0]}
+
+    got = labels.over_images(function, 2, 2, *maps)
+    np.testing.assert_allclose(got["sum"], maps.sum((0, 3, 4)), rtol=1e-5)
+    np.testing.assert_allclose(got["first"], maps[0, ..., 0, :], rtol=1e-6)
+
+
+def test_constants_inside_jit_are_checked_too():
+    """Labels that are known while tracing, in a step that closes over them."""
+    known = jnp.zeros((4, 4), jnp.int32)
+    np.testing.assert_array_equal(jax.jit(lambda p: metrics.mean_iou(p, known, 2))(known), [1, np.nan])
+    wild = known + 7
+    with pytest.raises(ValueError, match="mean_iou: target has label 7"):
+        jax.jit(lambda p: metrics.mean_iou(p, wild, 2))(known)
+
+
+def test_other_axes():
+    prediction, target = (x[:6] for x in drawn())
+    for function in (metrics.boundary_iou, metrics.boundary_f1, metrics.error_by_distance):
+        moved = function(np.moveaxis(prediction, 0, -1), np.moveaxis(target, 0, -1), 3, axes=(0, 1))
+        chex.assert_trees_all_close(moved, function(prediction, target, 3))
+
+
+@pytest.mark.parametrize("function", SUMS, ids=lambda f: f.__name__)
+def test_sums_add_up_over_batches_and_devices(function):
+    target = np.stack([blobs((24, 24), 3, seed) for seed in range(4)])
+    prediction = np.stack([perturbed(t, seed) for seed, t in enumerate(target)])
+    whole = function(prediction, target, 3)
+    parts = [function(prediction[i : i + 2], target[i : i + 2], 3) for i in (0, 2)]
+    chex.assert_trees_all_close(jax.tree.map(jnp.asarray, sum(parts)), whole, rtol=1e-6)
+    halves = (jnp.asarray(x.reshape(2, 2, 24, 24)) for x in (prediction, target))
+    across = jax.vmap(lambda p, t: jax.lax.psum(function(p, t, 3), "device"), axis_name="device")(*halves)
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], across), whole, rtol=1e-6)
+    assert np.isfinite(whole.value()).any()
+
+
+def test_a_perfect_prediction():
+    target = drawn()[1][:6]
+    for name, function in PER_IMAGE.items():
+        got = np.asarray(function(target, target, 3))
+        if name == "trimap_confusion_matrix":
+            assert not got[..., ~np.eye(3, dtype=bool)].any()
+            continue
+        best = 0 if "distance" in name or "hausdorff" in name else 1
+        assert set(got[~np.isnan(got)]) == {best}, name
+
+
+@by_name
+def test_labels(function):
+    """Logits are refused, whatever their precision; labels out of range are errors outside jit."""
+    name = function.__name__
+    maps = jnp.zeros((4, 4), jnp.int32)
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+        with pytest.raises(TypeError, match=rf"^{name}: prediction .*{jnp.dtype(dtype)}.*argmax"):
+            function(maps.astype(dtype), maps, 2)
+        with pytest.raises(TypeError, match=rf"^{name}: target"):
+            jax.jit(lambda p, t: function(p, t, 2))(maps, maps.astype(dtype))
+    for bad in (-1, 2, 9, 255):
+        with pytest.raises(ValueError, match=rf"^{name}: prediction has label {bad} .*allows 0 to 1\."):
+            function(maps.at[1, 2].set(bad), maps, 2, 9)
+    with pytest.raises(ValueError, match=rf"^{name}: target has label 255 .*allows 0 to 1, or ignore_index=9\."):
+        function(maps, maps.at[1, 2].set(255), 2, 9)
+
+
+@by_name
+def test_arguments(function):
+    name = function.__name__
+    maps = jnp.zeros((4, 4), jnp.int32)
+    wrong = [
+        ({"num_classes": 0}, ValueError, "num_classes"),
+        ({"num_classes": 2.0}, TypeError, "num_classes"),
+        ({"ignore_index": "7"}, TypeError, "ignore_index"),
+        ({"void": "neutrall"}, ValueError, "void='neutrall' is not known. Did you mean 'neutral'"),
+        ({"axes": (0, 0)}, ValueError, "axes"),
+        ({"axes": (0, 2)}, ValueError, "axes"),
+        ({"spacing": (1, -1)}, ValueError, "spacing"),
+        ({"spacing": (1, 1), "axes": (0,)}, ValueError, "spacing"),
+        ({"boundary": "outside"}, ValueError, "boundary='outside'"),
+        ({"boundary": "elements", "void": "neutral", "ignore_index": 7}, ValueError, 'void="neutral"'),
+        ({"frame": 1}, TypeError, "frame"),
+        ({"missing": "zero"}, ValueError, "missing='zero'"),
+        ({"average": "median"}, ValueError, "average='median'"),
+        ({"percentile": 101}, ValueError, "percentile"),
+        ({"percentile": -1}, ValueError, "percentile"),
+        ({"percentile": "95"}, TypeError, "percentile"),
+        ({"percentile_of": "both"}, ValueError, "percentile_of='both'"),
+        ({"interpolation": "cubic"}, ValueError, "interpolation='cubic'"),
+        ({"interpolation": "linear", "boundary": "elements"}, ValueError, "interpolation"),
+        ({"unit": "mm"}, ValueError, "unit='mm'"),
+        ({"tolerance": -1}, ValueError, "tolerance"),
+        ({"tolerance": np.nan}, ValueError, "tolerance"),
+        ({"tolerance": "1"}, TypeError, "tolerance"),
+        ({"tolerance": True}, TypeError, "tolerance"),
+        ({"tolerance": 2, "unit": "diagonal"}, ValueError, 'tolerance=2 is a fraction .*unit="pixels"'),
+        ({"width": 5, "unit": "diagonal"}, ValueError, 'width=5 is a fraction .*unit="pixels"'),
+        ({"width": -1}, ValueError, "width"),
+    ]
+    taken = inspect.signature(function).parameters
+    tried = 0
+    for arguments, error, message in wrong:
+        if set(arguments) <= set(taken):
+            tried += 1
+            with pytest.raises(error, match=rf"^{name}: {message}"):
+                function(maps, maps, **{"num_classes": 2, **arguments})
+    assert tried >= 6
+    with pytest.raises(ValueError, match=rf"^{name}: prediction and target must have the same shape"):
+        function(maps, maps[None], 2)
+    with pytest.raises(ValueError, match=rf"^{name}: .*at least 1 pixel"):
+        function(maps[:0], maps[:0], 2)
+    with pytest.raises(TypeError, match=rf"^{name}: num_classes must be static"):
+        jax.jit(function)(maps, maps, 2)
+
+
+def test_widths_of_boundary_iou_in_pixels():
+    maps = np.zeros((4, 4), int)
+    for width in (0, 1.5):
+        with pytest.raises(ValueError, match="boundary_iou: width in pixels must be whole"):
+            metrics.boundary_iou(maps, maps, 2, width=width, unit="pixels")
+
+
+def test_the_mean_of_two_directions_does_not_stream():
+    maps = np.zeros((4, 4), int)
+    with pytest.raises(ValueError, match=r"average_surface_distance_sums: .*image_mean"):
+        metrics.average_surface_distance_sums(maps, maps, 2, average="mean")
+
+
+def test_labels_out_of_range_inside_jit_are_of_no_class():
+    """As if there were one more class, of which nothing is asked."""
+    prediction, target = (np.array(x[:6]) for x in drawn())
+    prediction[:, 10:14, 20:30] = 3
+    target[:, 30:33, 5:9] = 3
+    for function in (metrics.boundary_iou, metrics.boundary_f1, metrics.average_surface_distance):
+        compiled = jax.jit(lambda p, t, f=function: f(p, t, 3))
+        wild = [
+            jnp.where(x == 3, jnp.where(jnp.arange(40) % 2, -5, 77), x) for x in map(jnp.asarray, (prediction, target))
+        ]
+        chex.assert_trees_all_close(compiled(*wild), function(prediction, target, 4)[:, :3], rtol=1e-6)
+
+
+def test_64_bits():
+    prediction, target = (x[:6] for x in drawn())
+    expected = np.asarray(PER_IMAGE["hausdorff_95"](prediction, target, 3))
+    with jax.enable_x64(True):
+        got = PER_IMAGE["hausdorff_95"](prediction, target, 3)
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, expected, rtol=1e-6)

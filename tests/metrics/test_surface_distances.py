@@ -1,0 +1,236 @@
+"""Against surface-distance 0.1, MedPy 0.5.2 and MONAI 1.6.1, each in its own definition."""
+
+import functools
+
+import numpy as np
+import pytest
+import surface_distance
+from surface_distance import lookup_tables
+
+from tests.metrics.metric_maps import camvid, drawn, membranes, perturbed, volumes
+from upsampling import metrics
+from upsampling.metrics.elements import corners, element_sizes
+
+SPACINGS = [(0.7, 2.0), (2.0, 0.5, 1.25)]
+CLASSES = 3
+
+
+def pairs(rank):
+    return drawn() if rank == 2 else volumes()
+
+
+def per_class(tool, prediction, target, num_classes=CLASSES):
+    """`tool` of the masks of each class, where both maps have it; NaN elsewhere."""
+    out = np.full((len(target), num_classes), np.nan)
+    for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
+        for c in range(num_classes):
+            if (p == c).any() and (t == c).any():
+                out[image, c] = tool(p == c, t == c)
+    return out
+
+
+def agree(got, expected, rtol=2e-6):
+    """Equal where the tool has an answer; and it has many."""
+    known = ~np.isnan(expected)
+    assert known.sum() > 10
+    np.testing.assert_allclose(np.asarray(got)[known], expected[known], rtol=rtol, atol=1e-6)
+
+
+@functools.cache
+def deepmind_distances(p, t, shape, spacing):
+    masks = (np.frombuffer(x, bool).reshape(shape) for x in (t, p))
+    return surface_distance.compute_surface_distances(*masks, spacing)
+
+
+def deepmind(function, spacing):
+    return lambda p, t: function(deepmind_distances(p.tobytes(), t.tobytes(), p.shape, spacing))
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+class TestDeepMind:
+    """surface-distance: elements of marching squares and cubes, weighted by size. Without spacing: further down."""
+
+    @pytest.mark.parametrize("percent", [100, 95])
+    def test_hausdorff_distance(self, spacing, percent):
+        prediction, target = pairs(len(spacing))
+        tool = deepmind(lambda d: surface_distance.compute_robust_hausdorff(d, percent), spacing)
+        got = metrics.hausdorff_distance(
+            prediction, target, CLASSES, percentile=percent, boundary="elements", spacing=spacing
+        )
+        agree(got, per_class(tool, prediction, target))
+
+    def test_average_surface_distance(self, spacing):
+        prediction, target = pairs(len(spacing))
+        for which, average in enumerate(("target", "prediction")):
+            tool = deepmind(lambda d, k=which: surface_distance.compute_average_surface_distance(d)[k], spacing)
+            got = metrics.average_surface_distance(
+                prediction, target, CLASSES, average=average, boundary="elements", spacing=spacing
+            )
+            agree(got, per_class(tool, prediction, target))
+
+    def test_normalized_surface_dice(self, spacing):
+        prediction, target = pairs(len(spacing))
+        tool = deepmind(lambda d: surface_distance.compute_surface_dice_at_tolerance(d, 1.4), spacing)
+        got = metrics.normalized_surface_dice(
+            prediction, target, CLASSES, tolerance=1.4, boundary="elements", spacing=spacing
+        )
+        agree(got, per_class(tool, prediction, target))
+
+
+@pytest.mark.parametrize("spacing", [*SPACINGS, (1.0, 1.0), (1.0, 1.0, 1.0)])
+def test_sizes_of_elements(spacing):
+    """surface-distance's tables, which it wrote down and this library computes, code for code."""
+    rank = len(spacing)
+    if rank == 2:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_2D_KERNEL
+        table = lookup_tables.create_table_neighbour_code_to_contour_length(spacing)
+    else:
+        kernel = lookup_tables.ENCODE_NEIGHBOURHOOD_3D_KERNEL
+        table = lookup_tables.create_table_neighbour_code_to_surface_area(spacing)
+    bits = [int(np.asarray(kernel)[corner]) for corner in corners(rank)]
+    theirs = [table[sum(bit for k, bit in enumerate(bits) if code >> k & 1)] for code in range(len(table))]
+    np.testing.assert_allclose(element_sizes(spacing), theirs, rtol=1e-6)
+    np.testing.assert_array_equal(element_sizes((0.3,)), [0, 1, 1, 0])
+
+
+@pytest.mark.parametrize("spacing", [(0.7, 2.0), (1.0, 1.0, 1.0)])
+def test_medpy(spacing):
+    binary = pytest.importorskip("medpy.metric.binary", reason="MedPy is not installed")
+    prediction, target = pairs(len(spacing))
+    hausdorff, average = (
+        functools.partial(f, prediction, target, CLASSES, spacing=spacing)
+        for f in (metrics.hausdorff_distance, metrics.average_surface_distance)
+    )
+
+    def tool(function):
+        return per_class(lambda p, t: function(p, t, voxelspacing=spacing), prediction, target)
+
+    agree(hausdorff(), tool(binary.hd))
+    agree(hausdorff(percentile=95, percentile_of="union"), tool(binary.hd95))
+    agree(average(), tool(binary.assd))
+    agree(average(average="prediction"), tool(binary.asd))
+    # MedPy's assd before 0.5.
+    agree(average(average="mean"), (tool(binary.asd) + tool(lambda p, t, **o: binary.asd(t, p, **o))) / 2)
+
+
+@pytest.mark.filterwarnings("ignore:the (ground truth|prediction) of class")
+@pytest.mark.parametrize("spacing", [(0.7, 2.0), (1.0, 1.0, 1.0)])
+def test_monai(spacing):
+    """Where a class is in one map only MONAI too says infinity and 0 (and NaN for percentiles of infinities)."""
+    monai = pytest.importorskip("monai.metrics", reason="MONAI is not installed")
+    import torch
+
+    prediction, target = pairs(len(spacing))
+
+    def one_hot(x):
+        return torch.tensor(np.moveaxis(x[..., None] == np.arange(CLASSES), -1, 1))
+
+    maps = one_hot(prediction), one_hot(target)
+    shared = {"include_background": True, "spacing": spacing}
+    ours = functools.partial(metrics.hausdorff_distance, prediction, target, CLASSES, spacing=spacing)
+    for percent in (100, 95):
+        asked = None if percent == 100 else percent
+        theirs = monai.compute_hausdorff_distance(*maps, percentile=asked, **shared).numpy()
+        present = ~np.isnan(theirs)
+        np.testing.assert_allclose(ours(percentile=percent)[present], theirs[present], rtol=1e-5)
+        assert np.isinf(theirs).any() == (percent == 100)
+    for average, symmetric in (("pooled", True), ("prediction", False)):
+        theirs = monai.compute_average_surface_distance(*maps, symmetric=symmetric, **shared).numpy()
+        got = metrics.average_surface_distance(prediction, target, CLASSES, average=average, spacing=spacing)
+        present = ~np.isnan(theirs)
+        np.testing.assert_allclose(got[present], theirs[present], rtol=1e-5)
+    for boundary in ("inside", "elements"):
+        theirs = monai.compute_surface_dice(*maps, [1.4] * CLASSES, use_subvoxels=boundary == "elements", **shared)
+        got = metrics.normalized_surface_dice(
+            prediction, target, CLASSES, tolerance=1.4, boundary=boundary, spacing=spacing
+        )
+        np.testing.assert_allclose(got, theirs.numpy(), rtol=1e-5)
+
+
+def test_real_masks_of_512():
+    target = membranes(2).astype(int)
+    prediction = np.stack([perturbed(t, i, 3.0) for i, t in enumerate(target)])
+    tool = deepmind(lambda d: surface_distance.compute_robust_hausdorff(d, 95), (1.0, 1.0))
+    got = metrics.hausdorff_distance(prediction, target, 2, percentile=95, boundary="elements")
+    np.testing.assert_allclose(got, per_class(tool, prediction, target, 2), rtol=1e-6)
+    tool = deepmind(lambda d: surface_distance.compute_surface_dice_at_tolerance(d, 2), (1.0, 1.0))
+    got = metrics.normalized_surface_dice(prediction, target, 2, tolerance=2, boundary="elements")
+    np.testing.assert_allclose(got, per_class(tool, prediction, target, 2), rtol=1e-6)
+
+
+def test_real_frames_with_void():
+    """CamVid, void taken out of both maps, against MedPy's definition spelled out with scipy."""
+    from scipy import ndimage
+
+    target = camvid(2)
+    prediction = np.stack([perturbed(np.minimum(t, 10), i, 3.0) for i, t in enumerate(target)])
+    masked = np.where(target == 11, 11, prediction)
+
+    def edge(mask):
+        return mask & ~ndimage.binary_erosion(mask)
+
+    def both(p, t):
+        p, t = edge(p), edge(t)
+        return ndimage.distance_transform_edt(~t)[p], ndimage.distance_transform_edt(~p)[t]
+
+    def compare(got, tool):
+        expected = per_class(tool, masked, target, 11)
+        known = ~np.isnan(expected)
+        assert known.sum() > 12
+        np.testing.assert_allclose(np.asarray(got)[known], expected[known], rtol=1e-5)
+
+    compare(
+        metrics.hausdorff_distance(prediction, target, 11, 11, percentile=95),
+        lambda p, t: max(np.percentile(d, 95) for d in both(p, t)),
+    )
+    compare(
+        metrics.average_surface_distance(prediction, target, 11, 11),
+        lambda p, t: np.concatenate(both(p, t)).mean(),
+    )
+    sums = metrics.average_surface_distance_sums(prediction, target, 11, 11, missing="nan").value()
+    lists = [
+        [both(p == c, t == c) for p, t in zip(masked, target, strict=True) if (p == c).any() and (t == c).any()]
+        for c in range(11)
+    ]
+    expected = [np.concatenate([d for two in some for d in two]).mean() if some else np.nan for some in lists]
+    np.testing.assert_allclose(sums, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("missing", ["infinity", "diagonal", "nan"])
+def test_classes_in_one_map_only(missing):
+    """Class 0 touches the frame in both maps; class 1 is in one of them, class 2 in none."""
+    empty = np.zeros((6, 8), int)
+    dot = empty.copy()
+    dot[2, 2] = 1
+    prediction, target = np.stack([dot, empty, dot]), np.stack([empty, dot, dot])
+    far = {"infinity": np.inf, "diagonal": 10.0, "nan": np.nan}[missing]
+    expected = [[far, np.nan], [far, np.nan], [0, np.nan]]
+    np.testing.assert_allclose(metrics.hausdorff_distance(prediction, target, 3, missing=missing)[:, 1:], expected)
+    got = metrics.average_surface_distance(prediction, target, 3, missing=missing)
+    np.testing.assert_allclose(got[:, 1:], expected)
+    sums = metrics.average_surface_distance_sums(prediction, target, 3, missing=missing)
+    pooled = {"infinity": np.inf, "diagonal": 20 / 4, "nan": 0}[missing]
+    np.testing.assert_allclose(sums.value()[1:], [pooled, np.nan])
+    if missing == "diagonal":
+        for average in ("mean", "target"):
+            got = metrics.average_surface_distance(prediction, target, 3, missing=missing, average=average)
+            np.testing.assert_allclose(got[:, 1:], expected)
+        got = metrics.hausdorff_distance(prediction, target, 3, missing=missing, percentile=95, spacing=0.5)
+        np.testing.assert_allclose(got[:, 1], [5, 5, 0])
+        got = metrics.normalized_surface_dice(prediction, target, 3)
+        np.testing.assert_allclose(got[:, 1:], [[0, np.nan], [0, np.nan], [1, np.nan]])
+
+
+def test_without_the_frame_a_class_that_fills_the_image_has_no_boundary():
+    full = np.ones((6, 8), int)
+    assert metrics.average_surface_distance(full, full, 2)[1] == 0
+    assert np.isnan(metrics.average_surface_distance(full, full, 2, frame=False)).all()
+
+
+def test_lines_and_single_pixels():
+    """One axis, and images of one pixel."""
+    prediction, target = np.array([[0, 0, 1, 1, 1, 0, 0, 0]]), np.array([[0, 1, 1, 0, 0, 0, 0, 0]])
+    assert metrics.hausdorff_distance(prediction, target, 2, spacing=(0.5,))[0, 1] == 1
+    assert metrics.hausdorff_distance(prediction, target, 2, boundary="elements", spacing=(0.5,))[0, 1] == 1
+    np.testing.assert_array_equal(metrics.hausdorff_distance([[1]], [[1]], 2), [np.nan, 0])
+    np.testing.assert_array_equal(metrics.normalized_surface_dice([[1]], [[1]], 2, boundary="elements"), [np.nan, 1])

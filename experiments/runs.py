@@ -68,10 +68,18 @@ def machine() -> dict[str, Any]:
         "device": device.device_kind,
         "devices": jax.device_count(),
         "cores": _cores(),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "python": platform.python_version(),
         "jax": jax.__version__,
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its architecture."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
 def _cores() -> int:

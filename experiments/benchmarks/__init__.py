@@ -1,12 +1,14 @@
 """Speed and memory, side by side with the peers in one process: `python -m experiments benchmark --group NAME`.
 
 A group is a module of this folder with a function `cases() -> Iterator[Case]`, which makes one case at a time (or names
-it, and makes its contenders when it is its turn), and a constant `DESCRIPTION`, a sentence for the head of the table.
+it, and makes its contenders when it is its turn), a constant `DESCRIPTION`, a sentence for the head of the table, and
+a constant `PEERS`, the distributions whose versions belong there.
 """
 
 import importlib
 import pkgutil
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from experiments import console, runs
@@ -43,6 +45,7 @@ class Benchmark:
 
     def run(self, prepared: None) -> None:
         module = importlib.import_module(f"experiments.benchmarks.{self.group}")
+        machine = runs.machine() | {name: version(name) for name in module.PEERS}
         rows = []
         harness.keep_memory()
         for case in module.cases():
@@ -52,7 +55,6 @@ class Benchmark:
         if not rows:
             console.say(f"no case of {self.group} has a name with {' '.join(self.only)}")
             return
-        machine = runs.machine()
         path = self.out / f"{self.group}-{machine['platform']}"
         harness.write(path, module.DESCRIPTION, rows, machine)
         console.say("", *harness.summary(rows), "", f"Table: {path}.md")

@@ -18,6 +18,8 @@ DESCRIPTION = (
     "gradients of input and kernel."
 )
 
+PEERS = ("torch", "flax")
+
 # Spatial shape with the batch, channels in, channels out.
 _SHAPES = (((8, 32, 32), 128, 64), ((8, 64, 64), 64, 32), ((2, 128, 128), 32, 16), ((1, 256, 256), 16, 16))
 _KERNELS = ((2, 2), (3, 2), (4, 2), (4, 4), (8, 4))

@@ -19,6 +19,8 @@ DESCRIPTION = (
     "the input and the output have. Float32. Factor 0.5 is antialiased, but for nearest."
 )
 
+PEERS = ("torch", "opencv-python-headless")
+
 _SHAPES = ((8, 64, 64, 64), (8, 128, 128, 32), (1, 512, 512, 3), (1, 1080, 1920, 3), (16, 16, 16, 512))
 _TORCH = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos3": "lanczos"}
 _CV2 = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}

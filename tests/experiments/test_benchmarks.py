@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +115,7 @@ def test_summary_and_table(tmp_path):
 def test_every_group_makes_cases_that_run(group):
     module = importlib.import_module(f"experiments.benchmarks.{group}")
     assert module.DESCRIPTION
+    assert all(version(peer) for peer in module.PEERS)
     contenders = next(module.cases()).made()
     assert len(contenders) >= 2
     for contender in contenders.values():

@@ -79,17 +79,17 @@ class Geometry(NamedTuple):
 
 
 def combine(geometry: Geometry, x: jax.Array, w: jax.Array) -> jax.Array:
-    """(n, *padded, groups, c), (n, *output, groups, *window) -> (n, *output, groups, c)."""
+    """(n, *padded, channels), (n, *output, groups, *window) -> (n, *output, channels)."""
     return _combine_p.bind(x, w, geometry=geometry)
 
 
 def compare(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
-    """(n, *padded, groups, c), (n, *output, groups, c) -> (n, *output, groups, *window)."""
+    """(n, *padded, channels), (n, *output, channels) -> (n, *output, groups, *window)."""
     return _compare_p.bind(x, y, geometry=geometry)
 
 
 def spread(geometry: Geometry, w: jax.Array, y: jax.Array) -> jax.Array:
-    """(n, *output, groups, *window), (n, *output, groups, c) -> (n, *padded, groups, c)."""
+    """(n, *output, groups, *window), (n, *output, channels) -> (n, *padded, channels)."""
     return _spread_p.bind(w, y, geometry=geometry)
 
 
@@ -106,15 +106,15 @@ def _combine(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
         w[(..., *tap, None)].astype(wide) * _seen(geometry, x, start).astype(wide) for tap, start in geometry.starts
     )
     y = functools.reduce(jnp.add, terms)
-    return y.astype(dtype).reshape(x.shape[0], *geometry.output, *x.shape[-2:])
+    return y.astype(dtype).reshape(x.shape[0], *geometry.output, x.shape[-1])
 
 
 def _compare(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """One sum over channels for each tap."""
     if _many(geometry):
-        return _compare_by_rows(x, y, geometry=geometry)
+        return _compare_by_rows(x, y, geometry=geometry, compute=_compare)
     dtype, wide = x.dtype, _wide(x.dtype)
-    y = _split(geometry, y).astype(wide)
+    y = _split(geometry, _grouped(geometry, y)).astype(wide)
     products = [(y * _seen(geometry, x, start).astype(wide)).sum(-1) for _, start in geometry.starts]
     w = jnp.stack(products, -1).astype(dtype)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
@@ -126,38 +126,37 @@ def _compare_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax
     On a CPU this is thirty times faster than sums, which XLA does not vectorise. A block's windows stay in the caches.
     """
     if _many(geometry):
-        return _compare_by_rows(x, y, geometry=geometry)
+        return _compare_by_rows(x, y, geometry=geometry, compute=_compare_in_blocks)
     dtype, wide, count = x.dtype, _wide(x.dtype), math.prod(geometry.window)
-    rank, uniform = len(geometry.size), geometry.uniform
+    rank, uniform, groups = len(geometry.size), geometry.uniform, geometry.groups
     places, across = (geometry.scale, geometry.size) if uniform else ((1,) * rank, geometry.output)
-    y = y.reshape(y.shape[0], *itertools.chain(*zip(across, places, strict=True)), *y.shape[-2:])
-    rows = _rows(across[0], math.prod(across[1:]) * count * math.prod(x.shape[-2:]) * wide.itemsize)
-    blocks = across[0] // rows
+    rows = _rows(across[0], math.prod(across[1:]) * count * x.shape[-1] * wide.itemsize)
+    blocks, height = across[0] // rows, rows * places[0]
     part = geometry._replace(size=(rows, *geometry.size[1:]))
-    order = (*range(0, 2 * rank, 2), *range(1, 2 * rank, 2))
 
     def block(number: jax.Array) -> jax.Array:
         image, first = number // blocks, number % blocks * rows
-        values = lax.dynamic_slice_in_dim(lax.dynamic_index_in_dim(y, image, 0, keepdims=False), first, rows, 0)
-        inputs = lax.dynamic_slice_in_dim(x, image, 1, 0)
+        # Slices of the whole arrays: an array in another shape would be copied for the loop.
+        values = _slice(y, (image, first * places[0]), (1, height))
         if uniform:
-            inputs = lax.dynamic_slice_in_dim(inputs, first, part.padded[0], 1)
+            inputs = _slice(x, (image, first), (1, part.padded[0]))
             seen = [_seen(part, inputs, start) for _, start in geometry.starts]
         else:
-            centres = lax.dynamic_slice_in_dim(jnp.asarray(geometry.centres[0]), first, rows)
-            seen = [
-                _take(inputs, (centres, *map(np.asarray, geometry.centres[1:])), start) for _, start in geometry.starts
-            ]
-        windows = jnp.stack([a.reshape(-1, *x.shape[-2:]) for a in seen], 1).astype(wide)
-        values = values.transpose(*order, 2 * rank, 2 * rank + 1)
-        values = values.reshape(-1, math.prod(places), *x.shape[-2:]).astype(wide)
+            inputs = _grouped(geometry, _slice(x, (image,), (1,)))
+            own = lax.dynamic_slice_in_dim(jnp.asarray(geometry.centres[0]), first, rows)
+            centres = (own, *map(np.asarray, geometry.centres[1:]))
+            seen = [_take(inputs, centres, start) for _, start in geometry.starts]
+        windows = jnp.stack([a.reshape(-1, groups, a.shape[-1]) for a in seen], 1).astype(wide)
+        values = values.reshape(rows, places[0], *itertools.chain(*zip(across[1:], places[1:], strict=True)), -1)
+        values = values.transpose(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2), 2 * rank)
+        values = values.reshape(-1, math.prod(places), groups, windows.shape[-1]).astype(wide)
         w = jnp.einsum("qpgc,qtgc->qpgt", values, windows, precision=lax.Precision.HIGHEST).astype(dtype)
-        w = w.reshape(rows, *across[1:], *places, geometry.groups, count)
-        back = itertools.chain(*((a, rank + a) for a in range(rank)))
-        return w.transpose(*back, 2 * rank, 2 * rank + 1)
+        w = w.reshape(rows, *across[1:], *places, groups, count)
+        w = w.transpose(*itertools.chain(*((a, rank + a) for a in range(rank))), 2 * rank, 2 * rank + 1)
+        return w.reshape(height, *geometry.output[1:], groups, *geometry.window)
 
     w = lax.map(block, jnp.arange(x.shape[0] * blocks))
-    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+    return w.reshape(x.shape[0], *geometry.output, groups, *geometry.window)
 
 
 def _spread(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -178,10 +177,11 @@ def _spread(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
             first = tuple(r - s for r, s in zip(reach, start, strict=True))
             last = tuple(f + p for f, p in zip(first, geometry.padded, strict=True))
             where = (slice(None), *(slice(f, e) for f, e in zip(first, last, strict=True)))
-            total += weights[where][(..., *tap, None)] * values[where]
+            terms = weights[where][(..., *tap, None)] * _grouped(geometry, values[where])
+            total += terms.reshape(total.shape)
         return total, None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, *y.shape[-2:]), wide)
+    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
@@ -193,15 +193,15 @@ def _combine_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.A
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
         return total + _combine(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
 
-    total = jnp.zeros((x.shape[0], *geometry.output, *x.shape[-2:]), wide)
+    total = jnp.zeros((x.shape[0], *geometry.output, x.shape[-1]), wide)
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
 
 
-def _compare_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _compare_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
     row, pick, _ = _row_of_taps(geometry)
-    rows = lax.map(lambda number: _compare(pick(x, number), y, geometry=row), jnp.arange(geometry.window[0]))
+    rows = lax.map(lambda number: compute(pick(x, number), y, geometry=row), jnp.arange(geometry.window[0]))
     rows = jnp.moveaxis(rows, 0, -1 - len(geometry.window))
-    return rows.reshape(*y.shape[:-1], *geometry.window)
+    return rows.reshape(*y.shape[:-1], geometry.groups, *geometry.window)
 
 
 def _spread_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -213,7 +213,7 @@ def _spread_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Ar
         part = _spread(taps.astype(wide), y.astype(wide), geometry=row)
         return put(total, pick(total, number) + part, number), None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, *y.shape[-2:]), wide)
+    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(y.dtype)
 
 
@@ -251,12 +251,17 @@ def _split(geometry: Geometry, a: jax.Array) -> jax.Array:
     return a.reshape(a.shape[0], *itertools.chain(*zip(geometry.size, geometry.scale, strict=True)), *rest)
 
 
+def _grouped(geometry: Geometry, a: jax.Array) -> jax.Array:
+    """(..., channels) -> (..., groups, channels of one)."""
+    return a.reshape(*a.shape[:-1], geometry.groups, -1)
+
+
 def _seen(geometry: Geometry, x: jax.Array, start: tuple[int, ...]) -> jax.Array:
-    """What one tap of every window sees, in a shape that broadcasts with that of `_split`."""
+    """What one tap of every window sees, by groups, in a shape that broadcasts with that of `_split`."""
     if not geometry.uniform:
-        return _take(x, tuple(map(np.asarray, geometry.centres)), start)
+        return _take(_grouped(geometry, x), tuple(map(np.asarray, geometry.centres)), start)
     last = tuple(f + n for f, n in zip(start, geometry.size, strict=True))
-    x = lax.slice(x, (0, *start, 0, 0), (x.shape[0], *last, *x.shape[-2:]))
+    x = _grouped(geometry, lax.slice(x, (0, *start, 0), (x.shape[0], *last, x.shape[-1])))
     return x.reshape(x.shape[0], *itertools.chain(*((n, 1) for n in geometry.size)), *x.shape[-2:])
 
 
@@ -269,6 +274,12 @@ def _take(x: jax.Array, centres: tuple, start: tuple[int, ...]) -> jax.Array:
 def _rows(height: int, row_bytes: int) -> int:
     """The most rows, of which a whole number makes `height`, that fit a block."""
     return max(n for n in range(1, height + 1) if height % n == 0 and (n == 1 or n * row_bytes <= _BLOCK_BYTES))
+
+
+def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:
+    """A part of the first axes of an array."""
+    rest = a.ndim - len(first)
+    return lax.dynamic_slice(a, (*first, *(0,) * rest), (*sizes, *a.shape[len(first) :]))
 
 
 def _surround(a: jax.Array, reach: tuple[int, ...]) -> jax.Array:
@@ -321,11 +332,10 @@ def _outputs_of(centres: tuple[int, ...], size: int) -> np.ndarray:
 
 def _shapes(geometry: Geometry, n: int, c: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """The shapes of x, w and y."""
-    groups = geometry.groups
     return (
-        (n, *geometry.padded, groups, c),
-        (n, *geometry.output, groups, *geometry.window),
-        (n, *geometry.output, groups, c),
+        (n, *geometry.padded, c),
+        (n, *geometry.output, geometry.groups, *geometry.window),
+        (n, *geometry.output, c),
     )
 
 

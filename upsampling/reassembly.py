@@ -29,7 +29,8 @@ def reassemble(
         `groups` blocks of neighbouring channels. They are used as they are, not normalised.
       scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
       dilation: pixels between the taps of the window, one number or one per axis.
-      edge: what windows see beyond the image: "zero", or "replicate" for the nearest pixel.
+      edge: what windows see beyond the image: "zero", "replicate" for the nearest pixel, or "reflect" for the image
+        mirrored about its last pixel.
 
     Returns:
       (*batch, *spatial * scale, channels), in the dtype that the arguments promote to. Half precision accumulates in
@@ -145,7 +146,7 @@ def similarities(
 
 # Arguments.
 
-_EDGES = ("zero", "replicate")
+_EDGES = {"zero": "constant", "replicate": "edge", "reflect": "reflect"}  # and what jnp.pad calls them
 
 
 def _map(function: str, argument: str, x: Any, rank: int) -> jax.Array:
@@ -223,16 +224,14 @@ def _combined(x, weights, geometry: Geometry, edge: str):
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _compared(x, y, geometry: Geometry, edge: str):
-    rank, groups = len(geometry.size), geometry.groups
+    rank = len(geometry.size)
     batch = x.shape[: -1 - rank]
-    y = y.reshape(math.prod(batch), *geometry.output, groups, x.shape[-1] // groups)
-    w = compare(geometry, _extend(x, geometry, edge), y)
+    w = compare(geometry, _extend(x, geometry, edge), y.reshape(math.prod(batch), *y.shape[len(batch) :]))
     return w.reshape(*batch, *w.shape[1:])
 
 
 def _extend(x: jax.Array, geometry: Geometry, edge: str) -> jax.Array:
-    """(*batch, *size, channels) -> (n, *padded, groups, channels // groups)."""
-    rank, groups = len(geometry.size), geometry.groups
-    x = x.reshape(math.prod(x.shape[: -1 - rank]), *geometry.size, groups, x.shape[-1] // groups)
-    margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0), (0, 0)]
-    return jnp.pad(x, margins, mode="edge") if edge == "replicate" else jnp.pad(x, margins)
+    """(*batch, *size, channels) -> (n, *padded, channels)."""
+    x = x.reshape(-1, *geometry.size, x.shape[-1])
+    margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
+    return jnp.pad(x, margins, mode=_EDGES[edge])

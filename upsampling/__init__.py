@@ -6,6 +6,7 @@ Names by family; `up.nn` has them as Flax layers, `up.metrics` measures what the
 """
 
 from upsampling import analysis, conventions, interop, metrics, nn
+from upsampling.attention import neighborhood_attention
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -14,6 +15,7 @@ from upsampling.convolution import (
     transposed_conv,
     transposed_conv_size,
 )
+from upsampling.guided import bilateral_kernel, guided_filter, joint_bilateral, learned_bilateral
 from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize
 from upsampling.pooling import max_pool_with_indices, max_unpool
 
@@ -21,15 +23,20 @@ __all__ = [
     "analysis",
     "area",
     "bicubic",
+    "bilateral_kernel",
     "bilinear",
     "conventions",
     "deconv",
+    "guided_filter",
     "interop",
+    "joint_bilateral",
     "lanczos3",
+    "learned_bilateral",
     "max_pool_with_indices",
     "max_unpool",
     "metrics",
     "nearest",
+    "neighborhood_attention",
     "nn",
     "pixel_shuffle",
     "pixel_unshuffle",

@@ -1,16 +1,23 @@
 """The upsamplers as Flax NNX modules; `create` builds any of them by name."""
 
 from upsampling.nn import initializers
+from upsampling.nn.attention import NAF
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
+from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
 from upsampling.nn.registry import Method, Upsampler, available, create
 
 __all__ = [
+    "JBU",
+    "NAF",
     "Bicubic",
     "Bilinear",
     "DUpsampling",
     "Deconv",
+    "GuidedFilter",
     "Interpolate",
+    "JBUStack",
+    "JointBilateral",
     "MaxUnpool",
     "Method",
     "Nearest",

@@ -1,0 +1,351 @@
+"""Joint bilateral and guided filters, against their formulas written out in float64 NumPy and in PyTorch."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import upsampling as up
+from upsampling import guided
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def uniform(seed, *shape):
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def first(x):
+    return torch.tensor(np.moveaxis(np.asarray(x, np.float64), -1, -3))
+
+
+def last(x):
+    return np.moveaxis(x.detach().numpy(), -3, -1)
+
+
+def gradients(ours, theirs, *arrays):
+    """Compares vector-Jacobian products with PyTorch's, for a fixed cotangent."""
+    leaves = [torch.tensor(np.asarray(a, np.float64), requires_grad=True) for a in arrays]
+    y = theirs(*leaves)
+    cotangent = normal(9, *y.shape)
+    expected = torch.autograd.grad(y, leaves, torch.tensor(cotangent, dtype=torch.float64))
+    given = jax.vjp(ours, *map(jnp.asarray, arrays))[1](jnp.asarray(cotangent))
+    for a, b in zip(given, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3 * max(1.0, float(abs(b).max())))
+
+
+# --- joint bilateral: Kopf et al. 2007, pixel by pixel ----------------------------------------------------------------
+
+
+def kopf(x, guide, radius, sigma_spatial, sigma_range):
+    x, guide = np.asarray(x, np.float64), np.asarray(guide, np.float64)
+    (h, w, _), (height, width, _) = x.shape, guide.shape
+    y = np.zeros((height, width, x.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            # p in pixels of x, the image's edges being those of both.
+            p = (i + 0.5) * h / height - 0.5, (j + 0.5) * w / width - 0.5
+            total = 0.0
+            for a in range(int(np.floor(p[0] + 0.5)) - radius, int(np.floor(p[0] + 0.5)) + radius + 1):
+                for b in range(int(np.floor(p[1] + 0.5)) - radius, int(np.floor(p[1] + 0.5)) + radius + 1):
+                    if 0 <= a < h and 0 <= b < w:
+                        under = guide[int((a + 0.5) * height / h), int((b + 0.5) * width / w)]
+                        f = np.exp(-((p[0] - a) ** 2 + (p[1] - b) ** 2) / (2 * sigma_spatial**2))
+                        g = np.exp(-((guide[i, j] - under) ** 2).sum() / (2 * sigma_range**2))
+                        y[i, j] += f * g * x[a, b]
+                        total += f * g
+            y[i, j] /= total
+    return y
+
+
+@pytest.mark.parametrize(
+    ("size", "output", "radius"), [((3, 4), (6, 8), 2), ((3, 4), (9, 16), 1), ((5, 3), (7, 8), 2), ((1, 1), (2, 3), 1)]
+)
+def test_joint_bilateral_is_kopfs_formula(size, output, radius):
+    x, guide = normal(0, *size, 2), uniform(1, *output, 3)
+    y = up.joint_bilateral(x, guide, radius=radius, sigma_spatial=0.7, sigma_range=0.3)
+    np.testing.assert_allclose(y, kopf(x, guide, radius, 0.7, 0.3), atol=1e-4)
+
+
+def torch_kopf(x, guide):
+    """For factor 2, radius 1, both sigmas a half, with PyTorch's gradients: windows by unfolding."""
+    h, w, _ = x.shape
+
+    def windows(a):
+        taps = F.unfold(a.permute(2, 0, 1)[None], 3, padding=1).reshape(1, -1, h, w)
+        return F.interpolate(taps, scale_factor=2, mode="nearest")[0].reshape(a.shape[-1], 9, 2 * h, 2 * w)
+
+    differ = windows(guide[1::2, 1::2]) - guide.permute(2, 0, 1)[:, None]
+    inside = windows(torch.ones(h, w, 1, dtype=x.dtype))[0]
+    offsets = torch.arange(-1, 2)
+    place = torch.tensor([-0.25, 0.25])
+    rows = (place.repeat(h)[:, None] - offsets) ** 2
+    columns = (place.repeat(w)[:, None] - offsets) ** 2
+    squares = (rows.T[:, None, :, None] + columns.T[None, :, None, :]).reshape(9, 2 * h, 2 * w)
+    weights = inside * torch.exp(-2 * squares - 2 * (differ**2).sum(0))
+    return ((weights / weights.sum(0)) * windows(x)).sum(1).permute(1, 2, 0)
+
+
+def test_joint_bilateral_gradients():
+    x, guide = normal(0, 3, 4, 2), uniform(1, 6, 8, 3)
+    ours = functools.partial(up.joint_bilateral, radius=1, sigma_spatial=0.5, sigma_range=0.5)
+    np.testing.assert_allclose(ours(x, guide), torch_kopf(torch.tensor(x), torch.tensor(guide)), atol=1e-4)
+    gradients(ours, torch_kopf, x, guide)
+
+
+def test_joint_bilateral_keeps_what_it_must():
+    x, guide = normal(0, 4, 5, 2), uniform(1, 8, 10, 3)
+    y = up.joint_bilateral(x, guide)
+    # An average: constants stay, and the range is kept.
+    np.testing.assert_allclose(up.joint_bilateral(np.full_like(x, 3), guide), 3, atol=1e-5)
+    assert y.min() >= x.min() - 1e-5
+    assert y.max() <= x.max() + 1e-5
+    # The guide's origin does not matter, nor its unit with sigma_range in it. float32 keeps 4 digits beside 1000.
+    np.testing.assert_allclose(up.joint_bilateral(x, guide + 1000), y, atol=5e-3)
+    np.testing.assert_allclose(up.joint_bilateral(x, 255 * guide, sigma_range=25.5), y, atol=1e-4)
+
+
+# --- FeatUp's bilateral filter ----------------------------------------------------------------------------------------
+
+
+def torch_kernel(embedding, radius, temperature, sigma):
+    """(H, W, channels) to (H, W, k, k), by unfolding."""
+    k, (height, width, channels) = 2 * radius + 1, embedding.shape
+    mirrored = F.pad(embedding.permute(2, 0, 1)[None], [radius] * 4, mode="reflect")
+    windows = F.unfold(mirrored, k).reshape(channels, k * k, height, width)
+    ranges = torch.softmax(temperature * torch.einsum("cphw,hwc->hwp", windows, embedding), -1)
+    steps = torch.arange(-radius, radius + 1, dtype=embedding.dtype) / radius
+    gaussian = torch.exp(-(steps[:, None] ** 2 + steps**2) / (2 * sigma**2)).reshape(-1)
+    kernel = ranges * gaussian
+    return (kernel / kernel.sum(-1, keepdim=True)).reshape(height, width, k, k)
+
+
+def torch_filter(x, kernel):
+    """(h, w, c), (H, W, k, k) to (H, W, c)."""
+    height, width, k, _ = kernel.shape
+    large = F.interpolate(x.permute(2, 0, 1)[None], (height, width), mode="bicubic")
+    windows = F.unfold(F.pad(large, [k // 2] * 4, mode="reflect"), k).reshape(x.shape[-1], k, k, height, width)
+    return torch.einsum("cijhw,hwij->hwc", windows, kernel)
+
+
+@pytest.mark.parametrize(("size", "radius"), [((5, 6), 3), ((4, 7), 2)])
+def test_bilateral_kernel(size, radius):
+    embedding, temperature, sigma = normal(0, *size, 3), np.float32(0.7), np.float32(0.8)
+
+    def ours(e, t, s):
+        return up.bilateral_kernel(e, radius=radius, temperature=t, sigma_spatial=s)
+
+    def theirs(e, t, s):
+        return torch_kernel(e, radius, t, s)
+
+    arrays = (embedding, temperature, sigma)
+    np.testing.assert_allclose(ours(*arrays), theirs(*map(torch.tensor, arrays)), atol=1e-5)
+    gradients(ours, theirs, *arrays)
+
+
+def test_bilateral_kernel_of_tiny_images():
+    # Mirrored about the last pixel, again and again; PyTorch refuses where the radius reaches the size.
+    e = normal(0, 2, 1, 3)
+    kernel = up.bilateral_kernel(e, radius=3)
+    mirrored = np.pad(e, [(3, 3), (3, 3), (0, 0)], mode="reflect")
+    logits = np.einsum("ijc,c->ij", mirrored[0:7, 0:7], e[0, 0])
+    steps = np.linspace(-1, 1, 7)
+    weights = np.exp(logits - (steps[:, None] ** 2 + steps**2) / 2)
+    np.testing.assert_allclose(kernel[0, 0], weights / weights.sum(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "output", "window"), [((3, 4), (6, 12), 5), ((4, 3), (7, 5), 3)])
+def test_learned_bilateral(size, output, window):
+    x, kernel = normal(0, *size, 3), normal(1, *output, window, window)
+    np.testing.assert_allclose(
+        up.learned_bilateral(x, kernel), torch_filter(torch.tensor(x), torch.tensor(kernel)), atol=1e-4
+    )
+    gradients(up.learned_bilateral, torch_filter, x, kernel)
+
+
+# --- guided filter: least squares, window by window -------------------------------------------------------------------
+
+
+def he(x, guide, low, radius, epsilon, *, average, align):
+    """Every channel of x explained by all channels of the guide, by ridge regression in each window."""
+    x, guide, low = (np.asarray(a, np.float64) for a in (x, guide, low))
+    h, w, c = x.shape
+    g = guide.shape[-1]
+    slopes, intercepts = np.zeros((h, w, g, c)), np.zeros((h, w, c))
+    box = lambda i, j: np.s_[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1]  # noqa: E731
+    for i in range(h):
+        for j in range(w):
+            values, outputs = low[box(i, j)].reshape(-1, g), x[box(i, j)].reshape(-1, c)
+            # min |A a + b - y|^2 / n + epsilon |a|^2, solved as an ordinary least squares problem
+            n = len(values)
+            design = np.block([[values, np.ones((n, 1))], [np.sqrt(n * epsilon) * np.eye(g), np.zeros((g, 1))]])
+            solution = np.linalg.lstsq(design, np.concatenate([outputs, np.zeros((g, c))]), rcond=None)[0]
+            slopes[i, j], intercepts[i, j] = solution[:-1], solution[-1]
+    parts = [slopes.reshape(h, w, -1), intercepts]
+    if average:
+        parts = [np.array([[p[box(i, j)].mean((0, 1)) for j in range(w)] for i in range(h)]) for p in parts]
+    large = [
+        last(F.interpolate(first(p)[None], guide.shape[:2], mode="bilinear", align_corners=align))[0] for p in parts
+    ]
+    return np.einsum("ijgc,ijg->ijc", large[0].reshape(*guide.shape[:2], g, c), guide) + large[1]
+
+
+@pytest.mark.parametrize(("guide_channels", "average"), [(3, True), (3, False), (1, True)])
+def test_guided_filter_is_a_regression_in_each_window(guide_channels, average):
+    x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, guide_channels)
+    low = last(F.adaptive_avg_pool2d(first(guide), (5, 4)))
+    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, average=average)
+    np.testing.assert_allclose(y, he(x, guide, low, 1, 0.01, average=average, align=False), atol=1e-4)
+
+
+def test_guided_filter_with_its_own_low_resolution_guide_and_corners():
+    x, guide, low = normal(0, 4, 5, 2), uniform(1, 7, 9, 2), uniform(2, 4, 5, 2)
+    y = up.guided_filter(x, guide, low, radius=2, epsilon=0.05, convention="torch_align_corners")
+    np.testing.assert_allclose(y, he(x, guide, low, 2, 0.05, average=True, align=True), atol=1e-4)
+
+
+@pytest.mark.parametrize("guide_channels", [1, 3])
+def test_channelwise_guided_filter(guide_channels):
+    """Each channel alone is a joint fit of one channel to one."""
+    x, guide = normal(0, 5, 4, 3), uniform(1, 10, 12, guide_channels)
+    low = last(F.adaptive_avg_pool2d(first(guide), (5, 4)))
+    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, form="channelwise", average=False)
+    for c in range(3):
+        part = np.s_[..., c % guide_channels : c % guide_channels + 1]
+        expected = he(x[..., c : c + 1], guide[part], low[part], 1, 0.01, average=False, align=False)
+        np.testing.assert_allclose(y[..., c : c + 1], expected, atol=1e-4)
+
+
+def torch_fast_guided(x, guide, radius, epsilon):
+    """The covariance form, every guide channel for its channel of x."""
+    x, guide = x.permute(2, 0, 1)[None], guide.permute(2, 0, 1)[None]
+    mean = lambda a: F.avg_pool2d(a, 2 * radius + 1, 1, radius, count_include_pad=False)  # noqa: E731
+    low = F.adaptive_avg_pool2d(guide, x.shape[-2:])
+    a = (mean(low * x) - mean(low) * mean(x)) / (mean(low * low) - mean(low) ** 2 + epsilon)
+    b = mean(x) - a * mean(low)
+    a, b = (F.interpolate(mean(p), guide.shape[-2:], mode="bilinear") for p in (a, b))
+    return (a * guide + b)[0].permute(1, 2, 0)
+
+
+def test_guided_filter_gradients():
+    x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, 2)
+    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, form="channelwise")
+    theirs = functools.partial(torch_fast_guided, radius=1, epsilon=0.05)
+    gradients(ours, theirs, x, guide)
+    # One channel, where both forms are the same.
+    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05)
+    gradients(ours, theirs, x[..., :1], guide[..., :1])
+
+    def joint(x, guide):
+        # The same as a system of equations with a diagonal matrix: a second channel that is always zero.
+        return up.guided_filter(x, jnp.concatenate([guide, jnp.zeros_like(guide)], -1), radius=1, epsilon=0.05)
+
+    gradients(joint, theirs, x[..., :1], guide[..., :1])
+
+
+def test_guided_filter_far_from_the_origin():
+    x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, 3)
+    y = up.guided_filter(x, guide, radius=1)
+    np.testing.assert_allclose(up.guided_filter(x, guide + 100, radius=1), y, atol=1e-3)
+    np.testing.assert_allclose(up.guided_filter(x + 100, guide, radius=1) - 100, y, atol=1e-3)
+
+
+def test_means_leave_out_what_is_outside():
+    x = normal(0, 2, 5, 4, 3)
+    for radius in (0, 1, 4, 7):
+        expected = F.avg_pool2d(F.pad(first(x), [radius] * 4), 2 * radius + 1, 1)
+        inside = F.avg_pool2d(F.pad(torch.ones(1, 1, 5, 4, dtype=torch.float64), [radius] * 4), 2 * radius + 1, 1)
+        np.testing.assert_allclose(guided.box_mean(jnp.asarray(x), radius), last(expected / inside), atol=1e-5)
+    kernel = uniform(1, 3, 3, 3)
+    weight = first(kernel)[:, None]
+    for radius in (1, 2, 6):
+        conv = functools.partial(F.conv2d, weight=weight, padding=radius, dilation=radius, groups=3)
+        expected = conv(first(x)) / conv(torch.ones(1, 3, 5, 4, dtype=torch.float64))
+        ours = guided.dilated_mean(jnp.asarray(x), jnp.asarray(kernel), radius)
+        np.testing.assert_allclose(ours, last(expected), atol=1e-5)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+FUNCTIONS = {
+    "joint_bilateral": lambda x, guide: up.joint_bilateral(x, guide, radius=1, sigma_range=0.5),
+    "guided_filter": lambda x, guide: up.guided_filter(x, guide, radius=1),
+    "channelwise": lambda x, guide: up.guided_filter(x, guide, radius=1, form="channelwise"),
+    "learned_bilateral": lambda x, guide: up.learned_bilateral(x, up.bilateral_kernel(guide, radius=1)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_batches_and_transforms(name):
+    function = FUNCTIONS[name]
+    x, guide = jnp.asarray(normal(0, 2, 3, 4, 5, 2)), jnp.asarray(uniform(1, 2, 3, 8, 15, 2))
+    y = function(x, guide)
+    chex.assert_shape(y, (2, 3, 8, 15, 2))
+    np.testing.assert_allclose(function(x[1, 2], guide[1, 2]), y[1, 2], atol=1e-5)
+    np.testing.assert_allclose(jax.vmap(function, 1, 1)(x, guide), y, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(function)(x, guide), y, atol=1e-5)
+    # Forward and reverse derivatives agree: <J v, u> = <v, J' u>.
+    dx, dguide, dy = normal(2, *x.shape), normal(3, *guide.shape), normal(4, *y.shape)
+    forward = jax.jvp(function, (x, guide), (jnp.asarray(dx), jnp.asarray(dguide)))[1]
+    backward = jax.vjp(function, x, guide)[1](jnp.asarray(dy))
+    expected = np.sum(forward * dy)
+    given = np.sum(dx * backward[0]) + np.sum(dguide * backward[1])
+    np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_dtypes(name):
+    function = FUNCTIONS[name]
+    x, guide = normal(0, 4, 5, 2), uniform(1, 8, 10, 2)
+    with jax.enable_x64(True):
+        exact = function(jnp.asarray(x, jnp.float64), jnp.asarray(guide, jnp.float64))
+        assert exact.dtype == jnp.float64
+        np.testing.assert_allclose(function(x, guide), exact, atol=1e-4)
+    for dtype in (jnp.bfloat16, jnp.float16):
+        y = function(jnp.asarray(x, dtype), jnp.asarray(guide))
+        assert y.dtype == dtype
+        # Only x was rounded, and the result.
+        error = jnp.abs(y.astype(jnp.float32) - exact.astype(np.float32)).max()
+        assert error < 4 * jnp.finfo(dtype).eps * float(np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, g: up.joint_bilateral(x[0], g), r"joint_bilateral: guide must have the batch axes of x, \(\)"),
+        (lambda x, g: up.joint_bilateral(x, g[0, 0]), "joint_bilateral: guide must be .*channels.*got shape"),
+        (lambda x, g: up.joint_bilateral(x, g[:, :0]), "joint_bilateral: guide must be .*none of the last three empty"),
+        (lambda x, g: up.joint_bilateral(x, g, radius=-1), "joint_bilateral: radius must be at least 0; got -1"),
+        (lambda x, g: up.joint_bilateral(x, g, sigma_range=0.0), "joint_bilateral: sigma_range must be .*above 0"),
+        (lambda x, g: up.joint_bilateral(x, g, sigma_spatial=-1.0), "sigma_spatial must be .*above 0; got -1"),
+        (lambda x, g: up.bilateral_kernel(g[0, 0]), "bilateral_kernel: embedding must be .*got shape"),
+        (lambda x, g: up.bilateral_kernel(g, temperature=jnp.ones(3)), "must have no axes; got shape"),
+        (lambda x, g: up.learned_bilateral(x, g), "learned_bilateral: kernel must be .*k odd"),
+        (lambda x, g: up.learned_bilateral(x, jnp.ones((2, 8, 8, 2, 2))), "kernel must be .*k odd"),
+        (lambda x, g: up.learned_bilateral(x, jnp.ones((3, 8, 8, 3, 3))), r"batch axes of x, \(2,\)"),
+        (lambda x, g: up.guided_filter(x, g, form="chanelwise"), "guided_filter: form.*Did you mean 'channelwise'"),
+        (lambda x, g: up.guided_filter(x, g, form="channelwise"), "guide must have one channel or those of x, 2"),
+        (lambda x, g: up.guided_filter(x, g, g), "guided_filter: guide_low must have the size of x"),
+        (lambda x, g: up.guided_filter(x, g, epsilon=0.0), "guided_filter: epsilon must be .*above 0; got 0"),
+        (lambda x, g: up.guided_filter(x, g, radius=-2), "guided_filter: radius must be at least 0; got -2"),
+        (lambda x, g: up.guided_filter(x, g, convention="tourch"), "Did you mean 'torch'"),
+    ],
+)
+def test_errors_explain(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jnp.ones((2, 4, 4, 2)), jnp.ones((2, 8, 8, 3)))
+
+
+def test_type_errors_explain():
+    x, guide = jnp.ones((4, 4, 2)), jnp.ones((8, 8, 3))
+    with pytest.raises(TypeError, match=r"joint_bilateral: guide must be floating.*got int32"):
+        up.joint_bilateral(x, guide.astype(jnp.int32))
+    with pytest.raises(TypeError, match=r"guided_filter: radius must be whole numbers; got 1\.5"):
+        up.guided_filter(x, guide, radius=1.5)

@@ -1,0 +1,149 @@
+"""Attention upsampling as a layer."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from upsampling import _checks, attention, interpolation
+from upsampling.nn.convolution import _cast, _check_channels
+from upsampling.nn.registry import register
+
+
+class ImageBlock(nnx.Module):
+    """Normalise, SiLU, convolve; twice."""
+
+    def __init__(self, width: int, window: int, groups: int, rngs: nnx.Rngs, options: dict[str, Any]):
+        # Conventional names, those of the authors' state dict.
+        self.norm1 = nnx.GroupNorm(width, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs, **options)
+        self.conv1 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
+        self.norm2 = nnx.GroupNorm(width, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs, **options)
+        self.conv2 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.conv1(jax.nn.silu(self.norm1(x)))
+        return self.conv2(jax.nn.silu(self.norm2(x)))
+
+
+class ImageBranch(nnx.Module):
+    """A convolution and blocks, all with windows of one size, mirrored at the edges."""
+
+    def __init__(
+        self, channels: int, width: int, window: int, blocks: int, groups: int, rngs: nnx.Rngs, options: dict[str, Any]
+    ):
+        self.stem = nnx.Conv(channels, width, (window, window), padding="REFLECT", rngs=rngs, **options)
+        self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+@register("naf", family="reassembly", paper="Chambon et al. 2025, arXiv:2511.18452", uses_guide=True)
+class NAF(nnx.Module):
+    """Neighbourhood attention with queries and keys from the guide: `upsampling.neighborhood_attention` as a layer.
+
+    The guide passes two small networks side by side, one of single pixels and one of 3x3 windows; their outputs,
+    brought to the output's size by averaging and turned by their place (`attention.rotate`), are the queries, whose
+    means over each pixel of the input are the keys. No parameter sees the input, so that a trained layer serves maps
+    from any encoder: its weights can be loaded into a layer for other `features`.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes or one per axis.
+      guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
+      dim: channels of the queries, those of both networks together. The authors have 256.
+      window: side of the square that is attended to, odd. The authors have 9.
+      heads: number of attention heads, which divides `features`; `4 * heads` divides `dim`. The largest of 4, 2 and 1
+        that divides `features`, if not given. The authors have 4.
+      blocks: pairs of convolutions in each network.
+      groups: of the networks' normalisation; divides `dim / 2`.
+      base: of the rotation's periods.
+      dtype, param_dtype, rngs: as in `TransposedConv`. Attention weights are computed at least in float32.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
+    `(*batch, H * scale, W * scale, features)`. Called with `size=`, it upsamples to any size at least that of the
+    input, and takes a guide of any size, which is first brought bilinearly to four times the output's size where it is
+    larger.
+
+    What the authors do in training alone, rescaling the rotation's coordinates at random, is left out.
+
+    Raises:
+      ValueError: a guide that is missing or does not fit, channels that do not match, or numbers that do not divide.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.NAF(8, guide_features=3, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((4, 4, 8)), jnp.ones((8, 8, 3))).shape
+    (8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        dim: int = 32,
+        window: int = 5,
+        heads: int | None = None,
+        blocks: int = 2,
+        groups: int = 8,
+        base: float = 100.0,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.features = features
+        self.scale = _checks.per_axis("NAF", "scale", scale, 2)
+        self.guide_features = features if guide_features is None else guide_features
+        self.window = _checks.number("NAF", "window", window)
+        self.heads = math.gcd(4, features) if heads is None else _checks.number("NAF", "heads", heads)
+        self.base = base
+        self.dtype = dtype
+        if features % self.heads:
+            raise ValueError(f"NAF: heads={self.heads} must divide features={features}.")
+        if dim % (4 * self.heads) or dim % (2 * groups):
+            raise ValueError(
+                f"NAF: dim must be a multiple of 4 * heads={4 * self.heads} and of 2 * groups={2 * groups}; got {dim}."
+            )
+        if self.window % 2 == 0:
+            raise ValueError(f"NAF: window must be odd; got {window}.")
+        options = {"dtype": dtype, "param_dtype": param_dtype}
+        self.pixels = ImageBranch(self.guide_features, dim // 2, 1, blocks, groups, rngs, options)
+        self.surroundings = ImageBranch(self.guide_features, dim // 2, 3, blocks, groups, rngs, options)
+
+    def __call__(
+        self, x: jax.Array, guide: jax.Array | None = None, *, size: int | tuple[int, int] | None = None
+    ) -> jax.Array:
+        """Upsamples `x` by `scale`, or to `size`, after `guide`."""
+        x = _check_channels("NAF", x, self.features, 2)
+        if size is None:
+            target = tuple(n * s for n, s in zip(x.shape[-3:-1], self.scale, strict=True))
+            guide = _checks.guide("NAF", guide, x, self.scale, self.guide_features)
+        else:
+            target = _checks.per_axis("NAF", "size", size, 2)
+            given = () if guide is None else jnp.shape(guide)[-3:-1]
+            guide = _checks.guide("NAF", guide, x, None, self.guide_features, size=given)
+        x, guide = _cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, guide)
+        queries = self.queries(guide, target)
+        return attention.neighborhood_attention(x, queries, window=self.window, heads=self.heads)
+
+    def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        """The queries of each output pixel, `(*batch, *size, dim)`."""
+        batch, (height, width) = guide.shape[:-3], guide.shape[-3:-1]
+        if height > 4 * size[0] or width > 4 * size[1]:
+            least = 4 * min(size)
+            guide = interpolation.bilinear(guide, (min(height, least), min(width, least)))
+        # Group normalisation takes one batch axis.
+        guide = guide.reshape(-1, *guide.shape[-3:])
+        queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
+        queries = interpolation.area(queries, size)
+        return attention.rotate(queries, heads=self.heads, base=self.base).reshape(*batch, *size, -1)

@@ -1,0 +1,352 @@
+"""Upsampling after a guide as layers: joint bilateral, FeatUp's learned one, and the guided filter."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from upsampling import _checks, guided, interpolation
+from upsampling.conventions import Convention
+from upsampling.nn.convolution import _cast, _check_channels
+from upsampling.nn.registry import register
+
+
+@register(
+    "joint_bilateral", family="reassembly", paper="Kopf et al. 2007, doi:10.1145/1276377.1276497", uses_guide=True
+)
+class JointBilateral(nnx.Module):
+    """Averages near pixels that look alike in the guide: `upsampling.joint_bilateral` as a layer, with no parameters.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes or one per axis.
+      guide_features: channels of the guide; `features` if not given.
+      radius, sigma_spatial: as in `upsampling.joint_bilateral`.
+      sigma_range: the same, 1.0 if not given, which is for normalised feature maps; an image in [0, 1] wants 0.1.
+      rngs: not used.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
+    `(*batch, H * scale, W * scale, features)`.
+
+    Raises:
+      ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> layer = up.nn.JointBilateral(8, guide_features=3, radius=1)
+    >>> layer(jnp.ones((4, 4, 8)), jnp.ones((8, 8, 3))).shape
+    (8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        radius: int = 2,
+        sigma_spatial: float = 0.5,
+        sigma_range: float = 1.0,
+        rngs: nnx.Rngs | None = None,
+    ):
+        self.features = features
+        self.scale = _checks.per_axis("JointBilateral", "scale", scale, 2)
+        self.guide_features = features if guide_features is None else guide_features
+        self.radius = radius
+        self.sigma_spatial = sigma_spatial
+        self.sigma_range = sigma_range
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x` after `guide`."""
+        x = _check_channels("JointBilateral", x, self.features, 2)
+        guide = _checks.guide("JointBilateral", guide, x, self.scale, self.guide_features)
+        return guided.joint_bilateral(
+            x, guide, radius=self.radius, sigma_spatial=self.sigma_spatial, sigma_range=self.sigma_range
+        )
+
+
+@register("jbu", family="reassembly", paper="Fu et al. 2024, arXiv:2403.10516", uses_guide=True)
+class JBU(nnx.Module):
+    """FeatUp's joint bilateral upsampling with a learned range kernel; `JBUStack` is several of them.
+
+    Two 1x1 convolutions map the guide to what the range kernel compares (`upsampling.bilateral_kernel`), two more
+    correct the kernel by a tenth of what they make of it and the guide, and the bicubically enlarged input is filtered
+    by it (`upsampling.learned_bilateral`). The dropout of the authors' training is left out.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes or one per axis.
+      guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
+      key_features: channels that the range kernel compares. The authors have 32.
+      radius: of the kernel, in pixels of the output. The authors have 3.
+      dtype, param_dtype, rngs: as in `TransposedConv`. The kernel is computed at least in float32.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
+    `(*batch, H * scale, W * scale, features)`.
+
+    Raises:
+      ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.JBU(8, guide_features=3, radius=1, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((4, 4, 8)), jnp.ones((8, 8, 3))).shape
+    (8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        key_features: int = 32,
+        radius: int = 3,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.features = features
+        self.scale = _checks.per_axis("JBU", "scale", scale, 2)
+        self.guide_features = features if guide_features is None else guide_features
+        self.radius = _checks.number("JBU", "radius", radius, minimum=0)
+        self.dtype = dtype
+        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        taps = (2 * self.radius + 1) ** 2
+        self.range_proj = nnx.List(
+            [
+                nnx.Linear(self.guide_features, key_features, **options),
+                nnx.Linear(key_features, key_features, **options),
+            ]
+        )
+        self.fixup_proj = nnx.List([nnx.Linear(n, taps, **options) for n in (self.guide_features + taps, taps)])
+        # The temperature's logarithm is learned.
+        self.range_temp = nnx.Param(jnp.zeros((), param_dtype))
+        self.sigma_spatial = nnx.Param(jnp.ones((), param_dtype))
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x` after `guide`."""
+        x = _check_channels("JBU", x, self.features, 2)
+        guide = _checks.guide("JBU", guide, x, self.scale, self.guide_features)
+        x, guide = _cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, guide)
+        return guided.learned_bilateral(x, self.kernel(guide))
+
+    def kernel(self, guide: jax.Array) -> jax.Array:
+        """The corrected kernel of each pixel of the guide, (*batch, H, W, k, k)."""
+        kernel = guided.bilateral_kernel(
+            _two_layers(self.range_proj, guide),
+            radius=self.radius,
+            temperature=jnp.clip(jnp.exp(self.range_temp[...]), 1e-4, 1e4),
+            sigma_spatial=self.sigma_spatial[...],
+        )
+        flat = kernel.reshape(*kernel.shape[:-2], -1)
+        correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
+        return kernel + 0.1 * correction.reshape(kernel.shape)
+
+
+def _two_layers(layers: nnx.List, x: jax.Array) -> jax.Array:
+    return layers[1](jax.nn.gelu(layers[0](x), approximate=False))
+
+
+class JBUStack(nnx.Module):
+    """FeatUp's upsampler: layers of `JBU` that double the size one after the other, then a 1x1 convolution.
+
+    Each layer's guide is the given one, averaged to the size that the layer makes. A tenth of what the convolution
+    makes of the result is added to it. The dropout of the authors' training is left out.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor of both axes, a power of two above one. The authors have 16, four layers.
+      guide_features: channels of the guide; an image's 3, if not given.
+      key_features, radius, dtype, param_dtype, rngs: as in `JBU`.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
+    `(*batch, H * scale, W * scale, features)`. A guide of another size is taken with `any_guide=True`, as the authors'
+    code does: with a network of stride 14 the image is smaller than 16 times its features.
+
+    Raises:
+      ValueError: a scale that is no power of two, a guide that is missing or does not fit, or channels that do not
+        match.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.JBUStack(8, scale=4, radius=1, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((2, 2, 8)), jnp.ones((8, 8, 3))).shape
+    (8, 8, 8)
+
+    Source: Fu et al. 2024, arXiv:2403.10516, section 3.2, and the authors' code.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int = 16,
+        *,
+        guide_features: int = 3,
+        key_features: int = 32,
+        radius: int = 3,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.features = features
+        self.scale = _checks.number("JBUStack", "scale", scale, minimum=2)
+        self.guide_features = guide_features
+        self.dtype = dtype
+        layers = self.scale.bit_length() - 1
+        if self.scale != 2**layers:
+            raise ValueError(f"JBUStack: scale must be a power of two; got {scale}.")
+        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.layers = nnx.List(
+            [
+                JBU(features, guide_features=guide_features, key_features=key_features, radius=radius, **options)
+                for _ in range(layers)
+            ]
+        )
+        self.fixup_proj = nnx.Linear(features, features, **options)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, any_guide: bool = False) -> jax.Array:
+        """Upsamples `x` after `guide`."""
+        x = _check_channels("JBUStack", x, self.features, 2)
+        given = jnp.shape(guide)[-3:-1] if any_guide and guide is not None else None
+        guide = _checks.guide("JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given)
+        for layer in self.layers:
+            x = layer(x, interpolation.area(guide, tuple(2 * n for n in x.shape[-3:-1])))
+        return x + 0.1 * self.fixup_proj(x)
+
+
+@register("guided_filter", family="reassembly", paper="Wu et al. 2018, arXiv:1803.05619", uses_guide=True)
+class GuidedFilter(nnx.Module):
+    """The guided filter with learned parts: `upsampling.guided_filter`, channel by channel, as a layer.
+
+    Three forms, as in the paper. The guide is mapped to `features` channels by two 1x1 convolutions with a ReLU
+    between, at its own size and averaged to that of the input (`guide_map`, the default); or taken as it is. The
+    linear functions are fitted in a box (`mean="box"`, the default); or, with `mean="conv"`, means are taken by a
+    learned dilated 3x3 convolution, and slopes made of covariance and variance by three learned 1x1 convolutions.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes or one per axis.
+      guide_features: channels of the guide; `features` if not given. Without `guide_map` it is 1 or `features`, and
+        `features` where `mean="conv"`.
+      guide_map: whether the guide is mapped.
+      hidden: channels between the two convolutions of the map. The authors have 64 for segmentation, 15 for images.
+      mean: "box" or "conv".
+      slope_hidden: channels between the convolutions that make slopes, for `mean="conv"`. The authors have 32.
+      radius: of the box, or the convolution's dilation.
+      epsilon, average, convention: as in `upsampling.guided_filter`. The authors do not average, and enlarge as
+        `convention="torch_align_corners"`; here corners are not moved, since the guide is averaged on the half-pixel
+        grid.
+      norm: makes what comes after each convolution but the last, from its channels and `rngs`, such as
+        `flax.nnx.BatchNorm`, which the authors have in images' networks and not in those for segmentation. None, if not
+        given.
+      dtype, param_dtype, rngs: as in `TransposedConv`. The fit is computed at least in float32.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
+    `(*batch, H * scale, W * scale, features)`.
+
+    Raises:
+      ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.GuidedFilter(8, guide_features=3, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((4, 4, 8)), jnp.ones((8, 8, 3))).shape
+    (8, 8, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        guide_map: bool = True,
+        hidden: int = 16,
+        mean: str = "box",
+        slope_hidden: int = 32,
+        radius: int = 1,
+        epsilon: float = 1e-2,
+        average: bool = False,
+        convention: str | Convention = "torch",
+        norm: Callable[..., Callable] | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        name = "GuidedFilter"
+        self.features = features
+        self.scale = _checks.per_axis(name, "scale", scale, 2)
+        self.guide_features = features if guide_features is None else guide_features
+        self.mean = _checks.one_of(name, "mean", mean, ("box", "conv"))
+        self.radius = _checks.number(name, "radius", radius, minimum=0)
+        self.epsilon = epsilon
+        self.average = average
+        self.convention = convention
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        if not guide_map and self.guide_features not in ((1, features) if mean == "box" else (features,)):
+            raise ValueError(
+                f"{name}: guide_features={self.guide_features} without guide_map must be features={features}"
+                f"{' or 1' if mean == 'box' else ''}."
+            )
+        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.guide_map = Pointwise((self.guide_features, hidden, features), norm, options) if guide_map else None
+        if mean == "conv":
+            self.kernel = nnx.Param(jnp.ones((3, 3, features), param_dtype))
+            slopes = (2 * features, slope_hidden, slope_hidden, features)
+            self.slopes = Pointwise(slopes, norm, options, use_bias=False)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x` after `guide`."""
+        x = _check_channels("GuidedFilter", x, self.features, 2)
+        guide = _checks.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
+        x, guide = _cast(self.dtype or jnp.promote_types(x.dtype, self.param_dtype), x, guide)
+        low = interpolation.area(guide, x.shape[-3:-1])
+        if self.guide_map is not None:
+            guide, low = self.guide_map(guide), self.guide_map(low)
+        if self.mean == "conv":
+            return guided.guided_filter_by(
+                x, guide, low, self.kernel[...], self.slopes, radius=self.radius, convention=self.convention
+            )
+        return guided.guided_filter(
+            x,
+            guide,
+            low,
+            radius=self.radius,
+            epsilon=self.epsilon,
+            form="channelwise",
+            average=self.average,
+            convention=self.convention,
+        )
+
+
+class Pointwise(nnx.Module):
+    """1x1 convolutions with ReLUs between, and what `norm` makes before each of them."""
+
+    def __init__(
+        self, widths: tuple[int, ...], norm: Callable[..., Callable] | None, options: dict, use_bias: bool = True
+    ):
+        self.layers = nnx.List([nnx.Linear(a, b, use_bias=use_bias, **options) for a, b in itertools.pairwise(widths)])
+        made = [] if norm is None else [norm(width, rngs=options["rngs"]) for width in widths[1:-1]]
+        self.norms = nnx.List(made)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for n, layer in enumerate(self.layers[:-1]):
+            x = layer(x)
+            x = jax.nn.relu(self.norms[n](x) if self.norms else x)
+        return self.layers[-1](x)

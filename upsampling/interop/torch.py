@@ -8,6 +8,8 @@ import numpy as np
 from flax import nnx
 
 from upsampling import _checks
+from upsampling.interop import _guided as _guided  # enters its loaders
+from upsampling.interop import _sampling as _sampling
 from upsampling.interop._convolution import from_transposed
 from upsampling.interop._states import LOADERS, State, to_numpy
 
@@ -21,6 +23,9 @@ def load_state_dict(layer: nnx.Module, state: Mapping[str, Any], prefix: str = "
     | `SubPixelConv` | a convolution and `PixelShuffle` |
     | `ResizeConv` | `Upsample` and a convolution |
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
+    | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
+    | `NAF` | NAF's `NAF` |
+    | `DySample`, `FlowAlignment` | the authors' `DySample`, SFNet's `AlignedModule` |
 
     The layer's stride, padding and the like are its own and must be those of the PyTorch module.
 

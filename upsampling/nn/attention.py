@@ -107,6 +107,7 @@ class NAF(nnx.Module):
         self.window = _checks.number("NAF", "window", window)
         self.heads = math.gcd(4, features) if heads is None else _checks.number("NAF", "heads", heads)
         self.base = base
+        self.dim = dim
         self.dtype = dtype
         if features % self.heads:
             raise ValueError(f"NAF: heads={self.heads} must divide features={features}.")
@@ -127,13 +128,13 @@ class NAF(nnx.Module):
         x = _check_channels("NAF", x, self.features, 2)
         if size is None:
             target = tuple(n * s for n, s in zip(x.shape[-3:-1], self.scale, strict=True))
-            guide = _checks.guide("NAF", guide, x, self.scale, self.guide_features)
+            high = _checks.guide("NAF", guide, x, self.scale, self.guide_features)
         else:
             target = _checks.per_axis("NAF", "size", size, 2)
             given = () if guide is None else jnp.shape(guide)[-3:-1]
-            guide = _checks.guide("NAF", guide, x, None, self.guide_features, size=given)
-        x, guide = _cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, guide)
-        queries = self.queries(guide, target)
+            high = _checks.guide("NAF", guide, x, None, self.guide_features, size=given)
+        x, high = _cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
+        queries = self.queries(high, target)
         return attention.neighborhood_attention(x, queries, window=self.window, heads=self.heads)
 
     def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -135,9 +135,9 @@ class JBU(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` after `guide`."""
         x = _check_channels("JBU", x, self.features, 2)
-        guide = _checks.guide("JBU", guide, x, self.scale, self.guide_features)
-        x, guide = _cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, guide)
-        return guided.learned_bilateral(x, self.kernel(guide))
+        high = _checks.guide("JBU", guide, x, self.scale, self.guide_features)
+        x, high = _cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
+        return guided.learned_bilateral(x, self.kernel(high))
 
     def kernel(self, guide: jax.Array) -> jax.Array:
         """The corrected kernel of each pixel of the guide, (*batch, H, W, k, k)."""
@@ -298,7 +298,6 @@ class GuidedFilter(nnx.Module):
         self.average = average
         self.convention = convention
         self.dtype = dtype
-        self.param_dtype = param_dtype
         if not guide_map and self.guide_features not in ((1, features) if mean == "box" else (features,)):
             raise ValueError(
                 f"{name}: guide_features={self.guide_features} without guide_map must be features={features}"
@@ -314,18 +313,19 @@ class GuidedFilter(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` after `guide`."""
         x = _check_channels("GuidedFilter", x, self.features, 2)
-        guide = _checks.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
-        x, guide = _cast(self.dtype or jnp.promote_types(x.dtype, self.param_dtype), x, guide)
-        low = interpolation.area(guide, x.shape[-3:-1])
+        high = _checks.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
+        parameters = jax.tree.leaves(nnx.state(self, nnx.Param))
+        x, high = _cast(self.dtype or jnp.result_type(x, *parameters), x, high)
+        low = interpolation.area(high, x.shape[-3:-1])
         if self.guide_map is not None:
-            guide, low = self.guide_map(guide), self.guide_map(low)
+            high, low = self.guide_map(high), self.guide_map(low)
         if self.mean == "conv":
             return guided.guided_filter_by(
-                x, guide, low, self.kernel[...], self.slopes, radius=self.radius, convention=self.convention
+                x, high, low, self.kernel[...], self.slopes, radius=self.radius, convention=self.convention
             )
         return guided.guided_filter(
             x,
-            guide,
+            high,
             low,
             radius=self.radius,
             epsilon=self.epsilon,

@@ -1,0 +1,214 @@
+"""State dicts of FeatUp's and NAF's upsamplers give their numbers. The modules are stated anew, with the same names."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from flax import nnx
+from torch.nn import Conv2d, Dropout2d, GroupNorm, Module, Parameter, Sequential
+
+import upsampling as up
+from upsampling.interop.torch import load_state_dict
+
+
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def first(x):
+    return torch.tensor(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+
+
+def last(x):
+    return np.moveaxis(x.detach().numpy(), 1, -1)
+
+
+def shaken(module, seed=0):
+    """No parameter at a value that hides a mistake."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
+    return module.eval()
+
+
+class JBULearnedRange(Module):
+    """FeatUp's layer: arXiv:2403.10516 and the names of its published checkpoints."""
+
+    def __init__(self, guide, keys, radius):
+        super().__init__()
+        self.radius, k = radius, (2 * radius + 1) ** 2
+        self.range_temp = Parameter(torch.tensor(0.0))
+        self.sigma_spatial = Parameter(torch.tensor(1.0))
+        gelu = torch.nn.GELU
+        self.range_proj = Sequential(Conv2d(guide, keys, 1), gelu(), Dropout2d(0.1), Conv2d(keys, keys, 1))
+        self.fixup_proj = Sequential(Conv2d(guide + k, k, 1), gelu(), Dropout2d(0.1), Conv2d(k, k, 1))
+
+    def windows(self, x):
+        """(n, c, h, w) to (n, c, k * k, h, w)"""
+        n, c, h, w = x.shape
+        x = F.pad(x, [self.radius] * 4, mode="reflect")
+        return F.unfold(x, 2 * self.radius + 1).reshape(n, c, -1, h, w)
+
+    def forward(self, source, guide):
+        embedding = self.range_proj(guide)
+        likeness = (self.windows(embedding) * embedding[:, :, None]).sum(1)
+        kernel = torch.softmax(self.range_temp.exp() * likeness, 1)
+        steps = torch.linspace(-1, 1, 2 * self.radius + 1)
+        gaussian = torch.exp(-(steps[:, None] ** 2 + steps**2) / (2 * self.sigma_spatial**2)).reshape(1, -1, 1, 1)
+        kernel = kernel * gaussian
+        kernel = kernel / kernel.sum(1, keepdim=True)
+        kernel = kernel + 0.1 * self.fixup_proj(torch.cat([kernel, guide], 1))
+        large = F.interpolate(source, guide.shape[-2:], mode="bicubic")
+        return (self.windows(large) * kernel[:, None]).sum(2)
+
+
+class JBUStack(Module):
+    def __init__(self, features, keys, radius):
+        super().__init__()
+        self.up1, self.up2 = (JBULearnedRange(3, keys, radius) for _ in range(2))
+        self.fixup_proj = Sequential(Dropout2d(0.2), Conv2d(features, features, 1))
+
+    def forward(self, x, guide):
+        for layer in (self.up1, self.up2):
+            x = layer(x, F.adaptive_avg_pool2d(guide, [2 * n for n in x.shape[-2:]]))
+        return x + 0.1 * self.fixup_proj(x)
+
+
+def test_jbu():
+    theirs = shaken(JBULearnedRange(3, 5, 2))
+    layer = up.nn.JBU(4, (2, 3), guide_features=3, key_features=5, radius=2, rngs=nnx.Rngs(0))
+    assert load_state_dict(layer, theirs.state_dict()) is layer
+    x, guide = normal(0, 2, 4, 5, 4), normal(1, 2, 8, 15, 3)
+    np.testing.assert_allclose(layer(x, guide), last(theirs(first(x), first(guide))), atol=1e-4)
+
+
+def test_jbu_stack():
+    theirs = shaken(JBUStack(4, 6, 1))
+    layer = up.nn.JBUStack(4, 4, key_features=6, radius=1, rngs=nnx.Rngs(0))
+    state = {f"upsampler.{name}": value.numpy() for name, value in theirs.state_dict().items()}
+    load_state_dict(layer, state, prefix="upsampler.")
+    x, guide = normal(0, 2, 3, 4, 4), normal(1, 2, 12, 16, 3)
+    np.testing.assert_allclose(layer(x, guide), last(theirs(first(x), first(guide))), atol=1e-4)
+    # Features of stride 14 come with an image that is less than 16 times as large.
+    guide = normal(2, 2, 11, 15, 3)
+    np.testing.assert_allclose(layer(x, guide, any_guide=True), last(theirs(first(x), first(guide))), atol=1e-4)
+
+
+class Branch(Sequential):
+    def __init__(self, channels, width, window, groups):
+        conv = lambda n: Conv2d(n, width, window, padding=window // 2, padding_mode="reflect")  # noqa: E731
+        super().__init__(conv(channels))
+        for _ in range(2):
+            block = Module()
+            block.norm1, block.norm2 = GroupNorm(groups, width), GroupNorm(groups, width)
+            block.conv1, block.conv2 = (
+                Conv2d(width, width, window, padding=window // 2, padding_mode="zeros" if window == 1 else "reflect")
+                for _ in range(2)
+            )
+            self.append(block)
+
+    def forward(self, x):
+        x = self[0](x)
+        for block in list(self)[1:]:
+            x = block.conv1(F.silu(block.norm1(x)))
+            x = block.conv2(F.silu(block.norm2(x)))
+        return x
+
+
+class NAF(Module):
+    """NAF for whole factors: arXiv:2511.18452 and the names of its published checkpoint."""
+
+    def __init__(self, dim, heads, window, groups):
+        super().__init__()
+        self.heads, self.window = heads, window
+        self.image_encoder = Module()
+        self.image_encoder.encoder = Branch(3, dim // 2, 1, groups)
+        self.image_encoder.sem_encoder = Branch(3, dim // 2, 3, groups)
+        self.image_encoder.rope = Module()
+        quarter = dim // heads // 4
+        self.image_encoder.rope.register_buffer("periods", 100.0 ** (torch.arange(quarter) / quarter))
+
+    def rotated(self, x):
+        n, _, h, w = x.shape
+        turns = [(torch.arange(0.5, m) / m * 2 - 1)[:, None] / self.image_encoder.rope.periods for m in (h, w)]
+        angles = torch.cat([turns[0][:, None].expand(h, w, -1), turns[1].expand(h, w, -1)], -1).permute(2, 0, 1)
+        pairs = x.reshape(n, self.heads, 2, -1, h, w)
+        points = torch.complex(pairs[:, :, 0], pairs[:, :, 1]) * torch.exp(2j * torch.pi * angles)
+        return torch.stack([points.real, points.imag], 2).reshape(x.shape)
+
+    def forward(self, image, x, size):
+        limit = 4 * min(size)
+        if image.shape[-2] > 4 * size[0] or image.shape[-1] > 4 * size[1]:
+            image = F.interpolate(image, [min(n, limit) for n in image.shape[-2:]], mode="bilinear")
+        encoder = self.image_encoder
+        queries = torch.cat([encoder.encoder(image), encoder.sem_encoder(image)], 1)
+        queries = self.rotated(F.adaptive_avg_pool2d(queries, size))
+        n, c, h, w = x.shape
+        keys = F.adaptive_avg_pool2d(queries, (h, w))
+        y = torch.zeros(n, c, *size)
+        split = lambda a: a.reshape(n, self.heads, -1, *a.shape[2:])  # noqa: E731
+        queries, keys, values = split(queries), split(keys), split(x)
+        for i in range(size[0]):
+            for j in range(size[1]):
+                a, b = (min(max(p * m // s - self.window // 2, 0), m - self.window)
+                        for p, m, s in ((i, h, size[0]), (j, w, size[1])))  # fmt: skip
+                k = keys[..., a : a + self.window, b : b + self.window].flatten(3)
+                v = values[..., a : a + self.window, b : b + self.window].flatten(3)
+                logits = torch.einsum("nhd,nhdp->nhp", queries[..., i, j], k) / k.shape[2] ** 0.5
+                y[..., i, j] = torch.einsum("nhp,nhcp->nhc", logits.softmax(-1), v).flatten(1)
+        return y
+
+
+@pytest.mark.parametrize(("size", "image"), [((8, 10), (8, 10)), ((12, 20), (9, 30)), ((4, 5), (40, 22))])
+def test_naf(size, image):
+    """At the guide's size, from a guide of another size, and from one that is first made smaller."""
+    theirs = shaken(NAF(16, 2, 3, 4))
+    layer = up.nn.NAF(6, guide_features=3, dim=16, heads=2, window=3, groups=4, rngs=nnx.Rngs(0))
+    load_state_dict(layer, theirs.state_dict())
+    x, guide = normal(0, 2, 4, 5, 6), normal(1, 2, *image, 3)
+    expected = last(theirs(first(guide), first(x), size))
+    np.testing.assert_allclose(layer(x, guide, size=size), expected, atol=1e-4)
+    if size == image:
+        np.testing.assert_allclose(layer(x, guide), expected, atol=1e-4)
+
+
+def test_published_sizes_have_the_published_names():
+    """Every name and shape of the authors' models at their own settings."""
+    layer = up.nn.NAF(384, guide_features=3, dim=256, heads=4, window=9, rngs=nnx.Rngs(0))
+    load_state_dict(layer, NAF(256, 4, 9, 8).state_dict())
+    stack = up.nn.JBUStack(384, 16, rngs=nnx.Rngs(0))
+    state = {
+        f"up{n}.{name}": value for n in range(1, 5) for name, value in JBULearnedRange(3, 32, 3).state_dict().items()
+    }
+    convolution = Conv2d(384, 384, 1).state_dict()
+    load_state_dict(stack, state | {f"fixup_proj.1.{name}": value for name, value in convolution.items()})
+    np.testing.assert_array_equal(
+        stack.layers[2].fixup_proj[1].kernel[...], state["up3.fixup_proj.3.weight"][..., 0, 0].T
+    )
+
+
+def test_what_does_not_fit_is_named():
+    layer = up.nn.JBU(4, guide_features=3, key_features=5, radius=2, rngs=nnx.Rngs(0))
+    state = JBULearnedRange(3, 5, 2).state_dict()
+    with pytest.raises(
+        ValueError, match=r"'fixup_proj.0.weight' must have shape \(25, 28, 1, 1\); got \(9, 12, 1, 1\)"
+    ):
+        load_state_dict(layer, state | {"fixup_proj.0.weight": torch.zeros(9, 12, 1, 1)})
+    with pytest.raises(ValueError, match="state lacks 'range_temp'"):
+        load_state_dict(layer, {name: value for name, value in state.items() if name != "range_temp"})
+    naf = up.nn.NAF(6, guide_features=3, dim=16, heads=2, groups=4, base=50.0, rngs=nnx.Rngs(0))
+    before = np.asarray(naf.pixels.stem.bias[...])
+    with pytest.raises(ValueError, match=r"'image_encoder.rope.periods' must be those of the layer's base=50"):
+        load_state_dict(naf, shaken(NAF(16, 2, 3, 4)).state_dict())
+    np.testing.assert_array_equal(naf.pixels.stem.bias[...], before)
+
+
+def test_parameters_keep_their_dtype():
+    layer = up.nn.JBU(
+        4, guide_features=3, key_features=5, radius=2, param_dtype=jnp.bfloat16, dtype=jnp.bfloat16, rngs=nnx.Rngs(0)
+    )
+    load_state_dict(layer, shaken(JBULearnedRange(3, 5, 2)).state_dict())
+    assert layer.range_temp[...].dtype == jnp.bfloat16
+    assert layer(normal(0, 4, 5, 4), normal(1, 8, 10, 3)).dtype == jnp.bfloat16

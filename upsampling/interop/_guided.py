@@ -1,0 +1,64 @@
+"""Loaders for the layers that follow a guide: FeatUp's joint bilateral upsampling, and NAF."""
+
+from typing import Any
+
+import numpy as np
+
+from upsampling.attention import rotation_periods
+from upsampling.interop._states import Loaded, State, convolution, loads
+from upsampling.nn.attention import NAF, ImageBranch
+from upsampling.nn.guided import JBU, JBUStack
+
+
+@loads(JBU)
+def _jbu(layer: JBU, state: State) -> Loaded:
+    """`JBULearnedRange`: between its two convolutions stand a GELU and a dropout."""
+    return _jbu_called("", layer, state)
+
+
+@loads(JBUStack)
+def _jbu_stack(layer: JBUStack, state: State) -> Loaded:
+    """`JBUStack`: after a dropout, its convolution is the second of its module."""
+    for number, part in enumerate(layer.layers, start=1):
+        yield from _jbu_called(f"up{number}.", part, state)
+    yield from _pointwise(state, "fixup_proj.1.", layer.fixup_proj)
+
+
+def _jbu_called(name: str, layer: JBU, state: State) -> Loaded:
+    yield layer.range_temp, state.take(name + "range_temp", ())
+    yield layer.sigma_spatial, state.take(name + "sigma_spatial", ())
+    for module, layers in (("range_proj", layer.range_proj), ("fixup_proj", layer.fixup_proj)):
+        for number, part in zip((0, 3), layers, strict=True):
+            yield from _pointwise(state, f"{name}{module}.{number}.", part)
+
+
+@loads(NAF)
+def _naf(layer: NAF, state: State) -> Loaded:
+    """`NAF`: all parameters are the image encoder's; the rotation's periods are not learned and must be the layer's."""
+    yield from _branch(state, "image_encoder.encoder.", layer.pixels)
+    yield from _branch(state, "image_encoder.sem_encoder.", layer.surroundings)
+    name = "image_encoder.rope.periods"
+    if name in state:
+        expected = rotation_periods(layer.dim, layer.heads, layer.base)
+        periods = state.take(name, expected.shape)
+        if not np.allclose(periods, expected, rtol=1e-5):
+            raise ValueError(
+                f"load_state_dict: {name!r} must be those of the layer's base={layer.base}, {expected}; got {periods}."
+            )
+
+
+def _branch(state: State, name: str, branch: ImageBranch) -> Loaded:
+    yield from convolution(state, f"{name}0.", branch.stem)
+    for number, block in enumerate(branch.blocks, start=1):
+        for part in (1, 2):
+            yield from convolution(state, f"{name}{number}.conv{part}.", getattr(block, f"conv{part}"))
+            norm = getattr(block, f"norm{part}")
+            yield norm.scale, state.take(f"{name}{number}.norm{part}.weight", norm.scale.shape)
+            yield norm.bias, state.take(f"{name}{number}.norm{part}.bias", norm.bias.shape)
+
+
+def _pointwise(state: State, name: str, layer: Any) -> Loaded:
+    """A 1x1 `Conv2d` for a linear layer."""
+    inner, out = layer.kernel.shape
+    yield layer.kernel, state.take(name + "weight", (out, inner, 1, 1))[:, :, 0, 0].T
+    yield layer.bias, state.take(name + "bias", (out,))

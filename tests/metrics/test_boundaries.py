@@ -228,10 +228,9 @@ def test_what_void_does_between_pixels(void):
 def test_what_is_predicted_on_void_does_not_matter(void):
     prediction, target = pair_with_void()
     other = np.where(target == 7, (prediction + 1) % 3, prediction)
-    for function in (metrics.boundary_iou, metrics.boundary_f1):
-        np.testing.assert_array_equal(
-            function(prediction, target, 3, 7, void=void), function(other, target, 3, 7, void=void)
-        )
+    iou, f1 = {"width": 3, "unit": "pixels", "void": void}, {"tolerance": 2, "void": void}
+    for function, how in ((metrics.boundary_iou, iou), (metrics.boundary_f1, f1)):
+        np.testing.assert_array_equal(function(prediction, target, 3, 7, **how), function(other, target, 3, 7, **how))
 
 
 def test_an_ignored_class_of_its_own_has_no_value():

@@ -28,18 +28,17 @@ def test_level_sets_are_those_of_the_authors():
 def test_spacing_void_and_axes():
     target = blobs((12, 14), 3, 0)
     target[3:5, 4:9] = 9
-    got = metrics.level_sets(target, 3, 9, spacing=(2.0, 0.5))
+    got = metrics.level_sets(np.stack([target, target], -1), 3, 9, spacing=(2.0, 0.5), axes=(0, 1))
+    chex.assert_trees_all_equal(got[:, :, 0], got[:, :, 1])
     for c in range(3):
         inside = target == c
         out, into = (ndimage.distance_transform_edt(m, sampling=(2.0, 0.5)) for m in (~inside, inside))
         expected = np.where(target == 9, 0, np.where(inside, 0.5 - into, out))
-        np.testing.assert_allclose(got[..., c], expected, rtol=1e-6)
-    moved = metrics.level_sets(np.stack([target, target], -1), 3, 9, spacing=(2.0, 0.5), axes=(0, 1))
-    chex.assert_trees_all_equal(moved[:, :, 1], got)
+        np.testing.assert_allclose(got[:, :, 1, c], expected, rtol=1e-6)
 
 
 def test_value_and_gradient():
-    target = jnp.asarray(drawn()[1][:3])
+    target = jnp.asarray(drawn()[1])
     phi = metrics.level_sets(target, 3)
     logits = jax.random.normal(jax.random.key(0), phi.shape)
     probabilities = jax.nn.softmax(logits)
@@ -49,24 +48,22 @@ def test_value_and_gradient():
     wrt_p, wrt_phi = jax.grad(metrics.boundary_loss, argnums=(0, 1))(probabilities, phi)
     np.testing.assert_allclose(wrt_p, phi / phi.size, rtol=1e-6)
     assert not wrt_phi.any()
-    chex.assert_numerical_grads(
-        lambda x: metrics.boundary_loss(jax.nn.softmax(x), phi[:, :6, :5]), (logits[:, :6, :5],), order=1
-    )
+    some = jax.jit(lambda x: metrics.boundary_loss(jax.nn.softmax(x), phi[:2, :3, :3]))
+    chex.assert_numerical_grads(some, (logits[:2, :3, :3],), order=1)
 
 
 def test_jit_vmap_and_inside_a_step():
-    target = jnp.asarray(drawn()[1][:4])
+    target = jnp.asarray(drawn()[1])
     phi = metrics.level_sets(target, 3)
-    chex.assert_trees_all_equal(phi, jax.jit(lambda t: metrics.level_sets(t, 3))(target))
-    chex.assert_trees_all_equal(phi, jax.vmap(lambda t: metrics.level_sets(t, 3))(target))
-    chex.assert_trees_all_equal(phi[2], metrics.level_sets(target[2], 3))
 
     @jax.jit
     @jax.grad
-    def step(logits):
-        return metrics.boundary_loss(jax.nn.softmax(logits), metrics.level_sets(target, 3))
+    def step(logits, target):
+        return metrics.boundary_loss(jax.nn.softmax(logits), jax.vmap(lambda t: metrics.level_sets(t, 3))(target))
 
-    assert np.isfinite(step(jnp.zeros(phi.shape))).all()
+    logits = jax.random.normal(jax.random.key(0), phi.shape)
+    expected = jax.grad(lambda x: jnp.mean(jax.nn.softmax(x) * phi))(logits)
+    np.testing.assert_allclose(step(logits, target), expected, atol=1e-9, rtol=1e-5)
     each = jax.vmap(metrics.boundary_loss)(phi / 9, phi)
     np.testing.assert_allclose(each.mean(), metrics.boundary_loss(phi / 9, phi), rtol=1e-5)
 
@@ -91,9 +88,9 @@ def test_64_bits():
 
 def test_training_with_optax_moves_the_boundary():
     """From a boundary in the wrong place the boundary loss alone finds the true one."""
-    target = jnp.asarray(blobs((24, 24), 2, 3))
-    phi = metrics.level_sets(target, 2)
-    logits = 2.0 * jax.nn.one_hot(jnp.roll(target, 4, axis=1), 2)
+    maps = jnp.asarray(drawn()[1])
+    target, phi = maps[0], metrics.level_sets(maps, 3)[0]
+    logits = 2.0 * jax.nn.one_hot(jnp.roll(target, 4, axis=1), 3)
     optimiser = optax.adam(0.3)
 
     def step(carry, _):
@@ -102,11 +99,13 @@ def test_training_with_optax_moves_the_boundary():
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(logits, updates), state), None
 
-    before = metrics.hausdorff_distance(jnp.argmax(logits, -1), target, 2)
+    def farthest_error(logits):
+        """How far outside of a class's true region it is predicted."""
+        return jnp.max(jnp.take_along_axis(phi, jnp.argmax(logits, -1)[..., None], -1))
+
+    assert farthest_error(logits) >= 3
     (logits, _), _ = jax.lax.scan(step, (logits, optimiser.init(logits)), length=60)
-    after = metrics.hausdorff_distance(jnp.argmax(logits, -1), target, 2)
-    assert before.min() >= 3
-    assert after.max() <= 1
+    assert farthest_error(logits) <= 1
 
 
 def test_arguments():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.metrics.metric_maps import blobs, drawn, perturbed
+from tests.metrics.metric_maps import drawn
 from upsampling import metrics
 from upsampling.metrics import labels
 
@@ -35,24 +35,20 @@ EVERY = [*(f for name, f in PER_IMAGE.items() if name != "hausdorff_95"), *SUMS]
 by_name = pytest.mark.parametrize("function", EVERY, ids=lambda f: f.__name__)
 
 
-@pytest.mark.parametrize("name", PER_IMAGE)
+def batches(first=0):
+    """Six pairs in two batch axes: one shape for most of these tests, so that each metric compiles once for it."""
+    return tuple(x[first : first + 6].reshape(2, 3, 40, 40) for x in drawn())
+
+
+@pytest.mark.parametrize("name", [name for name in PER_IMAGE if name != "trimap_confusion_matrix"])
 def test_jit_and_vmap(name):
+    """Two batch axes at once, and single images of both mapped over."""
     function = PER_IMAGE[name]
-    prediction, target = (jnp.asarray(x[:6]) for x in drawn())
+    prediction, target = map(jnp.asarray, batches())
     whole = function(prediction, target, 3)
     assert np.isfinite(whole).any()
-    mapped = jax.jit(jax.vmap(lambda p, t: function(p, t, 3)))(prediction, target)
+    mapped = jax.jit(jax.vmap(jax.vmap(lambda p, t: function(p, t, 3))))(prediction, target)
     chex.assert_trees_all_close(mapped, whole, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["boundary_iou", "trimap_iou", "hausdorff_95"])
-def test_batch_axes(name):
-    function = PER_IMAGE[name]
-    prediction, target = (x[:6] for x in drawn())
-    whole = function(prediction, target, 3)
-    nested = function(prediction.reshape(2, 1, 3, 40, 40), target.reshape(2, 1, 3, 40, 40), 3)
-    chex.assert_trees_all_close(nested.reshape(whole.shape), whole, rtol=1e-6)
-    chex.assert_trees_all_close(function(prediction[1], target[1], 3), whole[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("images_at_once", [1, 3, 4, 7, 100])
@@ -80,27 +76,31 @@ def test_constants_inside_jit_are_checked_too():
 
 
 def test_other_axes():
-    prediction, target = (x[:6] for x in drawn())
+    prediction, target = batches()
     for function in (metrics.boundary_iou, metrics.boundary_f1, metrics.error_by_distance):
-        moved = function(np.moveaxis(prediction, 0, -1), np.moveaxis(target, 0, -1), 3, axes=(0, 1))
+        moved = function(*(np.moveaxis(x, (0, 1), (2, 3)) for x in (prediction, target)), 3, axes=(0, 1))
         chex.assert_trees_all_close(moved, function(prediction, target, 3))
 
 
 @pytest.mark.parametrize("function", SUMS, ids=lambda f: f.__name__)
 def test_sums_add_up_over_batches_and_devices(function):
-    target = np.stack([blobs((24, 24), 3, seed) for seed in range(4)])
-    prediction = np.stack([perturbed(t, seed) for seed, t in enumerate(target)])
+    prediction, target = batches(first=6)
     whole = function(prediction, target, 3)
-    parts = [function(prediction[i : i + 2], target[i : i + 2], 3) for i in (0, 2)]
-    chex.assert_trees_all_close(jax.tree.map(jnp.asarray, sum(parts)), whole, rtol=1e-6)
-    halves = (jnp.asarray(x.reshape(2, 2, 24, 24)) for x in (prediction, target))
-    across = jax.vmap(lambda p, t: jax.lax.psum(function(p, t, 3), "device"), axis_name="device")(*halves)
+
+    def device(prediction, target):
+        mine = function(prediction, target, 3)
+        return mine, jax.lax.psum(mine, "device")
+
+    halves = map(jnp.asarray, (prediction, target))
+    mine, across = jax.jit(jax.vmap(device, axis_name="device"))(*halves)
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], across), whole, rtol=1e-6)
+    parts = [jax.tree.map(lambda x, i=i: x[i], mine) for i in (0, 1)]
+    chex.assert_trees_all_close(jax.tree.map(jnp.asarray, sum(parts)), whole, rtol=1e-6)
     assert np.isfinite(whole.value()).any()
 
 
 def test_a_perfect_prediction():
-    target = drawn()[1][:6]
+    _, target = batches()
     for name, function in PER_IMAGE.items():
         got = np.asarray(function(target, target, 3))
         if name == "trimap_confusion_matrix":
@@ -191,19 +191,31 @@ def test_the_mean_of_two_directions_does_not_stream():
 
 def test_labels_out_of_range_inside_jit_are_of_no_class():
     """As if there were one more class, of which nothing is asked."""
-    prediction, target = (np.array(x[:6]) for x in drawn())
-    prediction[:, 10:14, 20:30] = 3
-    target[:, 30:33, 5:9] = 3
-    for function in (metrics.boundary_iou, metrics.boundary_f1, metrics.average_surface_distance):
+    maps = batches()
+    maps[0][..., 10:14, 20:30] = 3
+    maps[1][..., 30:33, 5:9] = 3
+    wild = [jnp.asarray(np.where(x == 3, np.where(np.arange(40) % 2, -5, 77), x)) for x in maps]
+    for function in (metrics.boundary_iou, metrics.boundary_f1):
         compiled = jax.jit(lambda p, t, f=function: f(p, t, 3))
-        wild = [
-            jnp.where(x == 3, jnp.where(jnp.arange(40) % 2, -5, 77), x) for x in map(jnp.asarray, (prediction, target))
-        ]
-        chex.assert_trees_all_close(compiled(*wild), function(prediction, target, 4)[:, :3], rtol=1e-6)
+        chex.assert_trees_all_close(compiled(*wild), function(*maps, 4)[..., :3], rtol=1e-6)
+
+
+def test_labels_out_of_range_inside_jit_near_the_boundary():
+    """They do not count in the target; in the prediction they do not count for IoU, and are errors by distance."""
+    maps = batches()
+    maps[0][..., 10:14, 20:30] = 3
+    maps[1][..., 30:33, 5:9] = 3
+    wild = [jnp.asarray(np.where(x == 3, np.where(np.arange(40) % 2, -5, 77), x)) for x in maps]
+    prediction, target = maps
+    wrong = np.where(prediction == 3, (target + 1) % 3, prediction)
+    both = jax.jit(lambda p, t: (metrics.error_by_distance(p, t, 3), metrics.trimap_confusion_matrix(p, t, 3)))
+    errors, counts = both(*wild)
+    chex.assert_trees_all_close(errors, metrics.error_by_distance(wrong, target, 3, ignore_index=3), rtol=1e-6)
+    chex.assert_trees_all_equal(counts, metrics.trimap_confusion_matrix(prediction, target, 4)[..., :3, :3])
 
 
 def test_64_bits():
-    prediction, target = (x[:6] for x in drawn())
+    prediction, target = batches()
     expected = np.asarray(PER_IMAGE["hausdorff_95"](prediction, target, 3))
     with jax.enable_x64(True):
         got = PER_IMAGE["hausdorff_95"](prediction, target, 3)

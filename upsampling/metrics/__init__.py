@@ -14,6 +14,14 @@ pytree that adds up over batches with `+`, over devices with `jax.lax.psum`, and
     total = sum(metrics.boundary_iou_sums(p, t, num_classes=11) for p, t in batches)
     total.value()                                                               # (11,)
 
+In one compiled function that goes through the frames one by one, metrics that look at the same boundaries share their
+distances, since XLA sees that they are the same:
+
+    contributions = jax.jit(lambda p, t: jax.lax.map(lambda maps: (
+        metrics.image_mean(metrics.hausdorff_distance(*maps, 11, percentile=95), axes=()),
+        metrics.average_surface_distance_sums(*maps, 11),
+    ), (p, t)))(predictions, targets)   # with a first axis of frames: sum it with jax.tree.map
+
 | per image | streams as | finished by |
 | --- | --- | --- |
 | `mean_iou`, `dice` | `confusion_matrix` | `iou_of`, `dice_of` the sum |

@@ -14,11 +14,10 @@ from upsampling.metrics.surfaces import (
     VOID,
     Elements,
     Rule,
-    elements,
     encode,
     length,
+    matches,
     rule,
-    within,
 )
 
 
@@ -247,8 +246,8 @@ def matched_boundaries(prediction, target, which: Rule, tolerance: float) -> Pre
     """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class."""
 
     def images(prediction, target):
-        both = elements(prediction, target, which, limit=tolerance)
+        both = matches(prediction, target, which, tolerance)
         total = partial(Elements.total, num_classes=which.num_classes)
-        return PrecisionRecall(*(Ratio(total(x, where=within(x.squared, tolerance)), total(x)) for x in both))
+        return PrecisionRecall(*(Ratio(total(x, where=matched), total(x)) for x, matched in both))
 
     return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)

@@ -5,9 +5,10 @@ The squared distance to the nearest seed separates over the axes (Felzenszwalb &
     D(p) = min_q |p - q|² = min_{q1} ((p1 - q1)² + min_{q2} ((p2 - q2)² + ...))
 
 The first axis is a distance along a line. Every further one is a lower envelope of parabolas, g[i] = min_k f[i ± k] +
-k², taken with k = 1, 2, ... over whole rows, until k² exceeds what any pixel still waiting could gain. So a pass costs
-pixels x (how far the farthest pixel has to look), at most pixels x side; it works in place on arrays of the image's
-size, and nothing pairwise is ever stored.
+k², taken with k = 1, 2, ... over whole rows, until k² exceeds what any pixel still waiting could gain, or until it is
+cheaper to go through the columns that have seeds. So a pass costs pixels x (how far the farthest pixel has to look, or
+the number of such columns), at most pixels x side; it works in place on arrays of the image's size, and nothing
+pairwise is ever stored.
 """
 
 import math
@@ -21,13 +22,12 @@ from jax import lax
 from upsampling import _checks
 from upsampling.metrics import labels
 
-# A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them.
-_UNROLL = 8
+# A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
+# a small image fewer, which compile sooner.
+_UNROLL, _STEPS = 8, 16
 # Rows are worked on in groups of this many pixels: each group stops as soon as its own pixels are done, and stays in a
 # processor's first cache. An accelerator wants everything at once.
 _GROUP_CPU, _GROUP = 2**13, 2**26
-# Where seeds lie in fewer columns than a fourth of the image, visiting them is cheaper than looking far.
-_NARROW = 4
 
 
 def distance_transform(mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None) -> jax.Array:
@@ -257,7 +257,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
     """The lower envelope of parabolas in each row `(rows, n)`."""
     state = arrays[:carried]
     f, n = state[0], state[0].shape[1]
-    unroll = min(_UNROLL, last)
+    unroll = max(1, min(_UNROLL, last // _STEPS))
     room = -(-last // unroll) * unroll
     padded = tuple(jnp.pad(x, ((0, 0), (room, room)), constant_values=jnp.inf if x is f else 0) for x in state)
 
@@ -267,9 +267,12 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
     waiting = jnp.isfinite(least) if len(arrays) == carried else jnp.isfinite(least) & arrays[carried]
 
     with_seeds = jnp.any(jnp.isfinite(f), axis=0)
+    sources = jnp.sum(with_seeds)
     column = jnp.arange(n)
-    low, high = jnp.min(jnp.where(with_seeds, column, n)), jnp.max(jnp.where(with_seeds, column, -1))
-    narrow = (high - low + 1) * _NARROW < n
+
+    def far_enough(k, g):
+        gain = jnp.max(jnp.where(waiting, g[0] - least, 0))
+        return (k <= last) & (gain > (k * spacing) ** 2)
 
     def look_farther(loop):
         k, g = loop
@@ -279,20 +282,23 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
                 g = _nearer(g, _plus(there, ((k + j) * spacing) ** 2))
         return k + unroll, g
 
-    def far_enough(loop):
-        k, g = loop
-        gain = jnp.max(jnp.where(waiting, g[0] - least, 0))
-        return (k <= last) & (gain > (k * spacing) ** 2)
+    def visit_sources(g):
+        # Where there are fewer of them than a multiple of the unrolled step, some are visited twice.
+        (source,) = jnp.nonzero(with_seeds, size=-(-n // unroll) * unroll)
 
-    def visit_sources(loop):
-        source, g = loop
-        for j in range(unroll):
-            there = (lax.dynamic_slice_in_dim(x, room + source + j, 1, 1) for x in padded)
-            g = _nearer(g, _plus(there, ((column - (source + j)) * spacing) ** 2))
-        return source + unroll, g
+        def visit(loop):
+            k, g = loop
+            for j in range(unroll):
+                there = (lax.dynamic_slice_in_dim(x, source[k + j], 1, 1) for x in state)
+                g = _nearer(g, _plus(there, ((column - source[k + j]) * spacing) ** 2))
+            return k + unroll, g
 
-    g = lax.while_loop(lambda loop: narrow & (loop[0] <= high), visit_sources, (low.astype(jnp.int32), state))[1]
-    return lax.while_loop(lambda loop: ~narrow & far_enough(loop), look_farther, (jnp.int32(1), g))[1]
+        return lax.while_loop(lambda loop: loop[0] < sources, visit, (jnp.int32(0), g))[1]
+
+    # Looking k columns far on both sides costs as much as visiting 2 k columns, so all that have seeds are visited
+    # once looking has cost as much.
+    k, g = lax.while_loop(lambda loop: (2 * loop[0] < sources) & far_enough(*loop), look_farther, (jnp.int32(1), state))
+    return lax.cond(far_enough(k, g), visit_sources, lambda g: g, g)
 
 
 def _plus(state: Any, squared: jax.Array) -> tuple:

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from upsampling.metrics import labels
 from upsampling.metrics.boundaries import matched_boundaries
 from upsampling.metrics.percentiles import percentile as percentile_of_classes
 from upsampling.metrics.sums import Ratio
-from upsampling.metrics.surfaces import Elements, Rule, diagonal, elements, length, rule
+from upsampling.metrics.surfaces import Elements, Rule, diagonal, distances, length, rule
 
 _MISSING = ("infinity", "diagonal", "nan")
 _PERCENTILES = ("larger", "union")
@@ -93,42 +93,44 @@ def hausdorff_distance(
     which = rule(name, num_classes, ignore_index, spacing, void, boundary, frame)
     if boundary == "elements" and interpolation == "linear":
         raise ValueError(f'{name}: interpolation="linear" has no meaning for weighted boundary="elements".')
-    return _hausdorff_distance(
-        *maps, which, float(percentile), percentile_of == "union", interpolation == "linear", missing
-    )
+    value = _hausdorff_distance(*maps, which, float(percentile), percentile_of == "union", interpolation == "linear")
+    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, maps[1].shape, which), value)
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
-def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: bool, linear: bool, missing: str):
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: bool, linear: bool) -> jax.Array:
     def images(prediction, target):
-        both = elements(prediction, target, which)
+        both = [_Flat.of(*x) for x in distances(prediction, target, which)]
         if percent == 100:
             return jnp.fmax(*(_farthest(x, which.num_classes) for x in both))
         if union:
-            both = (jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both),)
-        each = [_percentile(x, which.num_classes, percent, linear) for x in both]
+            both = [jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both)]
+        each = [
+            percentile_of_classes(jnp.sqrt(x.squared), x.slot, x.size, which.num_classes, percent, linear) for x in both
+        ]
         return jnp.fmax(each[0], each[-1])
 
-    value = labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
-    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, target.shape, which), value)
+    return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
 
 
-def _farthest(x: Elements, num_classes: int) -> jax.Array:
+class _Flat(NamedTuple):
+    """Squared distances, classes and sizes of elements, all `(images, elements)`."""
+
+    squared: jax.Array
+    slot: jax.Array
+    size: jax.Array | None
+
+    @classmethod
+    def of(cls, x: Elements, squared: jax.Array) -> Self:
+        parts = squared, x.slot, x.size
+        return cls(*(None if part is None else part.reshape(part.shape[0], -1) for part in parts))
+
+
+def _farthest(x: _Flat, num_classes: int) -> jax.Array:
     """The largest distance per image and class; NaN without a boundary."""
-    squared, slot, _ = _flat(x)
-    largest = jnp.full((squared.shape[0], num_classes + 1), -1, squared.dtype)
-    largest = largest.at[jnp.arange(squared.shape[0])[:, None], slot].max(squared)[:, :-1]
+    largest = jnp.full((x.squared.shape[0], num_classes + 1), -1, x.squared.dtype)
+    largest = largest.at[jnp.arange(x.squared.shape[0])[:, None], x.slot].max(x.squared)[:, :-1]
     return jnp.where(largest < 0, jnp.nan, jnp.sqrt(jnp.abs(largest)))
-
-
-def _percentile(x: Elements, num_classes: int, percent: float, linear: bool) -> jax.Array:
-    squared, slot, size = _flat(x)
-    return percentile_of_classes(jnp.sqrt(squared), slot, size, num_classes, percent, linear)
-
-
-def _flat(x: Elements) -> list:
-    """Distances squared, classes and sizes: (images, elements)."""
-    return [None if part is None else part.reshape(part.shape[0], -1) for part in x]
 
 
 def _distance_if_missing(missing: str, shape: tuple[int, ...], which: Rule) -> float:
@@ -242,15 +244,15 @@ def _sums(
     return *_summed_distances(*maps, which, math.inf if missing == "nan" else far), far
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jax.jit, static_argnums=2)
 def _summed_distances(prediction, target, which: Rule, far: float) -> tuple[Ratio, Ratio]:
     """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 
     def images(prediction, target):
-        return tuple(summed(x) for x in elements(prediction, target, which))
+        return tuple(summed(*x) for x in distances(prediction, target, which))
 
-    def summed(x: Elements) -> Ratio:
-        distance = jnp.where(jnp.isinf(x.squared), far, jnp.sqrt(x.squared))
+    def summed(x: Elements, squared: jax.Array) -> Ratio:
+        distance = jnp.where(jnp.isinf(squared), far, jnp.sqrt(squared))
         return Ratio(x.total(which.num_classes, each=distance), x.total(which.num_classes))
 
     return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from upsampling import _checks
+from upsampling.metrics.disks import near, rows_of, within_squared
 from upsampling.metrics.distance import shift, squared_distance
 from upsampling.metrics.elements import corners, element_sizes
 
@@ -94,46 +95,73 @@ def encode(prediction: jax.Array, target: jax.Array, rule: Rule) -> tuple[jax.Ar
 
 
 class Elements(NamedTuple):
-    """The elements of a map's boundaries, and how far each is from the other map's boundary of its class.
+    """The elements of a map's boundaries: pixels `(images, rows, columns)`, each of one class, or points between pixels
+    `(images, classes, rows, columns)`, which may be of several.
 
-    All arrays are `(images, rows, columns)`, over the pixels or points of all classes.
-
-    squared: squared distance.
     slot: the class; num_classes for what is no element.
     size: length or area; None if each counts as 1.
     """
 
-    squared: jax.Array
     slot: jax.Array
     size: jax.Array | None
 
     def total(self, num_classes: int, where: jax.Array | bool = True, each: jax.Array | None = None) -> jax.Array:
         """Sum of the sizes, times `each`, where `where` holds: (images, classes)."""
-        images, rows, _ = self.slot.shape
         values = jnp.ones(self.slot.shape, jnp.int32) if self.size is None else self.size
         values = values if each is None else values * each
+        # Row by row, then all rows: no long chain of additions that float32 could lose.
+        if self.slot.ndim == 4:
+            return jnp.where(where & (self.slot < num_classes), values, 0).sum(-1).sum(-1)
+        images, rows, _ = self.slot.shape
         slot = jnp.where(where, self.slot, num_classes)
         sums = jnp.zeros((images, rows, num_classes + 1), values.dtype)
         sums = sums.at[jnp.arange(images)[:, None, None], jnp.arange(rows)[:, None], slot].add(values)
-        # Row by row, then all rows: no long chain of additions that float32 could lose.
         return sums.sum(1)[:, :-1]
 
 
-def elements(
-    prediction: jax.Array, target: jax.Array, rule: Rule, limit: float = math.inf
-) -> tuple[Elements, Elements]:
-    """The boundary elements of both maps `(images, *spatial)`, with distances above `limit` possibly too large."""
-    *maps, counted = encode(prediction, target, rule)
-    find = _inside if rule.boundary == "inside" else _between
-    (where, judged, slots, sizes) = zip(*(find(x, counted, rule) for x in maps), strict=True)
+def distances(prediction: jax.Array, target: jax.Array, rule: Rule) -> list[tuple[Elements, jax.Array]]:
+    """The boundary elements of both maps `(images, *spatial)`, and how far each is, squared, from the other map's
+    boundary of its class."""
+    where, judged, slots, sizes = _found(prediction, target, rule)
     # Each map's elements look for those of the other.
-    squared = squared_distance(jnp.concatenate(where[::-1]), rule.spacing, limit, jnp.concatenate(judged))
+    squared = squared_distance(jnp.concatenate(where[::-1]), rule.spacing, needed=jnp.concatenate(judged))
     out = []
     for far, judge, slot, size in zip(jnp.split(squared, 2), judged, slots, sizes, strict=True):
         if rule.boundary == "inside":  # a pixel is of one class at most
             far = jnp.min(jnp.where(judge, far, jnp.inf), axis=1)
-        out.append(jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), Elements(far, slot, size)))
-    return out[0], out[1]
+        out.append((Elements(*_in_rows(rule, slot, size)), _in_rows(rule, far)[0]))
+    return out
+
+
+def matches(prediction: jax.Array, target: jax.Array, rule: Rule, tolerance: float) -> list[tuple[Elements, jax.Array]]:
+    """The boundary elements of both maps, and whether each lies within `tolerance` of the other map's of its class."""
+    where, judged, slots, sizes = _found(prediction, target, rule)
+    disk = rows_of(rule.spacing, tolerance)
+    both = jnp.concatenate(where[::-1])
+    if disk is None:
+        squared = squared_distance(both, rule.spacing, tolerance, jnp.concatenate(judged))
+        matched = within_squared(squared, tolerance)
+    else:
+        matched = near(both, disk)
+    out = []
+    for found, judge, slot, size in zip(jnp.split(matched, 2), judged, slots, sizes, strict=True):
+        if rule.boundary == "inside":
+            found = jnp.any(judge & found, axis=1)
+        out.append((Elements(*_in_rows(rule, slot, size)), _in_rows(rule, found)[0]))
+    return out
+
+
+def _found(prediction: jax.Array, target: jax.Array, rule: Rule) -> list[tuple]:
+    """What `_inside` or `_between` finds in both maps."""
+    *maps, counted = encode(prediction, target, rule)
+    find = _inside if rule.boundary == "inside" else _between
+    return list(zip(*(find(x, counted, rule) for x in maps), strict=True))
+
+
+def _in_rows(rule: Rule, *arrays: jax.Array | None) -> list:
+    """All spatial axes but the last as one, so that there are rows and columns whatever the rank."""
+    kept = 1 if rule.boundary == "inside" else 2
+    return [None if x is None else x.reshape(*x.shape[:kept], -1, x.shape[-1]) for x in arrays]
 
 
 def _classes(rule: Rule) -> jax.Array:
@@ -187,8 +215,3 @@ def _blocks(x: jax.Array, frame: bool, beyond: int = BEYOND) -> list[jax.Array]:
         ends = (None if offset else -1 for offset in corner)
         blocks.append(padded[(slice(None), *(slice(o, e) for o, e in zip(corner, ends, strict=True)))])
     return blocks
-
-
-def within(squared: jax.Array, tolerance: float) -> jax.Array:
-    """distance <= tolerance, where a tolerance of three pixels of size 0.7 must include the third one."""
-    return squared <= tolerance**2 * (1 + 1e-6)

@@ -18,6 +18,7 @@ from upsampling.convolution import (
 from upsampling.guided import bilateral_kernel, guided_filter, joint_bilateral, learned_bilateral
 from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize
 from upsampling.pooling import max_pool_with_indices, max_unpool
+from upsampling.sampling import dysample, flow_warp, grid_sample, positions_from_grid
 
 __all__ = [
     "analysis",
@@ -27,6 +28,9 @@ __all__ = [
     "bilinear",
     "conventions",
     "deconv",
+    "dysample",
+    "flow_warp",
+    "grid_sample",
     "guided_filter",
     "interop",
     "joint_bilateral",
@@ -40,6 +44,7 @@ __all__ = [
     "nn",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "positions_from_grid",
     "resize",
     "sub_pixel_conv",
     "transposed_conv",

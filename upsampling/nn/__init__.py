@@ -6,6 +6,7 @@ from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
 from upsampling.nn.registry import Method, Upsampler, available, create
+from upsampling.nn.sampling import DySample, FlowAlignment
 
 __all__ = [
     "JBU",
@@ -14,6 +15,8 @@ __all__ = [
     "Bilinear",
     "DUpsampling",
     "Deconv",
+    "DySample",
+    "FlowAlignment",
     "GuidedFilter",
     "Interpolate",
     "JBUStack",

@@ -1,0 +1,398 @@
+"""Sampling at positions that the data decide, as three bilinear primitives that are each other's transposes.
+
+With `S_r[p]` the image at position `p`, differentiated `r` times along rows and columns, and one number `g_r[p]` for
+each position and derivative, one trilinear form of image `x`, result `z` and numbers `g` holds all there is:
+
+    T(x, z, g) = sum_p sum_r g_r[p] sum_c z[p, c] S_r[p, c]
+
+- `weigh(x, g)`, its derivative to z: samples. With `g = 1` the sampling itself;
+- `splat(z, g)`, its derivative to x: spreads values over the pixels that they were sampled from;
+- `slope(x, z)`, its derivative to g: how the result changes with the position.
+
+The derivative of each along the positions is the same primitive one order up, so forward and reverse mode work to any
+order, and every one of them is written by hand.
+
+`weigh` and `slope` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a GPU not
+deterministic. But what upsamplers predict is an output a whole number of times larger whose positions lie within a
+pixel of where they would be without an offset. Then the taps lie in a 3x3 window around a pixel that is known
+beforehand, and `splat` needs shifted images only. It is chosen while running, for all positions together, so that the
+result is exact for any.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from numpy.polynomial import Polynomial
+
+Size = tuple[int, int]
+Orders = tuple[tuple[int, int], ...]
+
+
+class Rule(NamedTuple):
+    """How a value comes from pixels.
+
+    Attributes:
+      method: "nearest", "bilinear" or "bicubic".
+      edge: which pixel a tap beyond the image reads: "zero" (none), "replicate" (the nearest), "reflect" (mirrored at
+        the outermost pixels' centres) or "symmetric" (mirrored at their outer edges).
+    """
+
+    method: str
+    edge: str
+
+
+_CUBIC = -0.75  # PyTorch's a
+_NEAR = Polynomial([1, 0, -(_CUBIC + 3), _CUBIC + 2])  # of distances up to 1
+_FAR = Polynomial([-4 * _CUBIC, 8 * _CUBIC, -5 * _CUBIC, _CUBIC])  # from 1 to 2
+_FRACTION = Polynomial([0, 1])
+
+# The tap's place after that of the position rounded down, and its weight as a polynomial of the fraction.
+_KERNELS = {
+    "nearest": ((0, Polynomial([1])),),
+    "bilinear": ((0, 1 - _FRACTION), (1, _FRACTION)),
+    "bicubic": (
+        (-1, _FAR(1 + _FRACTION)),
+        (0, _NEAR(_FRACTION)),
+        (1, _NEAR(1 - _FRACTION)),
+        (2, _FAR(2 - _FRACTION)),
+    ),
+}
+
+
+def sample(x: jax.Array, positions: jax.Array, rule: Rule) -> jax.Array:
+    """The image at each position.
+
+    Args:
+      x: (n, H, W, groups, channels).
+      positions: (n, H', W', groups, 2), row and column, at least float32. Finite, and not so far off that they overflow
+        int32.
+      rule: how.
+
+    Returns:
+      (n, H', W', groups, channels), in the dtype of `x`.
+    """
+    ones = jnp.ones((*positions.shape[:-1], 1), positions.dtype)
+    return _weigh_p.bind(x, ones, positions, size=x.shape[1:3], rule=rule, orders=((0, 0),))
+
+
+# Taps.
+
+
+def mirror(position: jax.Array, size: int, edge: str) -> jax.Array:
+    """Positions folded into the image at its outermost pixels' centres ("reflect") or outer edges ("symmetric")."""
+    low, span = (0.0, size - 1.0) if edge == "reflect" else (-0.5, float(size))
+    if not span:
+        return jnp.zeros_like(position)
+    twice = jnp.asarray(2 * span, position.dtype)
+    distance = lax.rem(jnp.abs(position - low), twice)
+    return jnp.where(distance > span, twice - distance, distance) + low
+
+
+def _start(position: jax.Array, rule: Rule, size: int) -> tuple[jax.Array, jax.Array]:
+    """The pixel that the taps count from, still a float, and the fraction beyond it."""
+    if rule.method == "nearest":
+        start = jnp.round(position)
+    elif rule == Rule("bilinear", "replicate"):
+        # Positions were clipped to the image: its last pixel is reached as a second tap.
+        start = jnp.clip(jnp.floor(position), 0, max(size - 2, 0))
+    else:
+        start = jnp.floor(position)
+    return start, position - start
+
+
+def _weights(rule: Rule, order: int, fraction: jax.Array) -> list[tuple[int, jax.Array]]:
+    """Place and weight of each tap along an axis, differentiated `order` times; taps without weight are left out."""
+    found = []
+    for place, kernel in _KERNELS[rule.method]:
+        coefficients = (kernel.deriv(order) if order else kernel).coef
+        if np.any(coefficients):
+            weight = jnp.full(fraction.shape, coefficients[-1], fraction.dtype)
+            for coefficient in coefficients[-2::-1]:
+                weight = weight * fraction + coefficient
+            found.append((place, weight))
+    return found
+
+
+# The programs for any positions. Pixels are (n, H * W, groups, channels), positions and what belongs to them
+# (n, H' * W', groups, ...).
+
+
+def _axis_taps(position: jax.Array, rule: Rule, order: int, size: int) -> list[tuple[jax.Array, jax.Array]]:
+    """Pixel, inside the image, and weight of each tap along an axis."""
+    start, fraction = _start(position, rule, size)
+    taps = []
+    for place, weight in _weights(rule, order, fraction):
+        pixel = start + place
+        if rule.edge == "zero":
+            weight = jnp.where((pixel >= 0) & (pixel <= size - 1), weight, 0)
+        elif rule.edge != "replicate":
+            pixel = mirror(pixel, size, rule.edge)
+        taps.append((jnp.clip(pixel, 0, size - 1).astype(jnp.int32), weight))
+    return taps
+
+
+def _taps(positions: jax.Array, rule: Rule, order: tuple[int, int], size: Size) -> Iterator[tuple[Any, Any]]:
+    """Pixel number and weight of each tap."""
+    rows, columns = (_axis_taps(positions[..., axis], rule, order[axis], size[axis]) for axis in (0, 1))
+    for (row, row_weight), (column, column_weight) in itertools.product(rows, columns):
+        yield row * size[1] + column, row_weight * column_weight
+
+
+_GATHER = lax.GatherDimensionNumbers(
+    offset_dims=(3,),
+    collapsed_slice_dims=(1,),
+    start_index_map=(1,),
+    operand_batching_dims=(0, 2),
+    start_indices_batching_dims=(0, 2),
+)
+_SCATTER = lax.ScatterDimensionNumbers(
+    update_window_dims=(3,),
+    inserted_window_dims=(1,),
+    scatter_dims_to_operand_dims=(1,),
+    operand_batching_dims=(0, 2),
+    scatter_indices_batching_dims=(0, 2),
+)
+
+
+def _read(pixels: jax.Array, number: jax.Array) -> jax.Array:
+    slices = (1, 1, 1, pixels.shape[-1])
+    return lax.gather(pixels, number[..., None], _GATHER, slices, mode="promise_in_bounds")
+
+
+def _flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+    """Each (n, A, B, ...) as (n, A * B, ...)."""
+    return tuple(a.reshape(a.shape[0], -1, *a.shape[3:]) for a in arrays)
+
+
+def _weigh(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    shape = (*positions.shape[:-1], x.shape[-1])
+    pixels, g, positions = _flat(x, g, positions)
+    y = jnp.zeros((*positions.shape[:-1], x.shape[-1]), g.dtype)
+    for k, order in enumerate(orders):
+        for number, weight in _taps(positions, rule, order, size):
+            y += (g[..., k] * weight)[..., None] * _read(pixels, number).astype(g.dtype)
+    return y.astype(x.dtype).reshape(shape)
+
+
+def _splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    values, g, positions = _flat(z, g, positions)
+    n, _, groups, channels = values.shape
+    x = jnp.zeros((n, math.prod(size), groups, channels), g.dtype)
+    for k, order in enumerate(orders):
+        for number, weight in _taps(positions, rule, order, size):
+            update = (g[..., k] * weight)[..., None] * values.astype(g.dtype)
+            x = lax.scatter_add(x, number[..., None], update, _SCATTER, mode="promise_in_bounds")
+    return x.astype(z.dtype).reshape(n, *size, groups, channels)
+
+
+def _slope(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
+    shape = positions.shape[:-1]
+    pixels, values, positions = _flat(x, z, positions)
+    slopes = []
+    for order in orders:
+        y = jnp.zeros(values.shape, positions.dtype)
+        for number, weight in _taps(positions, rule, order, size):
+            y += weight[..., None] * _read(pixels, number).astype(y.dtype)
+        slopes.append(_channel_sum(y * values.astype(y.dtype)))
+    return jnp.stack(slopes, axis=-1).reshape(*shape, len(orders))
+
+
+def _channel_sum(products: jax.Array) -> jax.Array:
+    """The sum over the last axis, as a product with ones: XLA:CPU's own takes ten times as long."""
+    ones = jnp.ones((products.shape[-1], 1), products.dtype)
+    rows = products.reshape(-1, products.shape[-1])
+    return jnp.dot(rows, ones, precision=lax.Precision.HIGHEST).reshape(products.shape[:-1])
+
+
+# The program for an output (s, t) times larger in which all taps of the outputs that belong to pixel (i, j), those from
+# (i * s, j * t) on, lie in the window (i - 1 .. i + 1, j - 1 .. j + 1). Outputs are (n, H, s, W, t, groups, ...).
+
+_PLACES = (-1, 0, 1)
+_UNROLLED = 4  # phases
+
+
+def _by_pixel(array: jax.Array, size: Size) -> jax.Array:
+    """(n, H', W', ...) as (n, H, s, W, t, ...)."""
+    n, rows, columns, *rest = array.shape
+    return array.reshape(n, size[0], rows // size[0], size[1], columns // size[1], *rest)
+
+
+def _start_after_own(positions: jax.Array, axis: int, rule: Rule, size: Size) -> tuple[jax.Array, jax.Array]:
+    """How far the first tap lies from the output's own pixel, and the fraction beyond it."""
+    start, fraction = _start(_by_pixel(positions[..., axis], size), rule, size[axis])
+    return start - lax.broadcasted_iota(start.dtype, start.shape, 1 + 2 * axis), fraction
+
+
+def _is_near(positions: jax.Array, rule: Rule, size: Size) -> jax.Array:
+    starts = (_start_after_own(positions, axis, rule, size)[0] for axis in (0, 1))
+    return functools.reduce(jnp.logical_and, (jnp.all((start == -1) | (start == 0)) for start in starts))
+
+
+def _window_weights(positions: jax.Array, rule: Rule, orders: Orders, size: Size) -> list[tuple[list, list]]:
+    """For each order the weights of the window's rows and of its columns."""
+    weights = []
+    for order in orders:
+        both = []
+        for axis in (0, 1):
+            start, fraction = _start_after_own(positions, axis, rule, size)
+            taps = _weights(rule, order[axis], fraction)
+            both.append([sum(jnp.where(start + place == at, w, 0) for place, w in taps) for at in _PLACES])
+        weights.append(tuple(both))
+    return weights
+
+
+def _near_splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    weights, g = _window_weights(positions, rule, orders, size), _by_pixel(g, size)
+    margin = ((0, 0), (1, 1), (0, 0), (1, 1), (0, 0), (0, 0))
+    scaled = [
+        ([jnp.pad(g[..., k] * w, margin) for w in rows], [jnp.pad(w, margin) for w in columns])
+        for k, (rows, columns) in enumerate(weights)
+    ]
+    values = jnp.pad(_by_pixel(z, size), (*margin, (0, 0)))
+
+    def add_phase(x, i, j):
+        def of(array, row, column):
+            phase = lax.dynamic_index_in_dim(array, i, 2, keepdims=False)
+            phase = lax.dynamic_index_in_dim(phase, j, 3, keepdims=False)
+            # The output whose window has this pixel in its (row, column) is that of the pixel as far the other way.
+            return phase[:, 2 - row : 2 - row + size[0], 2 - column : 2 - column + size[1]]
+
+        for row, column in itertools.product(range(3), range(3)):
+            weight = sum(of(rows[row], row, column) * of(columns[column], row, column) for rows, columns in scaled)
+            x += jnp.expand_dims(weight, -1) * of(values, row, column).astype(x.dtype)
+        return x
+
+    n, _, s, _, t, groups, channels = values.shape
+    x = jnp.zeros((n, *size, groups, channels), g.dtype)
+    if s * t <= _UNROLLED:
+        for i, j in itertools.product(range(s), range(t)):
+            x = add_phase(x, i, j)
+    else:
+        x = lax.fori_loop(0, s * t, lambda phase, x: add_phase(x, phase // t, phase % t), x)
+    return x.astype(z.dtype)
+
+
+# The primitives.
+
+
+def _splat_by_either(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    near, far = (functools.partial(f, size=size, rule=rule, orders=orders) for f in (_near_splat, _splat))
+    if rule.method != "bilinear" or any(m % n for n, m in zip(size, positions.shape[1:3], strict=True)):
+        return far(z, g, positions)
+    return lax.cond(_is_near(positions, rule, size), near, far, z, g, positions)
+
+
+def _primitive(name: str, compute: Callable, shape: Callable) -> Primitive:
+    primitive = Primitive(name)
+
+    def abstract(a, b, positions, *, size: Size, rule: Rule, orders: Orders):
+        wanted, dtype = shape(a, b, positions, size, orders)
+        return jax.core.ShapedArray(wanted, dtype)
+
+    def batch(arguments, dimensions, **static):
+        # An axis more is more images: the choice that `splat` makes stays one choice.
+        counts = [array.shape[axis] for array, axis in zip(arguments, dimensions, strict=True) if axis is not None]
+        merged = []
+        for array, axis in zip(arguments, dimensions, strict=True):
+            array = jnp.broadcast_to(array, (counts[0], *array.shape)) if axis is None else jnp.moveaxis(array, axis, 0)
+            merged.append(array.reshape(-1, *array.shape[2:]))
+        y = primitive.bind(*merged, **static)
+        return y.reshape(counts[0], -1, *y.shape[1:]), 0
+
+    primitive.def_impl(functools.partial(jax.jit, static_argnames=("size", "rule", "orders"))(compute))
+    primitive.def_abstract_eval(abstract)
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
+    return primitive
+
+
+# x (n, H, W, groups, channels), g (n, H', W', groups, orders), z (n, H', W', groups, channels), positions (..., 2).
+_weigh_p = _primitive("sample_weigh", _weigh, lambda x, g, p, size, orders: ((*p.shape[:-1], x.shape[-1]), x.dtype))
+_splat_p = _primitive(
+    "sample_splat", _splat_by_either, lambda z, g, p, size, orders: ((z.shape[0], *size, *z.shape[3:]), z.dtype)
+)
+_slope_p = _primitive("sample_slope", _slope, lambda x, z, p, size, orders: ((*p.shape[:-1], len(orders)), p.dtype))
+
+
+def _transposed(first: Callable, second: Callable) -> Callable:
+    """The transpose of a bilinear primitive: `first` of (ct, b) to its argument a, `second` of (ct, a) to b."""
+
+    def rule(ct, a, b, positions, **static):
+        if type(ct) is ad.Zero:
+            return [None, None, None]
+        if ad.is_undefined_primal(a):
+            return [first(ct, b, positions, **static), None, None]
+        return [None, second(ct, a, positions, **static), None]
+
+    return rule
+
+
+ad.primitive_transposes[_weigh_p] = _transposed(
+    lambda ct, g, p, **static: _splat_p.bind(ct, g, p, **static),
+    lambda ct, x, p, **static: _slope_p.bind(x, ct, p, **static),
+)
+ad.primitive_transposes[_splat_p] = _transposed(
+    lambda ct, g, p, **static: _weigh_p.bind(ct, g, p, **static),
+    lambda ct, z, p, **static: _slope_p.bind(ct, z, p, **static),
+)
+ad.primitive_transposes[_slope_p] = _transposed(
+    lambda ct, z, p, **static: _splat_p.bind(z, ct, p, **static),
+    lambda ct, x, p, **static: _weigh_p.bind(x, ct, p, **static),
+)
+
+
+def _raised(rule: Rule, orders: Orders) -> tuple[Orders, list[tuple[int, int]]]:
+    """The orders one derivative up, those that are zero left out, and for each the order and axis that it came from."""
+    most = max(kernel.degree() for _, kernel in _KERNELS[rule.method])
+    found = {
+        (k, axis): tuple(n + (i == axis) for i, n in enumerate(order))
+        for k, order in enumerate(orders)
+        for axis in (0, 1)
+        if order[axis] < most
+    }
+    return tuple(found.values()), list(found)
+
+
+def _along_positions(primitive: Primitive) -> Callable:
+    """The tangent of `weigh` or `splat` for a tangent of the positions: theirs of one order more."""
+
+    def tangent(dp, a, g, positions, *, size, rule, orders):
+        raised, origins = _raised(rule, orders)
+        if not raised:
+            return jnp.zeros_like(primitive.bind(a, g, positions, size=size, rule=rule, orders=orders))
+        moved = jnp.stack([g[..., k] * dp[..., axis] for k, axis in origins], axis=-1)
+        return primitive.bind(a, moved, positions, size=size, rule=rule, orders=raised)
+
+    return tangent
+
+
+def _slope_along_positions(dp, x, z, positions, *, size, rule, orders):
+    raised, origins = _raised(rule, orders)
+    sums = [jnp.zeros(positions.shape[:-1], positions.dtype) for _ in orders]
+    if raised:
+        slopes = _slope_p.bind(x, z, positions, size=size, rule=rule, orders=raised)
+        for i, (k, axis) in enumerate(origins):
+            sums[k] += slopes[..., i] * dp[..., axis]
+    return jnp.stack(sums, axis=-1)
+
+
+for _p, _along in (
+    (_weigh_p, _along_positions(_weigh_p)),
+    (_splat_p, _along_positions(_splat_p)),
+    (_slope_p, _slope_along_positions),
+):
+    ad.defjvp(
+        _p,
+        lambda t, a, b, positions, _p=_p, **static: _p.bind(t, b, positions, **static),
+        lambda t, a, b, positions, _p=_p, **static: _p.bind(a, t, positions, **static),
+        _along,
+    )

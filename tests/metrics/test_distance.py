@@ -120,6 +120,7 @@ class TestAll:
         chex.assert_trees_all_equal(whole, jax.jit(jax.vmap(jax.vmap(function)))(given.reshape(4, 3, 13, 10)))
         chex.assert_trees_all_equal(whole[1, 0], function(given[3]))
         chex.assert_trees_all_equal(whole[:0, 0], function(given[:0]))
+        chex.assert_trees_all_equal(whole[0, :, :0], function(given[:3, :0]))
 
     def test_masks_may_be_integers_but_not_logits(self, function):
         mask = masks((13, 10))[0]
@@ -138,6 +139,8 @@ class TestAll:
             ((1.0, 0.0), ValueError),
             ((1.0, -1.0), ValueError),
             ((1.0, np.inf), ValueError),
+            (1e16, ValueError),
+            ((1.0, 1e-16), ValueError),
             ("ab", TypeError),
             ((1.0, True), TypeError),
         ]:
@@ -200,6 +203,13 @@ def test_both_ways_along_a_line_agree():
         chex.assert_trees_all_equal(away[known], found[known].astype(jnp.int32))
     near = doubling(steps, reach=3)[0]
     chex.assert_trees_all_equal(near[expected <= 3], expected[expected <= 3])
+
+
+@pytest.mark.parametrize("spacing", [1e12, 1e-12])
+def test_any_unit(spacing):
+    given = masks((13, 10))[0]
+    got = metrics.distance_transform(given, spacing)
+    np.testing.assert_allclose(got, scipy_distance(given) * spacing, rtol=1e-6)
 
 
 def test_sides_too_long_for_16_bits():

@@ -99,6 +99,54 @@ def test_sums_add_up_over_batches_and_devices(function):
     assert np.isfinite(whole.value()).any()
 
 
+@by_name
+def test_no_images(function):
+    """Batches of none give values of none, and sums of nothing."""
+    maps = np.zeros((0, 4, 4), int)
+    got = function(maps, maps, 2)
+    one = jax.eval_shape(lambda p: function(p, p, 2), jax.ShapeDtypeStruct((1, 4, 4), jnp.int32))
+    if isinstance(got, jax.Array):
+        assert got.shape == (0, *one.shape[1:])
+        assert got.dtype == one.dtype
+    else:
+        chex.assert_trees_all_equal_shapes_and_dtypes(got, one)
+        assert not any(leaf.any() for leaf in jax.tree.leaves(got))
+
+
+def test_widths_and_tolerances_beyond_the_image():
+    """However large, as if all of the image were near."""
+    prediction, target = (x[0, 0, :8, :9] for x in batches())
+    for function, argument in (
+        (metrics.boundary_iou, "width"),
+        (metrics.boundary_f1, "tolerance"),
+        (metrics.trimap_iou, "width"),
+        (metrics.normalized_surface_dice, "tolerance"),
+    ):
+        huge, large = (function(prediction, target, 3, **{argument: x, "unit": "pixels"}) for x in (1e30, 100))
+        chex.assert_trees_all_equal(huge, large)
+    huge = metrics.error_by_distance(prediction, target, 3, distances=(0, 100, 1e30))
+    assert np.isnan(huge[1]).all()
+    chex.assert_trees_all_equal(huge[0], metrics.error_by_distance(prediction, target, 3, distances=(0, np.inf))[0])
+
+
+def test_one_class():
+    maps = np.zeros((6, 8), int)
+    for name, function in PER_IMAGE.items():
+        got = function(maps, maps, 1)
+        if name in ("boundary_iou", "normalized_surface_dice"):
+            np.testing.assert_array_equal(got, [1])
+        elif name in ("hausdorff_distance", "hausdorff_95", "average_surface_distance"):
+            np.testing.assert_array_equal(got, [0])
+
+
+def test_void_everywhere():
+    """Nothing is left to measure."""
+    target = np.full((6, 8), 255)
+    for function in (metrics.boundary_iou, metrics.boundary_f1, metrics.trimap_iou, metrics.hausdorff_distance):
+        for void in ("background", "neutral", "uncounted"):
+            assert np.isnan(function(np.zeros_like(target), target, 2, 255, void=void)).all()
+
+
 def test_a_perfect_prediction():
     _, target = batches()
     for name, function in PER_IMAGE.items():

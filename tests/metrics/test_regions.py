@@ -169,5 +169,12 @@ def test_matrix_arguments():
             of("matrix")
 
 
+@pytest.mark.parametrize("function", ALL, ids=lambda f: f.__name__)
+def test_no_images(function):
+    maps = np.zeros((0, 4, 4), int)
+    one = function(np.zeros((4, 4), int), np.zeros((4, 4), int), 2)
+    assert function(maps, maps, 2).shape == (0, *one.shape)
+
+
 def test_one_pixel():
     np.testing.assert_array_equal(metrics.mean_iou([[1]], [[1]], 3), [np.nan, 1, np.nan])

@@ -12,7 +12,7 @@ import numpy as np
 from upsampling.metrics import labels, regions
 from upsampling.metrics.distance import squared_distance
 from upsampling.metrics.sums import Ratio
-from upsampling.metrics.surfaces import Rule, encode, length, rule, touches_another
+from upsampling.metrics.surfaces import Rule, diagonal, encode, length, rule, touches_another
 
 
 def trimap_iou(
@@ -119,16 +119,21 @@ def _lengths(
 
 @partial(jax.jit, static_argnums=(2, 3))
 def _trimap_confusion_matrix(prediction, target, which: Rule, widths: tuple[float, ...]) -> jax.Array:
-    num_classes = which.num_classes
+    num_classes, beyond = which.num_classes, _beyond(target, which)
 
     def images(prediction, target):
         squared = _squared_from_boundary(prediction, target, which, max(widths))
         pair, known = regions.pairs(prediction, target, num_classes, which.ignore_index)
-        bands = (known & (squared < width**2) for width in widths)
+        bands = (known & (squared < min(width, beyond) ** 2) for width in widths)
         counts = [labels.count_labels(pair, band, num_classes**2) for band in bands]
         return jnp.stack(counts, axis=1).reshape(-1, len(widths), num_classes, num_classes)
 
     return labels.over_images(images, len(which.spacing), 1, prediction, target)
+
+
+def _beyond(target: jax.Array, which: Rule) -> float:
+    """Farther than any pixel is from another; its square fits 32 bits, as that of a given length might not."""
+    return 2 * diagonal(target.shape[-len(which.spacing) :], which.spacing)
 
 
 def _squared_from_boundary(prediction, target, which: Rule, limit: float) -> jax.Array:
@@ -243,7 +248,7 @@ def _errors(prediction, target, which: Rule, bins: tuple[float, ...]) -> Ratio:
 
     def images(prediction, target):
         squared = _squared_from_boundary(prediction, target, which, bins[-1])
-        edges = jnp.asarray(np.square(bins), squared.dtype)
+        edges = jnp.asarray(np.square(np.minimum(bins, _beyond(target, which))), squared.dtype)
         band = jnp.sum(squared[..., None] >= edges, axis=-1) - 1
         # Infinitely far is beyond the open last bin's start, and must not be beyond its end.
         band = jnp.where(jnp.isinf(squared) & np.isinf(bins[-1]), count - 1, band)

@@ -104,7 +104,8 @@ def _boundary_iou(function, prediction, target, num_classes, ignore_index, width
     if unit == "pixels" and (pixels != int(pixels) or pixels < 1):
         raise ValueError(f"{function}: width in pixels must be whole and at least 1; got {width!r}.")
     which = rule(function, num_classes, ignore_index, spacing, void)
-    return _boundary_iou_counts(*maps, which, max(1, round(pixels)))
+    widest = max(maps[0].shape[-len(spacing) :])  # all of the image is in the band
+    return _boundary_iou_counts(*maps, which, min(max(1, round(pixels)), widest))
 
 
 @partial(jax.jit, static_argnums=(2, 3))

@@ -22,6 +22,8 @@ _MOST = 128
 def rows_of(spacing: tuple[float, ...], radius: float) -> Rows | None:
     """The rows of a disk (a ball, in a volume) in the unit of `spacing`, inclusive; None if it is not a small one."""
     *others, last = spacing
+    if radius > _MOST * min(spacing):
+        return None
     reach = [range(-int(radius / s + 1), int(radius / s + 1) + 1) for s in others]
     if math.prod(map(len, reach)) > 4 * _MOST:
         return None

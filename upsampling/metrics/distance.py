@@ -149,6 +149,8 @@ def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax
     rank = len(spacing)
     first, *others = [-1] if rank == 1 else [-2, -1, -3][:rank]
     seeds, *index = state
+    if not seeds.size:
+        return seeds.astype(jnp.result_type(float)), *index
     kind = jnp.int16 if seeds.shape[first] < 2**14 else jnp.int32
     far = jnp.iinfo(kind).max // 2
     steps = jnp.where(seeds, 0, far).astype(kind)

@@ -1,5 +1,6 @@
 """What every metric does first: check the label maps, and bring them to (images, *spatial)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 
 from upsampling import _checks
 
+# Pixel sizes up to this have squared distances that 32 bits hold.
+_LARGEST = 1e15
 # Pixels x classes worked on at a time: enough to fill an accelerator, few enough for a processor's cache.
 _IN_FLIGHT = 2**21
 
@@ -36,6 +39,11 @@ def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[
     if len(sizes) != len(axes):
         raise ValueError(
             f"{function}: spacing must be one number or {len(axes)} of them, one per spatial axis; got {spacing!r}."
+        )
+    if not all(1 / _LARGEST <= size <= _LARGEST for size in sizes):
+        raise ValueError(
+            f"{function}: spacing must be from {1 / _LARGEST:g} to {_LARGEST:g}, as distances are squared in 32 bits; "
+            f"got {spacing!r}. Take another unit."
         )
     return tuple(a % ndim - ndim for a in axes), sizes
 
@@ -132,7 +140,10 @@ def over_images(function: Callable, rank: int, num_classes: int, *maps: jax.Arra
     """
     batch, spatial = maps[0].shape[:-rank], maps[0].shape[-rank:]
     flat = [x.reshape(-1, *spatial) for x in maps]
-    images, pixels = flat[0].shape[0], int(np.prod(spatial))
+    images, pixels = flat[0].shape[0], math.prod(spatial)
+    if images == 0:  # the shapes of one image's results, none of them
+        shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct((1, *spatial), x.dtype) for x in flat))
+        return jax.tree.map(lambda x: jnp.zeros((*batch, *x.shape[1:]), x.dtype), shapes)
     at_once = max(1, _IN_FLIGHT // (pixels * num_classes))
     if at_once >= images:
         out = function(*flat)
@@ -149,8 +160,8 @@ def over_images(function: Callable, rank: int, num_classes: int, *maps: jax.Arra
 
 def count_labels(labels: jax.Array, where: jax.Array, num_classes: int) -> jax.Array:
     """Pixels of each class where `where` holds: (images, *spatial) -> (images, num_classes) int32."""
-    images = labels.shape[0]
-    labels, where = labels.reshape(images, -1), where.reshape(images, -1)
+    images, *spatial = labels.shape
+    labels, where = (x.reshape(images, math.prod(spatial)) for x in (labels, where))
     # One bin past the classes takes what is not counted.
     slot = jnp.where(where & (labels >= 0) & (labels < num_classes), labels, num_classes)
     row = jnp.arange(images)[:, None]

@@ -1,5 +1,6 @@
 """Region metrics from the confusion matrix: IoU, Dice, pixel accuracy, frequency-weighted IoU."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -51,7 +52,7 @@ def confusion_matrix(
 def _confusion_matrix(prediction, target, num_classes, ignore_index, rank):
     batch = target.shape[:-rank]
     pair, known = pairs(prediction, target, num_classes, ignore_index)
-    flat = (int(np.prod(batch)), -1)
+    flat = math.prod(batch), math.prod(target.shape[-rank:])
     counts = labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
     return counts.reshape(*batch, num_classes, num_classes)
 

@@ -136,6 +136,7 @@ def distances(prediction: jax.Array, target: jax.Array, rule: Rule) -> list[tupl
 def matches(prediction: jax.Array, target: jax.Array, rule: Rule, tolerance: float) -> list[tuple[Elements, jax.Array]]:
     """The boundary elements of both maps, and whether each lies within `tolerance` of the other map's of its class."""
     where, judged, slots, sizes = _found(prediction, target, rule)
+    tolerance = min(tolerance, 2 * diagonal(target.shape[1:], rule.spacing))  # its square must fit 32 bits
     disk = rows_of(rule.spacing, tolerance)
     both = jnp.concatenate(where[::-1])
     if disk is None:

@@ -18,6 +18,7 @@ from upsampling.convolution import (
 from upsampling.guided import bilateral_kernel, guided_filter, joint_bilateral, learned_bilateral
 from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize
 from upsampling.pooling import max_pool_with_indices, max_unpool
+from upsampling.reassembly import carafe, fade, reassemble, sapa
 from upsampling.sampling import dysample, flow_warp, grid_sample, positions_from_grid
 
 __all__ = [
@@ -26,9 +27,11 @@ __all__ = [
     "bicubic",
     "bilateral_kernel",
     "bilinear",
+    "carafe",
     "conventions",
     "deconv",
     "dysample",
+    "fade",
     "flow_warp",
     "grid_sample",
     "guided_filter",
@@ -45,7 +48,9 @@ __all__ = [
     "pixel_shuffle",
     "pixel_unshuffle",
     "positions_from_grid",
+    "reassemble",
     "resize",
+    "sapa",
     "sub_pixel_conv",
     "transposed_conv",
     "transposed_conv_size",

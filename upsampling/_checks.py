@@ -122,6 +122,7 @@ def guide(
     features: int,
     *,
     size: Sequence[int] | None = None,
+    argument: str = "guide",
 ) -> jax.Array:
     """Returns the high-resolution guide of `x`, `(*batch, *size, features)`, as a JAX array.
 
@@ -132,6 +133,7 @@ def guide(
       scale: the guide's size over that of `x`, one whole number per spatial axis; or None, with `size` given.
       features: the guide's channels.
       size: the guide's size, one number per spatial axis, for those that are not a whole number of times larger.
+      argument: its name for the error.
 
     Raises:
       TypeError: a guide that is not a floating array.
@@ -142,12 +144,14 @@ def guide(
         size = tuple(n * s for n, s in zip(x.shape[-1 - len(scale) : -1], scale, strict=True))
     shape = (*x.shape[: -1 - len(size)], *size, features)
     if given is None:
-        raise ValueError(f"{function}: guide must be given, a map of shape {shape} for x of shape {x.shape}; got none.")
-    given = array(function, "guide", given)
+        raise ValueError(
+            f"{function}: {argument} must be given, a map of shape {shape} for x of shape {x.shape}; got none."
+        )
+    given = array(function, argument, given)
     if given.shape != shape:
         factor = "" if scale is None else f" and scale={tuple(scale)}"
         raise ValueError(
-            f"{function}: guide must be (*batch, *size, {features} channels), here {shape} for x of shape "
+            f"{function}: {argument} must be (*batch, *size, {features} channels), here {shape} for x of shape "
             f"{x.shape}{factor}; got shape {given.shape}."
         )
     return given

@@ -9,8 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _checks, interpolation
 from upsampling._reassemble import Geometry, combine, compare
+from upsampling._stamp import Geometry as Stamps
+from upsampling._stamp import stamp
+from upsampling.convolution import pixel_shuffle
 
 Numbers = int | Sequence[int]
 
@@ -144,6 +147,243 @@ def similarities(
     return _compared(*_promote(x, queries), geometry, edge)
 
 
+# Methods.
+
+
+def carafe(
+    x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, kernel_size: Numbers = 5, groups: int = 1
+) -> jax.Array:
+    """CARAFE: content-aware reassembly with weights that an encoder predicts at the low resolution.
+
+    `reassemble(x, softmax(pixel_shuffle(logits)))`, the softmax over each window.
+
+    Args:
+      x: (*batch, *spatial, channels), any number of batch axes, none included.
+      logits: (*batch, *spatial, groups * prod(kernel_size) * prod(scale)), what the content encoder puts out, its
+        channels in the order of the authors' code: group, row and column in the window, row and column in the block.
+      scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
+      kernel_size: the window, odd, one number or one per axis.
+      groups: number of blocks of neighbouring channels, each with weights of its own.
+
+    Returns:
+      (*batch, *spatial * scale, channels), in the dtype that the arguments promote to.
+
+    Raises:
+      ValueError: shapes that do not fit, a window of even size, or numbers out of range.
+      TypeError: arrays that are not floating, or geometry that is not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> up.carafe(jnp.ones((8, 8, 16)), jnp.zeros((8, 8, 9 * 4)), scale=2, kernel_size=3).shape
+    (16, 16, 16)
+
+    Source: Wang et al. 2019, arXiv:1905.02188, section 3.
+    """
+    name = "carafe"
+    scale = _checks.per_axis(name, "scale", scale, None)
+    rank = len(scale)
+    x, logits = _map(name, "x", x, rank), _checks.array(name, "logits", logits)
+    window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
+    groups = _groups(name, groups, x)
+    expected = (*x.shape[:-1], groups * math.prod(window) * math.prod(scale))
+    if logits.shape != expected:
+        raise ValueError(
+            f"{name}: logits must be {expected}, groups * prod(kernel_size) * prod(scale) channels for each pixel of x "
+            f"{x.shape}; got {logits.shape}."
+        )
+    logits = pixel_shuffle(logits, scale)
+    return reassemble(x, _softmax(logits.reshape(*logits.shape[:-1], groups, *window), rank), scale=scale)
+
+
+def sapa(
+    x: jax.Array, queries: jax.Array, keys: jax.Array, *, scale: Numbers = 2, kernel_size: Numbers = 5
+) -> jax.Array:
+    """SAPA: similarity-aware point affiliation, weights by how alike a guide's pixel and the pixels around it are.
+
+    The weights are the softmax over each window of the inner products `<queries[p], keys[q]>`. Beyond the image keys
+    and values are zero, and count in the softmax, as in the authors' code.
+
+    Args:
+      x: (*batch, *spatial, channels), any number of batch axes, none included.
+      queries: (*batch, *spatial * scale, embedding), from the high-resolution guide.
+      keys: (*batch, *spatial, embedding), from `x`. The authors' three forms differ in what queries and keys are:
+        normalised features (inner product), projections of them (bilinear), and queries mixed from both resolutions
+        (gated, see `gated_queries`).
+      scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
+      kernel_size: the window, odd, one number or one per axis.
+
+    Returns:
+      (*batch, *spatial * scale, channels), in the dtype that the arguments promote to.
+
+    Raises:
+      ValueError: shapes that do not fit, a window of even size, or numbers out of range.
+      TypeError: arrays that are not floating, or geometry that is not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> up.sapa(jnp.ones((4, 4, 16)), jnp.ones((8, 8, 3)), jnp.ones((4, 4, 3))).shape
+    (8, 8, 16)
+
+    Source: Lu et al. 2022, arXiv:2209.12866, section 4.
+    """
+    name = "sapa"
+    scale = _checks.per_axis(name, "scale", scale, None)
+    rank = len(scale)
+    x, keys = _map(name, "x", x, rank), _map(name, "keys", keys, rank)
+    if keys.shape[:-1] != x.shape[:-1]:
+        raise ValueError(f"{name}: keys must have the batch and size of x, {x.shape[:-1]}; got {keys.shape}.")
+    queries = _checks.guide(name, queries, x, scale, keys.shape[-1], argument="queries")
+    window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
+    # Logits are exponentiated: what half precision rounds off them would be a factor.
+    wide = jnp.promote_types(jnp.result_type(keys, queries), jnp.float32)
+    weights = _softmax(similarities(keys.astype(wide), queries.astype(wide), scale, window), rank)
+    return reassemble(x, weights.astype(jnp.result_type(x, keys, queries)), scale=scale)
+
+
+def gated_queries(
+    from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.Array, *, scale: Numbers = 2
+) -> jax.Array:
+    """The queries of SAPA's gated form: `g * from_guide + (1 - g) * from_map`, with `g = sigmoid(gate_logits)`.
+
+    Args:
+      from_guide: (*batch, *spatial * scale, embedding).
+      from_map: (*batch, *spatial, embedding), brought to the guide's size by nearest neighbour.
+      gate_logits: (*batch, *spatial, 1), brought there likewise.
+      scale: as in `sapa`.
+
+    Returns:
+      (*batch, *spatial * scale, embedding).
+
+    Raises:
+      ValueError, TypeError: what `sapa` raises.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling.reassembly import gated_queries
+    >>> gated_queries(jnp.ones((4, 1)), jnp.zeros((2, 1)), jnp.array([[0.0], [9.0]]), scale=(2,))[:, 0].round(2)
+    Array([0.5, 0.5, 1. , 1. ], dtype=float32)
+
+    Source: Lu et al. 2022, arXiv:2209.12866, equation 11.
+    """
+    name = "gated_queries"
+    scale = _checks.per_axis(name, "scale", scale, None)
+    from_map = _map(name, "from_map", from_map, len(scale))
+    from_guide = _checks.guide(name, from_guide, from_map, scale, from_map.shape[-1], argument="from_guide")
+    gate = _gate(name, from_map, gate_logits, scale)
+    return gate * from_guide + (1 - gate) * interpolation.nearest(from_map, scale=scale)
+
+
+def fade(
+    x: jax.Array,
+    guide: jax.Array,
+    guide_logits: jax.Array,
+    map_logits: jax.Array,
+    gate_logits: jax.Array,
+    *,
+    scale: Numbers = 2,
+    kernel_size: Numbers = 5,
+) -> jax.Array:
+    """FADE: weights from the encoder's and the decoder's features together, and a gate that lets the encoder's pass.
+
+    With every map of the low resolution brought to the high one by nearest neighbour, the weights are
+    `softmax(guide_logits + map_logits)`, the gate is `g = sigmoid(gate_logits)`, and the result is
+    `g * guide + (1 - g) * reassemble(x, weights)`.
+
+    Args:
+      x: (*batch, *spatial, channels), the decoder's map; any number of batch axes, none included.
+      guide: (*batch, *spatial * scale, channels), the encoder's.
+      guide_logits: (*batch, *spatial * scale, prod(kernel_size)), predicted from the guide.
+      map_logits: (*batch, *spatial, prod(kernel_size)), predicted from `x`; in the paper by the same convolution.
+      gate_logits: (*batch, *spatial, 1), predicted from `x`.
+      scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
+      kernel_size: the window, odd, one number or one per axis.
+
+    Returns:
+      (*batch, *spatial * scale, channels), in the dtype that the arguments promote to.
+
+    Raises:
+      ValueError: shapes that do not fit, a window of even size, or numbers out of range.
+      TypeError: arrays that are not floating, or geometry that is not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> x, guide = jnp.ones((4, 4, 16)), jnp.ones((8, 8, 16))
+    >>> low, high = jnp.zeros((4, 4, 9)), jnp.zeros((8, 8, 9))
+    >>> up.fade(x, guide, high, low, jnp.zeros((4, 4, 1)), kernel_size=3).shape
+    (8, 8, 16)
+
+    Source: Lu et al. 2022, arXiv:2207.10392, section 3; Lu et al. 2024, arXiv:2407.13500.
+    """
+    name = "fade"
+    scale = _checks.per_axis(name, "scale", scale, None)
+    rank = len(scale)
+    x = _map(name, "x", x, rank)
+    guide = _checks.guide(name, guide, x, scale, x.shape[-1])
+    window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
+    taps = math.prod(window)
+    map_logits = _map(name, "map_logits", map_logits, rank)
+    if map_logits.shape != (*x.shape[:-1], taps):
+        raise ValueError(f"{name}: map_logits must be {(*x.shape[:-1], taps)}; got {map_logits.shape}.")
+    guide_logits = _checks.guide(name, guide_logits, x, scale, taps, argument="guide_logits")
+    gate = _gate(name, x, gate_logits, scale)
+    logits = guide_logits + interpolation.nearest(map_logits, scale=scale)
+    weights = _softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
+    return gate * guide + (1 - gate) * reassemble(x, weights, scale=scale)
+
+
+def _gate(function: str, x: jax.Array, logits: Any, scale: tuple[int, ...]) -> jax.Array:
+    logits = _checks.array(function, "gate_logits", logits)
+    if logits.shape != (*x.shape[:-1], 1):
+        raise ValueError(f"{function}: gate_logits must be {(*x.shape[:-1], 1)}; got {logits.shape}.")
+    return interpolation.nearest(jax.nn.sigmoid(logits), scale=scale)
+
+
+def _softmax(logits: jax.Array, rank: int) -> jax.Array:
+    """Over windows, the last axes, in float32 at least."""
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jax.nn.softmax(wide, axis=tuple(range(-rank, 0))).astype(logits.dtype)
+
+
+# What the methods predict their weights with.
+
+
+def project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """(..., in), (in, out), (out,) -> (..., out): a convolution by one pixel. Half precision accumulates in float32."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = jnp.matmul(x, kernel, preferred_element_type=wide)
+    return (y if bias is None else y + bias.astype(wide)).astype(x.dtype)
+
+
+def encode(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array, *, dilation: tuple[int, ...] | None = None, groups: int = 1
+) -> jax.Array:
+    """A convolution that keeps the size: (*batch, *spatial, in), (*window, in // groups, out) -> (..., out)."""
+    rank = kernel.ndim - 2
+    ones, dilation = (1,) * rank, dilation or (1,) * rank
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    size = x.shape[-1 - rank : -1]
+    # A convolution of stride 1 is a transposed one with the flipped kernel.
+    flipped = jnp.flip(kernel, tuple(range(rank))).astype(wide)
+    low = tuple(d * (k - 1) // 2 for k, d in zip(kernel.shape, dilation, strict=False))
+    y = stamp(Stamps(ones, dilation, low, size, groups), x.reshape(-1, *size, x.shape[-1]).astype(wide), flipped)
+    return (y + bias.astype(wide)).astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Each pixel's channels with mean 0 and variance 1, then scaled and shifted."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = wide - wide.mean(-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    return (normal * scale + bias).astype(x.dtype)
+
+
 # Arguments.
 
 _EDGES = {"zero": "constant", "replicate": "edge", "reflect": "reflect"}  # and what jnp.pad calls them
@@ -166,10 +406,12 @@ def _centres(function: str, spatial: tuple[int, ...], centres: Any) -> tuple[tup
     return checked
 
 
-def _window(function: str, window: Any, dilation: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    window = _checks.per_axis(function, "window", window, rank)
+def _window(
+    function: str, window: Any, dilation: Any, rank: int, argument: str = "window"
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    window = _checks.per_axis(function, argument, window, rank)
     if not all(k % 2 for k in window):
-        raise ValueError(f"{function}: window must be odd, so that it has a centre; got {window}.")
+        raise ValueError(f"{function}: {argument} must be odd, so that it has a centre; got {window}.")
     return window, _checks.per_axis(function, "dilation", dilation, rank)
 
 

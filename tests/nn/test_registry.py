@@ -15,7 +15,7 @@ SHAPES = [((6, 5, 4), 2), ((2, 3, 5, 6, 4), 3), ((1, 1, 1, 4), (2, 3)), ((7, 4),
 
 def guide_for(method, shape):
     """A guide, for the methods that cannot do without one."""
-    if up.nn.available()[method].needs_pooling:
+    if up.nn.available()[method].uses_guide:
         return jax.random.normal(jax.random.key(1), shape)
     return None
 

@@ -9,6 +9,7 @@ from flax import nnx
 
 from upsampling import _checks
 from upsampling.interop import _guided as _guided  # enters its loaders
+from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
 from upsampling.interop._convolution import from_transposed
 from upsampling.interop._states import LOADERS, State, to_numpy
@@ -22,6 +23,9 @@ def load_state_dict(layer: nnx.Module, state: Mapping[str, Any], prefix: str = "
     | `TransposedConv`, `Deconv` | `ConvTranspose1d/2d/3d` |
     | `SubPixelConv` | a convolution and `PixelShuffle` |
     | `ResizeConv` | `Upsample` and a convolution |
+    | `CARAFE` | mmcv's `CARAFEPack` |
+    | `SAPA` | the authors' `SAPA`, or with similarity "gated" `SAPAExp` with `q_mode="gate"` |
+    | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form |
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
     | `NAF` | NAF's `NAF` |

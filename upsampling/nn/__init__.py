@@ -5,17 +5,22 @@ from upsampling.nn.attention import NAF
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
+from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite
 from upsampling.nn.registry import Method, Upsampler, available, create
 from upsampling.nn.sampling import DySample, FlowAlignment
 
 __all__ = [
+    "CARAFE",
+    "FADE",
     "JBU",
     "NAF",
+    "SAPA",
     "Bicubic",
     "Bilinear",
     "DUpsampling",
     "Deconv",
     "DySample",
+    "FADELite",
     "FlowAlignment",
     "GuidedFilter",
     "Interpolate",

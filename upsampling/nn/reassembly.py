@@ -1,0 +1,359 @@
+"""Upsampling with predicted weights, as layers: the functions of `upsampling.reassembly` and what predicts for them."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from upsampling import _checks, reassembly
+from upsampling.nn.convolution import _cast, _check_channels
+from upsampling.nn.registry import register
+
+Initializer = Callable[..., jax.Array]
+_XAVIER, _ZEROS = nnx.initializers.xavier_uniform(), nnx.initializers.zeros
+_SMALL, _TINY = nnx.initializers.normal(0.02), nnx.initializers.normal(0.001)
+
+
+@register("carafe", family="reassembly", paper="Wang et al. 2019, arXiv:1905.02188")
+class CARAFE(nnx.Module):
+    """Content-aware reassembly of features: `upsampling.carafe` with a compressor and an encoder that predict for it.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes of an image or one per spatial axis.
+      kernel_size: window of the reassembly, odd, one number or one per axis.
+      groups: number of channel groups with weights of their own.
+      encoder_kernel_size, encoder_dilation: window and dilation of the content encoder.
+      compressed_features: channels that the input is projected to before it is encoded.
+      compressor_init, encoder_init, bias_init: initialisers. The encoder's default is the authors', a normal of
+        standard deviation 0.001, so that the layer starts as the mean over its window.
+      dtype: what to compute in; promoted from input and parameters if not given.
+      param_dtype: what parameters are kept in.
+      rngs: where parameters draw their first values from.
+
+    Shapes: `(*batch, *spatial, features)` to `(*batch, *spatial * scale, features)`.
+
+    Raises:
+      ValueError: channels that do not match, a window of even size, or numbers out of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.CARAFE(8, scale=2, kernel_size=3, compressed_features=4, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((16, 16, 8))).shape
+    (32, 32, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        kernel_size: int | tuple[int, ...] = 5,
+        groups: int = 1,
+        encoder_kernel_size: int | tuple[int, ...] = 3,
+        encoder_dilation: int | tuple[int, ...] = 1,
+        compressed_features: int = 64,
+        compressor_init: Initializer = _XAVIER,
+        encoder_init: Initializer = _TINY,
+        bias_init: Initializer = _ZEROS,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        name = "CARAFE"
+        self.features = features
+        self.scale = _checks.per_axis(name, "scale", scale, None)
+        rank = len(self.scale)
+        self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
+        self.groups = _checks.number(name, "groups", groups)
+        if features % groups:
+            raise ValueError(f"{name}: groups={groups} must divide features={features}.")
+        self.encoder_dilation = _checks.per_axis(name, "encoder_dilation", encoder_dilation, rank)
+        self.dtype = dtype
+        inner = _checks.number(name, "compressed_features", compressed_features)
+        out = groups * math.prod(self.kernel_size) * math.prod(self.scale)
+        window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
+        self.compressor_kernel = nnx.Param(compressor_init(rngs.params(), (features, inner), param_dtype))
+        self.compressor_bias = nnx.Param(bias_init(rngs.params(), (inner,), param_dtype))
+        self.encoder_kernel = nnx.Param(encoder_init(rngs.params(), (*window, inner, out), param_dtype))
+        self.encoder_bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype))
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
+        x = _check_channels("CARAFE", x, self.features, len(self.scale))
+        parameters = (self.compressor_kernel, self.compressor_bias, self.encoder_kernel, self.encoder_bias)
+        x, compressor, compressor_bias, encoder, encoder_bias = _cast(self.dtype, x, *(p[...] for p in parameters))
+        compressed = reassembly.project(x, compressor, compressor_bias)
+        logits = reassembly.encode(compressed, encoder, encoder_bias, dilation=self.encoder_dilation)
+        return reassembly.carafe(x, logits, scale=self.scale, kernel_size=self.kernel_size, groups=self.groups)
+
+
+@register("sapa", family="reassembly", paper="Lu et al. 2022, arXiv:2209.12866", uses_guide=True)
+class SAPA(nnx.Module):
+    """Similarity-aware point affiliation: `upsampling.sapa` with layer normalisation and projections before it.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes of an image or one per spatial axis.
+      guide_features: channels of the guide; `features` if not given.
+      similarity: how pixels are compared. "inner": the inner product of the normalised features, which has no
+        projections and needs as many channels in the guide as in the input. "bilinear": the inner product of their
+        projections, what the authors publish as SAPA. "gated": with queries mixed from both resolutions. There the
+        input's share of the queries comes from features that are not normalised, as in the authors' code, where the
+        paper has normalised ones.
+      kernel_size: window of the reassembly, odd, one number or one per axis.
+      embedding_features: channels of queries and keys, for "bilinear" and "gated".
+      kernel_init, bias_init: initialisers of the projections. The default is the authors', a normal of standard
+        deviation 0.02.
+      dtype: what to compute in; promoted from input and parameters if not given. The guide is converted to it.
+      param_dtype, rngs: as in `CARAFE`.
+
+    Call it with the encoder's map as `guide`.
+
+    Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
+    `(*batch, *spatial * scale, features)`.
+
+    Raises:
+      ValueError: channels that do not match, no guide or one of another shape, a window of even size, numbers out of
+        range, or an unknown similarity.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.SAPA(8, guide_features=4, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((6, 6, 8)), jnp.ones((12, 12, 4))).shape
+    (12, 12, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        similarity: str = "bilinear",
+        kernel_size: int | tuple[int, ...] = 5,
+        embedding_features: int = 64,
+        kernel_init: Initializer = _SMALL,
+        bias_init: Initializer = _ZEROS,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        name = "SAPA"
+        self.features = features
+        self.guide_features = _guide_features(name, guide_features, features)
+        self.scale = _checks.per_axis(name, "scale", scale, None)
+        self.similarity = _checks.one_of(name, "similarity", similarity, ("inner", "bilinear", "gated"))
+        self.kernel_size = _odd(name, "kernel_size", kernel_size, len(self.scale))
+        self.dtype = dtype
+        if similarity == "inner" and self.guide_features != features:
+            raise ValueError(
+                f"{name}: guide_features={guide_features} must equal features={features} with similarity='inner', "
+                "which compares them as they are."
+            )
+        inner = _checks.number(name, "embedding_features", embedding_features)
+
+        def linear(channels: int, out: int) -> tuple[nnx.Param, nnx.Param]:
+            return (
+                nnx.Param(kernel_init(rngs.params(), (channels, out), param_dtype)),
+                nnx.Param(bias_init(rngs.params(), (out,), param_dtype)),
+            )
+
+        def norm(channels: int) -> tuple[nnx.Param, nnx.Param]:
+            return nnx.Param(jnp.ones(channels, param_dtype)), nnx.Param(jnp.zeros(channels, param_dtype))
+
+        self.guide_norm_scale, self.guide_norm_bias = norm(self.guide_features)
+        self.norm_scale, self.norm_bias = norm(features)
+        if similarity != "inner":
+            self.query_kernel, self.query_bias = linear(self.guide_features, inner)
+            self.key_kernel, self.key_bias = linear(features, inner)
+        if similarity == "gated":
+            self.map_query_kernel, self.map_query_bias = linear(features, inner)
+            self.gate_kernel, self.gate_bias = linear(features, 1)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x` by its likeness with `guide`."""
+        x = _check_channels("SAPA", x, self.features, len(self.scale))
+        high = _checks.guide("SAPA", guide, x, self.scale, self.guide_features)
+        x, norm_scale, norm_bias = _cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
+        keys = normal = reassembly.layer_norm(x, norm_scale, norm_bias)
+        queries = reassembly.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
+        if self.similarity != "inner":
+            queries = _project(queries, self.query_kernel, self.query_bias)
+            keys = _project(normal, self.key_kernel, self.key_bias)
+        if self.similarity == "gated":
+            gate = _project(normal, self.gate_kernel, self.gate_bias)
+            from_map = _project(x, self.map_query_kernel, self.map_query_bias)
+            queries = reassembly.gated_queries(queries, from_map, gate, scale=self.scale)
+        return reassembly.sapa(x, queries, keys, scale=self.scale, kernel_size=self.kernel_size)
+
+
+@register("fade", family="reassembly", paper="Lu et al. 2022, arXiv:2207.10392", uses_guide=True)
+class FADE(nnx.Module):
+    """Fuses the assets of decoder and encoder: `upsampling.fade` with the convolutions that predict for it.
+
+    The weights come from a semi-shift convolution: encoder and decoder features are compressed and go through the same
+    convolution, each at its own resolution, whose bias thus counts twice, as in the authors' code.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes of an image or one per spatial axis.
+      guide_features: channels of the guide; `features` if not given. If they differ, a convolution by one pixel brings
+        the guide that passes the gate to `features` channels.
+      kernel_size: window of the reassembly, odd, one number or one per axis.
+      encoder_kernel_size: window of the semi-shift convolution.
+      compressed_features: channels that both maps are projected to before it; None for what `FADELite` has.
+      kernel_init, bias_init, dtype, param_dtype, rngs: as in `SAPA`. The kernels' default is the authors', Xavier's
+        uniform.
+
+    Call it with the encoder's map as `guide`.
+
+    Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
+    `(*batch, *spatial * scale, features)`.
+
+    Raises:
+      ValueError: channels that do not match, no guide or one of another shape, a window of even size, or numbers out
+        of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.FADE(8, guide_features=4, kernel_size=3, compressed_features=4, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((6, 6, 8)), jnp.ones((12, 12, 4))).shape
+    (12, 12, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        kernel_size: int | tuple[int, ...] = 5,
+        encoder_kernel_size: int | tuple[int, ...] = 3,
+        compressed_features: int | None = 64,
+        kernel_init: Initializer = _XAVIER,
+        bias_init: Initializer = _ZEROS,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        name = type(self).__name__
+        self.features = features
+        self.guide_features = _guide_features(name, guide_features, features)
+        self.scale = _checks.per_axis(name, "scale", scale, None)
+        rank = len(self.scale)
+        self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
+        self.dtype = dtype
+        window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
+        taps = math.prod(self.kernel_size)
+        lite = compressed_features is None
+        inner = taps if lite else _checks.number(name, "compressed_features", compressed_features)
+        self.groups = taps if lite else 1
+
+        def kernel(*shape: int) -> nnx.Param:
+            return nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
+
+        def bias(channels: int) -> nnx.Param:
+            return nnx.Param(bias_init(rngs.params(), (channels,), param_dtype))
+
+        self.gate_kernel, self.gate_bias = kernel(features, 1), bias(1)
+        self.guide_kernel, self.guide_bias = kernel(self.guide_features, inner), bias(inner)
+        self.map_kernel = kernel(features, inner)
+        self.encoder_kernel, self.encoder_bias = kernel(*window, inner // self.groups, taps), bias(taps)
+        if self.guide_features != features:
+            self.aligner_kernel, self.aligner_bias = kernel(self.guide_features, features), bias(features)
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        """Upsamples `x` with weights from it and from `guide`."""
+        name = type(self).__name__
+        x = _check_channels(name, x, self.features, len(self.scale))
+        high = _checks.guide(name, guide, x, self.scale, self.guide_features)
+        x, encoder, encoder_bias = _cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
+        high = high.astype(x.dtype)
+        guide_logits = reassembly.encode(
+            _project(high, self.guide_kernel, self.guide_bias), encoder, encoder_bias, groups=self.groups
+        )
+        map_logits = reassembly.encode(_project(x, self.map_kernel, None), encoder, encoder_bias, groups=self.groups)
+        if self.guide_features != self.features:
+            high = _project(high, self.aligner_kernel, self.aligner_bias)
+        gate = _project(x, self.gate_kernel, self.gate_bias)
+        return reassembly.fade(x, high, guide_logits, map_logits, gate, scale=self.scale, kernel_size=self.kernel_size)
+
+
+@register("fade_lite", family="reassembly", paper="Lu et al. 2024, arXiv:2407.13500", uses_guide=True)
+class FADELite(FADE):
+    """FADE with a convolution of its own for each tap of the window, which has far fewer parameters.
+
+    Encoder and decoder features are compressed to as many channels as the window has taps, and the semi-shift
+    convolution is one per channel.
+
+    Args:
+      features, scale, guide_features, kernel_size, encoder_kernel_size: as in `FADE`.
+      kernel_init, bias_init, dtype, param_dtype, rngs: as in `FADE`.
+
+    Shapes and errors are those of `FADE`.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.FADELite(8, kernel_size=3, rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((6, 6, 8)), jnp.ones((12, 12, 8))).shape
+    (12, 12, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: int | tuple[int, ...] = 2,
+        *,
+        guide_features: int | None = None,
+        kernel_size: int | tuple[int, ...] = 5,
+        encoder_kernel_size: int | tuple[int, ...] = 3,
+        kernel_init: Initializer = _XAVIER,
+        bias_init: Initializer = _ZEROS,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        super().__init__(
+            features,
+            scale,
+            guide_features=guide_features,
+            kernel_size=kernel_size,
+            encoder_kernel_size=encoder_kernel_size,
+            compressed_features=None,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+def _project(x: jax.Array, kernel: nnx.Param, bias: nnx.Param | None) -> jax.Array:
+    return reassembly.project(x, kernel[...].astype(x.dtype), None if bias is None else bias[...].astype(x.dtype))
+
+
+def _guide_features(function: str, given: Any, features: int) -> int:
+    return features if given is None else _checks.number(function, "guide_features", given)
+
+
+def _odd(function: str, argument: str, given: Any, rank: int) -> tuple[int, ...]:
+    window = _checks.per_axis(function, argument, given, rank)
+    if not all(k % 2 for k in window):
+        raise ValueError(f"{function}: {argument} must be odd, so that it has a centre; got {window}.")
+    return window

@@ -29,8 +29,8 @@ def iou(counts):
 def test_trimap_is_that_of_skimage_and_scipy():
     prediction, target = drawn()
     widths = (1, 2, 3.5, 60)
-    counts = metrics.trimap_confusion_matrix(prediction, target, 3, width=widths)
-    values = metrics.trimap_iou(prediction, target, 3, width=widths)
+    counts = np.asarray(metrics.trimap_confusion_matrix(prediction, target, 3, width=widths))
+    values = np.asarray(metrics.trimap_iou(prediction, target, 3, width=widths))
     for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
         expected = [matrix(p, t, distance(t) < width, 3) for width in widths]
         np.testing.assert_array_equal(counts[image], expected)
@@ -39,7 +39,7 @@ def test_trimap_is_that_of_skimage_and_scipy():
     np.testing.assert_array_equal(alone, values[0, 1])
     # A straight boundary: one pixel on each side for a width of 1, three for 3.
     half = (np.arange(16) >= 8).astype(int) + np.zeros((5, 1), int)
-    counts = metrics.trimap_confusion_matrix(half, half, 2, width=(1, 3))
+    counts = np.asarray(metrics.trimap_confusion_matrix(half, half, 2, width=(1, 3)))
     np.testing.assert_array_equal(counts.sum((-2, -1)), [5 * 2 * 1, 5 * 2 * 3])
 
 
@@ -49,7 +49,7 @@ def test_real_frames():
     prediction = np.stack([perturbed(np.minimum(t, 10), i, 3.0) for i, t in enumerate(target)])
     known = target != 11
     far = np.stack([distance(t) for t in target])
-    counts = metrics.trimap_confusion_matrix(prediction, target, 11, 11, width=0.01, unit="diagonal")
+    counts = np.asarray(metrics.trimap_confusion_matrix(prediction, target, 11, 11, width=0.01, unit="diagonal"))
     expected = [matrix(prediction[i], target[i], known[i] & (far[i] < 6), 11) for i in range(2)]
     np.testing.assert_array_equal(counts, expected)
     np.testing.assert_allclose(metrics.iou_of(counts.sum(0)), iou(np.sum(expected, 0)), rtol=1e-6)
@@ -65,7 +65,7 @@ def test_real_frames():
     np.testing.assert_array_equal(sums.numerator, wrong.sum(0))
     np.testing.assert_array_equal(sums.denominator, pixels.sum(0))
     # Errors of this prediction come from its boundaries.
-    rates = sums.numerator.sum(-1) / sums.denominator.sum(-1)
+    rates = np.asarray(sums.numerator).sum(-1) / np.asarray(sums.denominator).sum(-1)
     assert (np.diff(rates[:4]) < 0).all()
 
 

@@ -58,7 +58,7 @@ def ratio_of(counts):
 @pytest.mark.parametrize("ratio", [0.02, 0.06, 0.5])
 def test_boundary_iou_is_that_of_opencv_erosion(ratio):
     prediction, target = drawn()
-    got = metrics.boundary_iou(prediction, target, 3, width=ratio)
+    got = np.asarray(metrics.boundary_iou(prediction, target, 3, width=ratio))
     for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
         np.testing.assert_allclose(got[image], ratio_of(opencv_boundary_iou(p, t, 3, ratio)), rtol=1e-6)
 
@@ -77,7 +77,7 @@ def test_boundary_iou_of_real_frames():
 @pytest.mark.parametrize("tolerance", [0, 1.5, 100])
 def test_boundary_f1_is_that_of_scipy_distances(tolerance):
     prediction, target = drawn()
-    got = metrics.boundary_f1(prediction, target, 3, tolerance=tolerance)
+    got = np.asarray(metrics.boundary_f1(prediction, target, 3, tolerance=tolerance))
     for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
         np.testing.assert_allclose(got[image], f1_of(scipy_boundary_f1(p, t, 3, tolerance)), rtol=1e-6)
 

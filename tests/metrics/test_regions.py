@@ -48,14 +48,14 @@ def oracle(function, prediction, target, num_classes, ignore=9):
 @pytest.mark.parametrize("function", ALL, ids=lambda f: f.__name__)
 class TestAgainstScikitLearn:
     def test_blobs(self, function, pair):
-        got = function(*pair, 5, 9)
+        got = np.asarray(function(*pair, 5, 9))
         for image, (p, t) in enumerate(zip(*pair, strict=True)):
             np.testing.assert_allclose(got[image], oracle(function, p, t, 5), rtol=1e-6)
 
     def test_real_frames(self, function):
         target = camvid(2)
         prediction = np.stack([perturbed(np.minimum(t, 10), 0) for t in target])
-        got = function(prediction, target, 11, 11)
+        got = np.asarray(function(prediction, target, 11, 11))
         for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
             np.testing.assert_allclose(got[image], oracle(function, p, t, 11, ignore=11), rtol=1e-5)
 

@@ -100,7 +100,7 @@ def hausdorff_distance(
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
 def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: bool, linear: bool) -> jax.Array:
     def images(prediction, target):
-        both = [_Flat.of(*x) for x in distances(prediction, target, which)]
+        both = [_Flat.of(*x, rank=len(which.spacing)) for x in distances(prediction, target, which)]
         if percent == 100:
             return jnp.fmax(*(_farthest(x, which.num_classes) for x in both))
         if union:
@@ -121,9 +121,25 @@ class _Flat(NamedTuple):
     size: jax.Array | None
 
     @classmethod
-    def of(cls, x: Elements, squared: jax.Array) -> Self:
-        parts = squared, x.slot, x.size
-        return cls(*(None if part is None else part.reshape(part.shape[0], -1) for part in parts))
+    def of(cls, x: Elements, squared: jax.Array, rank: int) -> Self:
+        slot, size = x
+        if slot.ndim == 4 and slot.shape[1] > 2**rank:  # points between pixels, of many classes
+            slot, squared, size = _classes_that_meet(slot, squared, size, 2**rank)
+        squared, slot = (part.reshape(part.shape[0], -1) for part in (squared, slot))
+        return cls(squared, slot, None if size is None else size.reshape(slot.shape))
+
+
+def _classes_that_meet(slot: jax.Array, squared: jax.Array, size: jax.Array | None, most: int) -> tuple:
+    """The same elements with an axis of `most` places instead of all classes: no more of them meet in a point."""
+    none, found = slot.shape[1], []
+    place = jnp.full_like(slot[:, :1], -1)
+    for _ in range(most):
+        place = jnp.min(jnp.where(slot > place, slot, none), axis=1, keepdims=True)
+        here = slot == place
+        of_place = (jnp.max(jnp.where(here, x, 0), axis=1, keepdims=True) for x in (squared, size) if x is not None)
+        found.append((place, *of_place))
+    slot, squared, *sizes = (jnp.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+    return slot, squared, sizes[0] if sizes else None
 
 
 def _farthest(x: _Flat, num_classes: int) -> jax.Array:

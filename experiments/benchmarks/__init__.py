@@ -45,9 +45,9 @@ class Benchmark:
 
     def run(self, prepared: None) -> None:
         module = importlib.import_module(f"experiments.benchmarks.{self.group}")
+        harness.keep_memory()
         machine = runs.machine() | {name: version(name) for name in module.PEERS}
         rows = []
-        harness.keep_memory()
         for case in module.cases():
             if all(word in case.name for word in self.only):
                 rows.append(harness.measure(case, self.seconds))

@@ -53,7 +53,8 @@ def keep_memory() -> None:
     """Makes this process keep the memory that it frees, where its C library can be told to.
 
     Otherwise every large result is new memory, which the system clears page by page as it is first written: the same
-    for all contenders, and with large results more than their own work.
+    for all contenders, and with large results more than their own work. To be called before JAX is first used: threads
+    that have begun keep memory of their own.
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:

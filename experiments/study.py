@@ -16,7 +16,8 @@ from flax import nnx
 import upsampling as up
 from experiments import console, files, report, results, runs, training
 from experiments.data import Dataset, Split, brain, folder, loader
-from experiments.models.unet import Downsampling, Skips, UNet, fits
+from experiments.models import FPN, MODELS, Model, UNet
+from experiments.models.blocks import Downsampling, Skips, fits
 from experiments.tasks import segmentation as task
 
 CLASSIC = ("nearest", "bilinear", "bicubic", "transposed_conv", "deconv", "sub_pixel_conv")
@@ -27,7 +28,7 @@ _Number = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
 @dataclass(frozen=True)
 class Segmentation:
-    """Train one small U-Net per upsampling method and seed, all else equal, and report what each does to boundaries.
+    """Train one small network per upsampling method and seed, all else equal, and report what each does to boundaries.
 
     Settings without a value take it from a preset: a small one on a CPU (minutes on two cores), a larger one on an
     accelerator.
@@ -45,12 +46,16 @@ class Segmentation:
     """Training steps of each network. Preset: 300, or 4000 on an accelerator."""
     seeds: tuple[int, ...] = (0,)
     """One network is trained per method and seed; several seeds give an interval."""
+    model: Model = "unet"
+    """The network around the upsampler. unet: U-Net. fpn: feature pyramid network, all of whose levels are fused."""
     width: _Number = None
     """Channels at full resolution; doubled at every level below. Preset: 8, or 32 on an accelerator."""
     depth: _Number = None
     """Number of halvings. Preset: 3, or 4 on an accelerator."""
     skips: Skips = "inner"
     """Levels with a skip connection. inner: all but the full resolution."""
+    attention_gate: bool = False
+    """Gate each skip connection by the features of the level below (Oktay et al. 2018)."""
     downsampling: Downsampling = "strided"
     """How the encoder goes down: by strided convolutions (deconv needs them) or by max-pooling (max_unpool does)."""
     batch: _Number = None
@@ -183,9 +188,11 @@ def _store_test_images(path: Path, test: Split) -> None:
 # What a table of results must say of how they came about.
 _SETTINGS = (
     "steps",
+    "model",
     "width",
     "depth",
     "skips",
+    "attention_gate",
     "downsampling",
     "batch",
     "crop",
@@ -276,7 +283,7 @@ def _train(
 ) -> None:
     """Trains one network, or goes on with it, and stores its figures and predictions below `place`."""
     num_classes = len(data.classes)
-    model = UNet(
+    model = MODELS[config.model](
         data.channels,
         num_classes,
         method,
@@ -284,6 +291,7 @@ def _train(
         depth=config.depth,
         downsampling=config.downsampling,
         skips=config.skips,
+        attention_gate=config.attention_gate,
         seed=seed,
     )
     structure, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -336,7 +344,7 @@ def _count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _upsampler_parameters(model: UNet) -> int:
+def _upsampler_parameters(model: UNet | FPN) -> int:
     """Parameters that the upsamplers add: a kernel shared with the encoder is the encoder's."""
     own = _count(nnx.state(model, nnx.Param))
     for level in range(model.depth):

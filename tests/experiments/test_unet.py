@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
+from experiments.models.blocks import AttentionGate
 from experiments.models.unet import UNet
 
 METHODS = sorted(up.nn.available())
@@ -143,3 +144,41 @@ def test_unpooling_puts_values_where_the_encoder_found_its_maxima():
 def test_a_method_that_lacks_what_it_needs_is_refused(method, downsampling):
     with pytest.raises(ValueError, match=f"'{method}' does not go with downsampling '{downsampling}'"):
         make(method, downsampling=downsampling)
+
+
+def test_the_gate_is_its_formula():
+    """Equations 1 and 2 of Oktay et al., with loops over pixels."""
+    gate = AttentionGate(6, 5, rngs=nnx.Rngs(0))
+    skip, gating = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(1, 4, 6, 6), (1, 2, 3, 5)]))
+    x, g = np.asarray(skip, np.float64)[0], np.asarray(gating, np.float64)[0]
+    w_x, w_g, psi = (np.asarray(c.kernel[...], np.float64) for c in (gate.skip, gate.gating, gate.psi))
+    alpha = np.zeros((2, 3, 1))
+    for i, j in np.ndindex(2, 3):
+        window = np.einsum("abc,abch->h", x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2], w_x)
+        hidden = np.maximum(window + g[i, j] @ w_g[0, 0] + np.asarray(gate.gating.bias[...]), 0)
+        alpha[i, j] = 1 / (1 + np.exp(-(hidden @ psi[0, 0] + np.asarray(gate.psi.bias[...]))))
+    expected = x * np.asarray(up.bilinear(jnp.asarray(alpha, jnp.float32), scale=2))
+    np.testing.assert_allclose(gate(skip, gating)[0], expected, atol=1e-5)
+    assert alpha.min() > 0.6  # it starts open
+
+
+@pytest.mark.parametrize("skips", ["inner", "all", "none"])
+def test_gates_stand_on_skips_and_change_nothing_else(skips):
+    gated, plain = make(skips=skips, attention_gate=True), make(skips=skips)
+    assert [gate is not None for gate in gated.gates] == [skips == "all", skips != "none"]
+    image = jax.random.normal(jax.random.key(0), (1, 16, 16, 1))
+    own = {path: leaf for path, leaf in rest(gated).items() if path[0] != "gates"}
+    chex.assert_trees_all_equal(own, rest(plain))
+    if skips == "none":
+        np.testing.assert_array_equal(gated(image), plain(image))
+        return
+    assert not np.allclose(gated(image), plain(image), atol=1e-4)
+    for gate in gated.gates:
+        if gate is not None:
+            gate.psi.bias[...] = jnp.full(1, 30.0)
+    np.testing.assert_allclose(gated(image), plain(image), atol=1e-5)
+    # The gates of two methods start alike.
+    other = rest(make("deconv", skips=skips, attention_gate=True))
+    chex.assert_trees_all_equal(
+        {p: v for p, v in rest(gated).items() if p[-1] != "bias"}, {p: v for p, v in other.items() if p[-1] != "bias"}
+    )

@@ -1,0 +1,110 @@
+"""What the networks are made of, but for the upsampler."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import upsampling as up
+
+Skips = Literal["inner", "all", "none"]
+Downsampling = Literal["strided", "pool"]
+
+
+class Block(nnx.Module):
+    """Two 3x3 convolutions, each followed by batch normalisation and a ReLU.
+
+    Normalising each image by itself would take from a crop what tells sky from road: how bright it is.
+    """
+
+    def __init__(self, in_features: int, features: int, *, rngs: nnx.Rngs):
+        self.first = nnx.Conv(in_features, features, (3, 3), use_bias=False, rngs=rngs)
+        self.first_norm = nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+        self.second = nnx.Conv(features, features, (3, 3), use_bias=False, rngs=rngs)
+        self.second_norm = nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jax.nn.relu(self.first_norm(self.first(x)))
+        return jax.nn.relu(self.second_norm(self.second(x)))
+
+
+class MaxPool(nnx.Module):
+    """The largest of each 2x2 pixels."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return up.max_pool_with_indices(x, 2)[0]
+
+
+class AttentionGate(nnx.Module):
+    """Scales each pixel of a skip connection by how much the coarser level cares for it.
+
+    With skip x and the coarser level's features g, `q = psi(relu(W_x x + W_g g + b_g)) + b_psi` at the resolution of g,
+    and the result is `x * sigmoid(q)`, bilinearly enlarged. All maps are linear in the channels; W_x also brings x to
+    the resolution of g, by 2x2 windows as in the authors' code. As in the paper the gate starts open: b_psi is 3.
+
+    Shapes: skip `(*batch, 2H, 2W, features)` and gating `(*batch, H, W, gating_features)` to the skip's.
+
+    Source: Oktay et al. 2018, arXiv:1804.03999, equations 1 and 2.
+    """
+
+    def __init__(self, features: int, gating_features: int, *, rngs: nnx.Rngs):
+        hidden = max(features // 2, 1)
+        self.skip = nnx.Conv(features, hidden, (2, 2), strides=2, use_bias=False, rngs=rngs)
+        self.gating = nnx.Conv(gating_features, hidden, (1, 1), rngs=rngs)
+        self.psi = nnx.Conv(hidden, 1, (1, 1), bias_init=nnx.initializers.constant(3.0), rngs=rngs)
+
+    def __call__(self, skip: jax.Array, gating: jax.Array) -> jax.Array:
+        attention = jax.nn.sigmoid(self.psi(jax.nn.relu(self.skip(skip) + self.gating(gating))))
+        return skip * up.bilinear(attention, scale=2)
+
+
+def fits(method: up.nn.Method, downsampling: Downsampling) -> bool:
+    """Whether a method finds in an encoder that goes down this way what it needs of it."""
+    return not (method.ties_encoder if downsampling == "pool" else method.needs_pooling)
+
+
+def has_skip(skips: Skips, level: int) -> bool:
+    """Whether a level hands its features to the decoder; level 0 is the full resolution."""
+    return skips == "all" or (skips == "inner" and level > 0)
+
+
+def random_streams(seed: int) -> tuple[nnx.Rngs, nnx.Rngs, nnx.Rngs]:
+    """For the body, the upsamplers and the gates: none moves what the others draw."""
+    key = jax.random.key(seed)
+    return nnx.Rngs(seed), nnx.Rngs(jax.random.fold_in(key, 1)), nnx.Rngs(jax.random.fold_in(key, 2))
+
+
+def make_down(features: int, downsampling: Downsampling, *, rngs: nnx.Rngs) -> nnx.Conv | MaxPool:
+    """Halves the resolution: by a strided 4x4 convolution or by 2x2 max-pooling, whatever the upsampler."""
+    return nnx.Conv(features, features, (4, 4), strides=2, rngs=rngs) if downsampling == "strided" else MaxPool()
+
+
+def make_upsampler(
+    name: str, features: int, down: nnx.Conv | MaxPool, downsampling: Downsampling, *, rngs: nnx.Rngs
+) -> up.nn.Upsampler:
+    """The upsampler that undoes `down`.
+
+    Raises:
+      ValueError: one that needs the other way down.
+    """
+    method = up.nn.available()[name]
+    if not fits(method, downsampling):
+        raise ValueError(f"upsampler {name!r} does not go with downsampling {downsampling!r}.")
+    options = {"kernel": down.kernel} if method.ties_encoder and isinstance(down, nnx.Conv) else {}
+    return up.nn.create(name, features, scale=2, rngs=rngs, **options)
+
+
+def descend(encoders: Sequence[Callable], downs: Sequence[Callable], image: jax.Array) -> list[jax.Array]:
+    """The features of each level, the full resolution first."""
+    features = [encoders[0](image)]
+    for down, encoder in zip(downs, encoders[1:], strict=True):
+        features.append(encoder(down(features[-1])))
+    return features
+
+
+def extend(image: jax.Array, multiple: int) -> jax.Array:
+    """Repeats the last row and column until both sizes are multiples of `multiple`."""
+    rows, columns = (-n % multiple for n in image.shape[-3:-1])
+    return jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(0, rows), (0, columns), (0, 0)], mode="edge")

@@ -372,7 +372,8 @@ def encode(
     # A convolution of stride 1 is a transposed one with the flipped kernel.
     flipped = jnp.flip(kernel, tuple(range(rank))).astype(wide)
     low = tuple(d * (k - 1) // 2 for k, d in zip(kernel.shape, dilation, strict=False))
-    y = stamp(Stamps(ones, dilation, low, size, groups), x.reshape(-1, *size, x.shape[-1]).astype(wide), flipped)
+    y = x.reshape(math.prod(x.shape[: -1 - rank]), *size, x.shape[-1]).astype(wide)
+    y = stamp(Stamps(ones, dilation, low, size, groups), y, flipped)
     return (y + bias.astype(wide)).astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -474,6 +475,6 @@ def _compared(x, y, geometry: Geometry, edge: str):
 
 def _extend(x: jax.Array, geometry: Geometry, edge: str) -> jax.Array:
     """(*batch, *size, channels) -> (n, *padded, channels)."""
-    x = x.reshape(-1, *geometry.size, x.shape[-1])
+    x = x.reshape(math.prod(x.shape[: -1 - len(geometry.size)]), *geometry.size, x.shape[-1])
     margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
     return jnp.pad(x, margins, mode=_EDGES[edge])

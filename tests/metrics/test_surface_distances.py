@@ -2,6 +2,7 @@
 
 import functools
 
+import jax.numpy as jnp
 import monai.metrics
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from surface_distance import lookup_tables
 from tests.metrics.metric_maps import blobs, camvid, drawn, membranes, perturbed, volumes
 from upsampling import metrics
 from upsampling.metrics.elements import corners, element_sizes
+from upsampling.metrics.surface_distances import _Flat
+from upsampling.metrics.surfaces import Elements
 
 SPACINGS = [(0.7, 2.0), (2.0, 0.5, 1.25)]
 CLASSES = 3
@@ -93,6 +96,20 @@ def test_more_classes_than_meet_in_a_point(boundary):
     if boundary == "elements":
         tool = deepmind(lambda d: surface_distance.compute_robust_hausdorff(d, 90), (1.0, 1.0))
         agree(got, per_class(tool, prediction, target, 7))
+
+
+def test_no_element_is_lost_where_four_classes_meet():
+    rng = np.random.default_rng(0)
+    present = np.argsort(rng.random((2, 7, 5, 6)), axis=1) < rng.integers(0, 5, (2, 1, 5, 6))
+    assert (present.sum(1) == 4).any()
+    slot = np.where(present, np.arange(7)[:, None, None], 7)
+    squared, size = rng.random((2, *slot.shape), np.float32)
+    flat = _Flat.of(Elements(jnp.asarray(slot), jnp.asarray(size)), jnp.asarray(squared), rank=2)
+    assert flat.slot.shape == (2, 4 * 5 * 6)
+    for image, c in np.ndindex(2, 7):
+        kept = np.asarray(flat.slot[image]) == c
+        for got, given in ((flat.squared, squared), (flat.size, size)):
+            np.testing.assert_array_equal(np.sort(got[image][kept]), np.sort(given[image, c][present[image, c]]))
 
 
 @pytest.mark.parametrize("spacing", [*SPACINGS, (1.0, 1.0), (1.0, 1.0, 1.0)])

@@ -174,6 +174,18 @@ def test_several_seeds_give_intervals_in_any_setting(images, tmp_path):
     assert "±" in (tmp_path / "seeds" / "report.html").read_text()
 
 
+def test_the_pyramid_and_the_gates_are_settings_that_the_run_keeps(images, tmp_path):
+    options = ("--model", "fpn", "--attention-gate", "--skips", "all", "--steps", "1", "--methods", "flow_alignment")
+    assert run(images, tmp_path / "fpn", *options) == 0
+    results = json.loads((tmp_path / "fpn" / "results.json").read_text())
+    assert results["settings"]["model"] == "fpn"
+    assert results["settings"]["attention_gate"] is True
+    outcome = results["methods"]["flow_alignment"]
+    assert outcome["upsampler_parameters"] == 4 * 2 * 2 + 9 * 4 * 2
+    assert "One small feature pyramid network per upsampling method" in (tmp_path / "fpn" / "report.html").read_text()
+    assert command.main(["report", str(tmp_path / "fpn")]) == 0
+
+
 def test_an_existing_folder_is_left_alone(finished, images, capsys):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
     assert run(images, finished) == 2

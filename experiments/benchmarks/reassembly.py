@@ -22,7 +22,9 @@ DESCRIPTION = (
     "With gradient: the output and the gradients of map and weights, or of map, guide and parameters."
 )
 
-PEERS = ("unfold", "unfold and products")
+PEERS = ("torch",)
+
+_WAYS = ("unfold", "unfold and products")
 
 _SHAPES = ((2, 64, 64, 64), (4, 32, 32, 128), (1, 128, 128, 64))
 
@@ -164,6 +166,6 @@ def _peers(
     ways: Sequence[Callable], maps: tuple[np.ndarray, ...], y: np.ndarray, gradient: bool, others: Sequence[tuple]
 ) -> dict[str, Contender]:
     contenders = {}
-    for name, way, more in zip(PEERS, ways, others, strict=True):
+    for name, way, more in zip(_WAYS, ways, others, strict=True):
         contenders[name] = Contender(_torch(way, maps, y, gradient, more, torch.contiguous_format))
     return contenders

@@ -17,14 +17,12 @@ X, GUIDE = normal(0, 2, 4, 3, 4), normal(1, 2, 8, 9, 3)
 
 
 def make(**options):
-    return up.nn.NAF(
-        4, (2, 3), **{"guide_features": 3, "dim": 16, "window": 3, "groups": 4, **options}, rngs=nnx.Rngs(0)
-    )
+    settings = {"guide_features": 3, "dim": 16, "heads": 4, "window": 3, "groups": 4, **options}
+    return up.nn.NAF(4, (2, 3), **settings, rngs=nnx.Rngs(0))
 
 
 def test_it_attends_by_its_queries():
     layer = make()
-    assert layer.heads == 4
     queries = layer.queries(GUIDE, (8, 9))
     assert queries.shape == (2, 8, 9, 16)
     np.testing.assert_array_equal(layer(X, GUIDE), up.neighborhood_attention(X, queries, window=3, heads=4))
@@ -44,8 +42,8 @@ def test_no_parameter_depends_on_the_channels_of_the_input():
 
 
 def test_heads_follow_the_channels():
-    heads = [up.nn.NAF(n, guide_features=3, rngs=nnx.Rngs(0)).heads for n in (8, 6, 3)]
-    assert heads == [4, 2, 1]
+    heads = [up.nn.NAF(n, guide_features=3, rngs=nnx.Rngs(0)).heads for n in (32, 64, 16, 24, 8, 3)]
+    assert heads == [4, 4, 2, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

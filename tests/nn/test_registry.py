@@ -11,6 +11,8 @@ import upsampling as up
 METHODS = sorted(up.nn.available())
 # A scale of one and sizes of one pixel are the ends of what a layer takes.
 SHAPES = [((6, 5, 4), 2), ((2, 3, 5, 6, 4), 3), ((1, 1, 1, 4), (2, 3)), ((7, 4), (2,)), ((3, 2, 4, 5, 4), (1, 2, 2))]
+# These follow images, or positions in images: two spatial axes.
+IMAGES = {"dysample", "flow_alignment", "guided_filter", "jbu", "joint_bilateral", "naf"}
 
 
 def guide_for(method, shape):
@@ -23,6 +25,10 @@ def guide_for(method, shape):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("shape", "scale"), SHAPES)
 def test_any_batch_axes_and_scales(method, shape, scale):
+    if method in IMAGES and not isinstance(scale, int) and len(scale) != 2:
+        with pytest.raises(ValueError, match="scale must be one number or 2 of them"):
+            up.nn.create(method, 4, scale, rngs=nnx.Rngs(0))
+        return
     layer = up.nn.create(method, 4, scale, rngs=nnx.Rngs(0))
     factors = (scale,) * 2 if isinstance(scale, int) else scale
     batch, spatial = shape[: -len(factors) - 1], shape[-len(factors) - 1 : -1]

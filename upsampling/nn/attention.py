@@ -1,6 +1,5 @@
 """Attention upsampling as a layer."""
 
-import math
 from typing import Any
 
 import jax
@@ -58,10 +57,10 @@ class NAF(nnx.Module):
       guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
       dim: channels of the queries, those of both networks together. The authors have 256.
       window: side of the square that is attended to, odd. The authors have 9.
-      heads: number of attention heads, which divides `features`; `4 * heads` divides `dim`. The largest of 4, 2 and 1
-        that divides `features`, if not given. The authors have 4.
-      blocks: pairs of convolutions in each network.
-      groups: of the networks' normalisation; divides `dim / 2`.
+      heads: number of attention heads, which divides `features`; `4 * heads` divides `dim`. The authors have 4. If not
+        given, the largest of 4, 2 and 1 that leaves each head a whole number of channels of the input, at least 8.
+      blocks: pairs of convolutions in each network. The authors have 2.
+      groups: of the networks' normalisation; divides `dim / 2`. The authors have 8.
       base: of the rotation's periods.
       dtype, param_dtype, rngs: as in `TransposedConv`. Attention weights are computed at least in float32.
 
@@ -70,7 +69,8 @@ class NAF(nnx.Module):
     input, and takes a guide of any size, which is first brought bilinearly to four times the output's size where it is
     larger.
 
-    What the authors do in training alone, rescaling the rotation's coordinates at random, is left out.
+    The defaults are for a small network on a CPU; the authors' are given with each argument. What they do in training
+    alone, rescaling the rotation's coordinates at random, is left out.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers that do not divide.
@@ -91,11 +91,11 @@ class NAF(nnx.Module):
         scale: int | tuple[int, ...] = 2,
         *,
         guide_features: int | None = None,
-        dim: int = 32,
-        window: int = 5,
+        dim: int = 16,
+        window: int = 3,
         heads: int | None = None,
-        blocks: int = 2,
-        groups: int = 8,
+        blocks: int = 1,
+        groups: int = 2,
         base: float = 100.0,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
@@ -105,7 +105,7 @@ class NAF(nnx.Module):
         self.scale = _checks.per_axis("NAF", "scale", scale, 2)
         self.guide_features = features if guide_features is None else guide_features
         self.window = _checks.number("NAF", "window", window)
-        self.heads = math.gcd(4, features) if heads is None else _checks.number("NAF", "heads", heads)
+        self.heads = _heads(features) if heads is None else _checks.number("NAF", "heads", heads)
         self.base = base
         self.dim = dim
         self.dtype = dtype
@@ -148,3 +148,7 @@ class NAF(nnx.Module):
         queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
         queries = interpolation.area(queries, size)
         return attention.rotate(queries, heads=self.heads, base=self.base).reshape(*batch, *size, -1)
+
+
+def _heads(features: int) -> int:
+    return max((heads for heads in (1, 2, 4) if features % (8 * heads) == 0), default=1)

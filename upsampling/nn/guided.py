@@ -82,8 +82,8 @@ class JBU(nnx.Module):
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
       guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
-      key_features: channels that the range kernel compares. The authors have 32.
-      radius: of the kernel, in pixels of the output. The authors have 3.
+      key_features: channels that the range kernel compares. The authors have 32; the default is for a CPU.
+      radius: of the kernel, in pixels of the output. The authors have 3; the default is for a CPU.
       dtype, param_dtype, rngs: as in `TransposedConv`. The kernel is computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
@@ -108,8 +108,8 @@ class JBU(nnx.Module):
         scale: int | tuple[int, ...] = 2,
         *,
         guide_features: int | None = None,
-        key_features: int = 32,
-        radius: int = 3,
+        key_features: int = 16,
+        radius: int = 2,
         dtype: Any = None,
         param_dtype: Any = jnp.float32,
         rngs: nnx.Rngs,
@@ -166,7 +166,7 @@ class JBUStack(nnx.Module):
       features: channels of the input and the output.
       scale: factor of both axes, a power of two above one. The authors have 16, four layers.
       guide_features: channels of the guide; an image's 3, if not given.
-      key_features, radius, dtype, param_dtype, rngs: as in `JBU`.
+      key_features, radius, dtype, param_dtype, rngs: as in `JBU`; the defaults are the authors'.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size is taken with `any_guide=True`, as the authors'

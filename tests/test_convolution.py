@@ -142,7 +142,6 @@ FORMS = [
 def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides, dilation, groups, spatial, low, size):
     """In one block and in as many as there can be; and the gradients of all forms are those of one."""
     monkeypatch.setattr(_stamp, "_BLOCK_BYTES", block_bytes)
-    monkeypatch.setattr(_stamp, "_LARGE_BYTES", block_bytes)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *spatial, 3 * groups)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((*window, 3, 2 * groups)), jnp.float32)
@@ -153,8 +152,8 @@ def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides,
         "stamp": _stamp.stamp,
         "dilation": _stamp._by_dilation,
         "taps": _stamp._by_taps,
-        "phases": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve, large=block_bytes),
-        "columns": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve_by_columns, large=block_bytes),
+        "phases": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve),
+        "columns": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve_by_columns),
     }
     gradients = {}
 

@@ -8,7 +8,7 @@ convolution with `prod(strides)` times the channels, whose result a pixel shuffl
 The map is written in several forms. They differ in what XLA makes of them and of their transposes, which are what a
 gradient runs:
 
-- `_by_product`: a matrix product, where kernel size and stride are equal;
+- `_by_product`, `_by_products`: matrix products, where kernel size and stride are equal;
 - `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
   convolution, the fastest gradient;
@@ -29,10 +29,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-# A CPU's caches hold blocks of this size. Larger intermediate results are not just slow to write: memory fresh from the
-# operating system costs more than the arithmetic, every time. Measured on two cores, 1 to 4 MB are alike.
+# A CPU's caches hold blocks of this size. Measured on two cores, 1 to 4 MB are alike.
 _BLOCK_BYTES = 2 << 20
-_LARGE_BYTES = 24 << 20
 
 
 class Geometry(NamedTuple):
@@ -59,34 +57,35 @@ def stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _is_product(geometry, x, kernel):
-        return _by_product(geometry, x, kernel)
+        on_cpu, default = _by_products, _by_product
+    else:
+        on_cpu, default = _on_cpu, functools.partial(_by_phases, convolve=_convolve)
     return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_by_phases_in_blocks, geometry, convolve=_convolve, large=_LARGE_BYTES),
-        default=functools.partial(_by_phases, geometry, convolve=_convolve),
+        x, kernel, cpu=functools.partial(on_cpu, geometry), default=functools.partial(default, geometry)
     )
 
 
 def _stamp_jvp(geometry, primals, tangents):
     # The map is linear in each argument: each tangent is in the form whose transpose is the fastest gradient.
     (x, kernel), (dx, dkernel) = primals, tangents
-    product = _is_product(geometry, x, kernel)
+    if _is_product(geometry, x, kernel):
+        of_input = of_kernel = functools.partial(_by_product, geometry)
+    else:
+        of_input = functools.partial(
+            lax.platform_dependent,
+            cpu=functools.partial(_for_input_gradient_on_cpu, geometry),
+            default=functools.partial(_by_dilation, geometry),
+        )
+        of_kernel = functools.partial(
+            lax.platform_dependent,
+            cpu=functools.partial(_for_kernel_gradient_on_cpu, geometry),
+            default=functools.partial(_by_phases, geometry, convolve=_convolve),
+        )
     parts = []
     if not isinstance(dx, SymbolicZero):
-        parts.append((_by_product if product else _by_dilation)(geometry, dx, kernel))
+        parts.append(of_input(dx, kernel))
     if not isinstance(dkernel, SymbolicZero):
-        if product:
-            parts.append(_by_product(geometry, x, dkernel))
-        else:
-            parts.append(
-                lax.platform_dependent(
-                    x,
-                    dkernel,
-                    cpu=functools.partial(_for_kernel_gradient, geometry),
-                    default=functools.partial(_by_phases, geometry, convolve=_convolve),
-                )
-            )
+        parts.append(of_kernel(x, dkernel))
     y = _stamp(geometry, x, kernel)
     return y, sum(parts) if parts else jnp.zeros_like(y)
 
@@ -94,15 +93,42 @@ def _stamp_jvp(geometry, primals, tangents):
 _stamp.defjvp(_stamp_jvp, symbolic_zeros=True)
 
 
-def _for_kernel_gradient(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The form whose transpose to the kernel is the fastest on a CPU: that with the smaller matrix, by measurement."""
+# The fastest forms on a CPU, by measurement. XLA has fast convolutions there for one and two axes, slow ones for three
+# and for channels by themselves.
+
+
+def _convolves_slowly(geometry: Geometry, kernel: jax.Array) -> bool:
+    return len(geometry.strides) > 2 or (geometry.groups > 1 and kernel.shape[-2] == 1)
+
+
+def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if _convolves_slowly(geometry, kernel):
+        return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
+    # One convolution for all phases gives each the window of the largest. Where that is mostly zeros (a window of 3 at
+    # stride 2 becomes one of 4), zeros between the pixels cost less, if the channels are enough to keep XLA busy.
+    window = kernel.shape[: len(geometry.strides)]
+    filled = math.prod(-(-k // s) * s for k, s in zip(window, geometry.strides, strict=True))
+    plain = geometry.groups == 1 and set(geometry.dilation) == {1}
+    if plain and len(window) == 2 and kernel.shape[-2] >= 64 and 2 * filled >= 3 * math.prod(window):
+        return _by_dilation(geometry, x, kernel)
+    return _by_phases(geometry, x, kernel, convolve=_convolve)
+
+
+def _for_input_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if _convolves_slowly(geometry, kernel) or (len(geometry.strides) == 2 and kernel.shape[-2] >= 128):
+        return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
+    return _by_dilation(geometry, x, kernel)
+
+
+def _for_kernel_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    # That with the smaller matrix.
     rank, groups = len(geometry.strides), geometry.groups
     window, out = kernel.shape[:rank], kernel.shape[-1]
     phases = math.prod(geometry.strides)
     shared = math.prod(-(-k // s) for k, s in zip(window, geometry.strides, strict=True))
     if math.prod(window) * out <= 2 * (shared * kernel.shape[-2] * groups + phases * out):
         return _by_taps(geometry, x, kernel)
-    return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns, large=_BLOCK_BYTES)
+    return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
 
 
 # Forms.
@@ -125,25 +151,18 @@ def _by_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     rank, out = len(strides), kernel.shape[-1]
     taps = kernel.reshape(math.prod(strides), -1, groups, out // groups).transpose(2, 1, 0, 3)
     taps = taps.reshape(groups, kernel.shape[-2], -1)
+    y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, math.prod(strides))
+    y = y.reshape(*x.shape[:-1], *strides, out)
+    order = itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank)))
+    return y.transpose(0, *order, 1 + 2 * rank).reshape(x.shape[0], *geometry.size, out)
 
-    def block(x: jax.Array, taps: jax.Array) -> jax.Array:
-        y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, math.prod(strides))
-        y = y.reshape(*x.shape[:-1], *strides, out)
-        return y.transpose(*itertools.chain(*((a, rank + a) for a in range(rank))), 2 * rank).reshape(
-            *(n * s for n, s in zip(x.shape[:-1], strides, strict=True)), out
-        )
 
-    # The stamps tile the output, so that the rows of all images are those of one.
-    n, height = x.shape[:2]
-    row = math.prod(geometry.size[1:]) * strides[0] * out * x.dtype.itemsize
-    rows = _rows(n * height, row) if n * height * row > _LARGE_BYTES else n * height
-    x = x.reshape(-1, *x.shape[2:])
-
-    def in_blocks(x: jax.Array, taps: jax.Array) -> jax.Array:
-        return _scan(block, x.reshape(-1, rows, *x.shape[1:]), taps).reshape(-1, *geometry.size[1:], out)
-
-    y = lax.platform_dependent(x, taps, cpu=in_blocks, default=block)
-    return y.reshape(n, *geometry.size, out)
+def _by_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A matrix product for each tap of the first axis, which gives whole rows: less to shuffle."""
+    stride, *rest = geometry.strides
+    part = geometry._replace(strides=(1, *rest), size=(x.shape[1], *geometry.size[1:]))
+    rows = [_by_product(part, x, taps) for taps in jnp.split(kernel, stride)]
+    return jnp.stack(rows, 2).reshape(x.shape[0], *geometry.size, kernel.shape[-1])
 
 
 def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -324,13 +343,11 @@ def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tu
     return _grouped_product(columns, taps, 1).reshape(x.shape[0], *lengths, -1)
 
 
-def _by_phases_in_blocks(
-    geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable, large: int
-) -> jax.Array:
-    """`_by_phases`, block by block of rows where the output has more than `large` bytes."""
+def _by_phases_in_blocks(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
+    """`_by_phases`, block by block of rows."""
     (stride, *_), (low, *_), (size, *_) = geometry.strides, geometry.low, geometry.size
     row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
-    if x.shape[0] * size * row <= large:
+    if x.shape[0] * size * row <= _BLOCK_BYTES:
         return _by_phases(geometry, x, kernel, convolve=convolve)
     # A block of `step` input rows' worth of output reads these rows, counted from its own first stamp.
     first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)

@@ -31,10 +31,11 @@ _PICTURES = 4
 _COLUMNS = 4
 
 
-def colours(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """A colour and a dash for each name; dashes change where the colours begin again."""
-    dashes = ("-", "--", ":", "-.")
-    return {name: (COLOURS[i % len(COLOURS)], dashes[i // len(COLOURS) % 4]) for i, name in enumerate(names)}
+def colours(names: Sequence[str]) -> dict[str, tuple[str, str, str]]:
+    """A colour, a dash and a marker for each name; dash and marker change where the colours begin again."""
+    dashes, markers = ("-", "--", ":", "-."), "os^D"
+    rounds = ((i % len(COLOURS), i // len(COLOURS) % 4) for i in range(len(names)))
+    return {name: (COLOURS[i], dashes[k], markers[k]) for name, (i, k) in zip(names, rounds, strict=True)}
 
 
 def curves(methods: Mapping[str, Any]) -> str:
@@ -42,7 +43,7 @@ def curves(methods: Mapping[str, Any]) -> str:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 3.2), layout="constrained")
         axes = figure.subplots(1, 3)
-        for name, (colour, dash) in colours(list(methods)).items():
+        for name, (colour, dash, marker) in colours(list(methods)).items():
             seeds = methods[name]["seeds"].values()
             loss = _smoothed(np.mean([seed["loss"] for seed in seeds], axis=0))
             axes[0].plot(np.arange(1, len(loss) + 1), loss, dash, color=colour, label=name, lw=1.2)
@@ -51,7 +52,7 @@ def curves(methods: Mapping[str, Any]) -> str:
                 values = np.mean(
                     [[np.nan if m[measure] is None else m[measure] for m in s["validation"]] for s in seeds], axis=0
                 )
-                axis.plot(marks, values, dash, marker="o", ms=3, color=colour, lw=1.2)
+                axis.plot(marks, values, dash, marker=marker, ms=3, color=colour, lw=1.2)
         for axis, title in zip(axes, ("training loss", "validation mean IoU", "validation Boundary IoU"), strict=True):
             axis.set_title(title, loc="left")
             axis.set_xlabel("step")
@@ -68,11 +69,11 @@ def per_class(results: Mapping[str, Any]) -> str:
         measures = {"mean_iou": "IoU", "boundary_iou": "Boundary IoU"}
         axes = figure.subplots(1, 2, sharey=True)
         for axis, (measure, title) in zip(axes, measures.items(), strict=True):
-            for i, (name, (colour, _)) in enumerate(colours(list(methods)).items()):
+            for i, (name, (colour, _, marker)) in enumerate(colours(list(methods)).items()):
                 seeds = methods[name]["seeds"].values()
                 per_seed = [[_value(seed["figures"][measure]["classes"][c]) for c in classes] for seed in seeds]
                 offset = 0.7 * ((i + 0.5) / len(methods) - 0.5)
-                axis.plot(np.mean(per_seed, axis=0), rows + offset, "o", ms=5, color=colour, label=name)
+                axis.plot(np.mean(per_seed, axis=0), rows + offset, marker, ms=5, color=colour, label=name)
             if results["baseline"]:
                 values = [_value(results["baseline"]["figures"][measure]["classes"][c]) for c in classes]
                 axis.vlines(values, rows - 0.4, rows + 0.4, colors="#8a8a92", label=results["baseline"]["name"])

@@ -72,3 +72,9 @@ def test_the_same_run_gives_the_same_curves():
 def test_smoothing_keeps_a_constant_and_the_length():
     np.testing.assert_allclose(figures._smoothed(np.full(100, 3.0)), 3.0)
     assert len(figures._smoothed(np.arange(7.0))) == 7
+
+
+def test_many_methods_are_told_apart():
+    looks = figures.colours([f"method {i}" for i in range(28)]).values()
+    assert len({(colour, dash) for colour, dash, _ in looks}) == 28
+    assert len({(colour, marker) for colour, _, marker in looks}) == 28

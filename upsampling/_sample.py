@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from numpy.polynomial import Polynomial
@@ -311,7 +312,7 @@ def _primitive(name: str, compute: Callable, shape: Callable) -> Primitive:
 
     def abstract(a, b, positions, *, size: Size, rule: Rule, orders: Orders):
         wanted, dtype = shape(a, b, positions, size, orders)
-        return jax.core.ShapedArray(wanted, dtype)
+        return ShapedArray(wanted, dtype)
 
     def batch(arguments, dimensions, **static):
         # An axis more is more images: the choice that `splat` makes stays one choice.
@@ -370,7 +371,7 @@ def _raised(rule: Rule, orders: Orders) -> tuple[Orders, list[tuple[int, int]]]:
     """The orders one derivative up, those that are zero left out, and for each the order and axis that it came from."""
     most = max(kernel.degree() for _, kernel in _KERNELS[rule.method])
     found = {
-        (k, axis): tuple(n + (i == axis) for i, n in enumerate(order))
+        (k, axis): (order[0] + (axis == 0), order[1] + (axis == 1))
         for k, order in enumerate(orders)
         for axis in (0, 1)
         if order[axis] < most

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from upsampling import _reassemble
-from upsampling.reassembly import reassemble, reassemble_to
+from upsampling.reassembly import carafe, fade, reassemble, reassemble_to, sapa, similarities
 
 
 def close(actual, expected, tolerance=1e-4):
@@ -107,3 +107,156 @@ def test_any_size(edge):
     close(y, reassembled(x, weights, centres, dilation, edge), 1e-5)
     for actual, expected in zip(pull(g), pulled_back(x, weights, g, centres, dilation, edge), strict=True):
         close(actual, expected, 1e-5)
+
+
+def by_gathers(x, weights, scale, dilation=1):
+    """Plain JAX of two spatial axes, differentiated by JAX: the reference for derivatives of derivatives."""
+    *_, h, w, c = x.shape
+    groups, k = weights.shape[-3], weights.shape[-1]
+    r = dilation * (k // 2)
+    padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
+    rows = jnp.arange(h * scale)[:, None] // scale + dilation * jnp.arange(k)
+    columns = jnp.arange(w * scale)[:, None] // scale + dilation * jnp.arange(k)
+    seen = padded[:, rows[:, None, :, None], columns[None, :, None, :]].reshape(
+        -1, h * scale, w * scale, k, k, groups, c // groups
+    )
+    return jnp.einsum("nhwijgc,nhwgij->nhwgc", seen, weights).reshape(-1, h * scale, w * scale, c)
+
+
+def test_derivatives_of_derivatives():
+    x, weights = map(jnp.asarray, normal(0, (2, 3, 4, 4), (2, 6, 8, 2, 3, 3)))
+
+    def ours(x, weights):
+        return reassemble(jnp.sin(x), jnp.cos(weights))
+
+    def reference(x, weights):
+        return by_gathers(jnp.sin(x), jnp.cos(weights), 2)
+
+    def penalty(f):
+        """The gradient of squared gradients: reverse over reverse."""
+
+        def inner(x, weights):
+            return sum((g**2).mean() for g in jax.grad(lambda *a: (f(*a) ** 2).sum(), argnums=(0, 1))(x, weights))
+
+        return jax.grad(inner, argnums=(0, 1))(x, weights)
+
+    def curvature(f):
+        """A Hessian times a vector: forward over reverse."""
+        return jax.jvp(jax.grad(lambda *a: (f(*a) ** 2).sum(), argnums=(0, 1)), (x, weights), (x, weights))[1]
+
+    def tangent(f):
+        return jax.jvp(f, (x, weights), (jnp.ones_like(x), weights))
+
+    for derivative in (tangent, curvature, penalty):
+        a, b = jax.jit(lambda derivative=derivative: (derivative(ours), derivative(reference)))()
+        jax.tree.map(close, a, b)
+
+
+def test_vmap():
+    x, weights, g = map(jnp.asarray, normal(0, (3, 2, 3, 4, 4), (3, 2, 6, 8, 1, 3, 3), (3, 2, 6, 8, 4)))
+    one_by_one = jnp.stack([reassemble(a, b) for a, b in zip(x, weights, strict=True)])
+    close(jax.vmap(reassemble)(x, weights), one_by_one, 1e-6)
+    close(jax.vmap(reassemble, (None, 0))(x[0], weights), jnp.stack([reassemble(x[0], b) for b in weights]), 1e-6)
+    close(jax.vmap(reassemble, (1, None), 1)(x.swapaxes(0, 1), weights[0])[:, 1], reassemble(x[1], weights[0]), 1e-6)
+
+    def pulled(x, weights, g):
+        return jax.vjp(reassemble, x, weights)[1](g)
+
+    for batched, single in zip(jax.vmap(pulled)(x, weights, g), pulled(x[1], weights[1], g[1]), strict=True):
+        close(batched[1], single, 1e-6)
+
+
+def test_batch_axes_and_none():
+    x, weights = normal(0, (2, 3, 5, 4, 3), (2, 3, 10, 8, 1, 3, 3))
+    y = reassemble(x, weights)
+    assert y.shape == (2, 3, 10, 8, 3)
+    close(reassemble(x[1, 2], weights[1, 2]), y[1, 2], 1e-6)
+    assert reassemble(x[:0], weights[:0]).shape == (0, 3, 10, 8, 3)
+
+
+def test_similarities_are_inner_products():
+    keys, queries = normal(0, (2, 4, 3, 6), (2, 8, 9, 6))
+    ours = similarities(keys, queries, (2, 3), (3, 5), groups=2, dilation=2, edge="replicate")
+    expected = np.zeros((2, 8, 9, 2, 3, 5))
+    for pixel, tap, seen in walk(keys, repeated((4, 3), (2, 3)), (3, 5), (2, 2), "replicate"):
+        products = keys[(slice(None), *seen)] * queries[(slice(None), *pixel)]
+        expected[(slice(None), *pixel, slice(None), *tap)] = products.reshape(2, 2, 3).sum(-1)
+    close(ours, expected, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_accumulates_in_float32(dtype):
+    # Sums of 4096 ones: a half-precision sum would stop growing at 256 or 2048.
+    x, weights = jnp.ones((2, 1), dtype), jnp.ones((2, 1, 4097), dtype)
+    assert (reassemble(x, weights, scale=(1,), edge="replicate").astype(jnp.float32) >= 4096).all()
+    wide = jax.vjp(lambda *a: reassemble(*a, scale=(1,)), jnp.ones((1, 4096), dtype), jnp.ones((1, 1, 1), dtype))[1]
+    gradient = wide(jnp.ones((1, 4096), dtype))[1]
+    assert gradient.dtype == dtype
+    assert gradient.item() == 4096
+    spread = jax.vjp(lambda x: reassemble(x, jnp.ones((4096, 1, 1), dtype), scale=(4096,)), jnp.ones((1, 1), dtype))[1]
+    assert spread(jnp.ones((4096, 1), dtype))[0].item() == 4096
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        x, weights = normal(0, (2, 3, 2, 4), (2, 6, 4, 1, 3, 3), dtype=np.float64)
+        y = reassemble(x, weights)
+        assert y.dtype == jnp.float64
+        close(y, reassembled(x, weights, repeated((3, 2), (2, 2)), (1, 1), "zero"), 1e-14)
+
+
+def test_temporaries_are_smaller_than_the_output():
+    """Forward and with gradient; the patches would be 25 times the input, 6 times the output."""
+    x, weights = jnp.ones((2, 64, 64, 64)), jnp.ones((2, 128, 128, 1, 5, 5))
+    y = jnp.ones((2, 128, 128, 64))
+
+    def both(x, weights, y):
+        value, pull = jax.vjp(reassemble, x, weights)
+        return value, pull(y)
+
+    forward = jax.jit(reassemble).lower(x, weights).compile().memory_analysis()
+    gradient = jax.jit(both).lower(x, weights, y).compile().memory_analysis()
+    assert forward.temp_size_in_bytes < 0.5 * y.nbytes
+    assert gradient.temp_size_in_bytes < y.nbytes
+
+
+def test_no_scatter():
+    x, weights, y = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 7, 7, 1, 3, 3)), jnp.ones((1, 7, 7, 2))
+    centres = [(0, 0, 1, 1, 2, 2, 3)] * 2
+    text = jax.jit(lambda x, w, y: jax.vjp(lambda *a: reassemble_to(*a, centres), x, w)[1](y)).lower(x, weights, y)
+    assert "scatter" not in text.as_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, w: reassemble(x, w[..., :2]), r"reassemble: window must be odd.*got \(3, 2\)"),
+        (lambda x, w: reassemble(x, w[:, :5]), r"reassemble: weights must be .* here \(2, 6, 8\)"),
+        (lambda x, w: reassemble(x, w, scale=3), r"weights must be .* here \(2, 9, 12\)"),
+        (lambda x, w: reassemble(x, w[:, :, :, 0]), "weights must be"),
+        (lambda x, w: reassemble(x, jnp.repeat(w, 3, 3)), "groups=3 must divide the 4 channels of x"),
+        (lambda x, w: reassemble(x, w, edge="wrap"), "reassemble: edge='wrap' is not known"),
+        (lambda x, w: reassemble(x, w, scale=0), "scale must be at least 1"),
+        (lambda x, w: reassemble(x, w, dilation=0), "dilation must be at least 1"),
+        (lambda x, w: reassemble(x[0, 0], w, scale=2), "x must be .* with 2 spatial axes"),
+        (lambda x, w: reassemble_to(x, w, [(0,) * 6, (4,) * 8]), r"centres must be input pixels, below \(3, 4\)"),
+        (lambda x, w: similarities(x, x, (2, 2), 3), r"queries must have shape \(2, 6, 8, 4\)"),
+        (lambda x, w: carafe(x, x), r"carafe: logits must be \(2, 3, 4, 100\)"),
+        (lambda x, w: carafe(x, x, groups=3), "carafe: groups=3 must divide the 4 channels"),
+        (lambda x, w: carafe(x, x, kernel_size=4), "carafe: kernel_size must be odd"),
+        (lambda x, w: sapa(x, x, x), "sapa: queries must be .* here"),
+        (lambda x, w: sapa(x, x, x[:1]), "sapa: keys must have the batch and size of x"),
+        (lambda x, w: fade(x, x, x, x, x), "fade: guide must be"),
+        (lambda x, w: fade(x, jnp.ones((2, 6, 8, 4)), x, x, x), r"fade: map_logits must be \(2, 3, 4, 25\)"),
+    ],
+)
+def test_errors_explain(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(jnp.ones((2, 3, 4, 4)), jnp.ones((2, 6, 8, 1, 3, 3)))
+
+
+def test_types_are_checked():
+    with pytest.raises(TypeError, match="reassemble: weights must be floating"):
+        reassemble(jnp.ones((2, 2, 1)), jnp.ones((4, 4, 1, 1, 1), int))
+    with pytest.raises(TypeError, match="scale must be whole numbers"):
+        reassemble(jnp.ones((2, 2, 1)), jnp.ones((4, 4, 1, 1, 1)), scale=1.5)

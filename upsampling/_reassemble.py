@@ -253,7 +253,7 @@ def _split(geometry: Geometry, a: jax.Array) -> jax.Array:
 
 def _grouped(geometry: Geometry, a: jax.Array) -> jax.Array:
     """(..., channels) -> (..., groups, channels of one)."""
-    return a.reshape(*a.shape[:-1], geometry.groups, -1)
+    return a.reshape(*a.shape[:-1], geometry.groups, a.shape[-1] // geometry.groups)
 
 
 def _seen(geometry: Geometry, x: jax.Array, start: tuple[int, ...]) -> jax.Array:

@@ -1,0 +1,79 @@
+"""Layers of the reassembly family: options, first values and errors. tests/interop has what they compute."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import upsampling as up
+
+GUIDED = ["sapa", "fade", "fade_lite"]
+
+
+def test_carafe_starts_as_the_mean_of_its_window():
+    layer = up.nn.CARAFE(3, kernel_size=3, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (6, 5, 3))
+    mean = up.reassemble(x, jnp.full((12, 10, 1, 3, 3), 1 / 9))
+    np.testing.assert_allclose(layer(x), mean, atol=0.05)
+
+
+@pytest.mark.parametrize("method", ["carafe", *GUIDED])
+def test_constants_stay_within(method):
+    """Weights sum to one, so that away from the zeros around the image a constant map keeps its value."""
+    layer = up.nn.create(method, 4, (3, 2), kernel_size=3, rngs=nnx.Rngs(0))
+    y = layer(jnp.full((5, 6, 4), 2.0), jnp.full((15, 12, 4), 2.0))
+    np.testing.assert_allclose(y[3:-3, 2:-2], 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", GUIDED)
+def test_guides_are_checked(method):
+    layer, x = up.nn.create(method, 4, 2, guide_features=3, rngs=nnx.Rngs(0)), jnp.ones((2, 5, 6, 4))
+    name = type(layer).__name__
+    assert layer(x, jnp.ones((2, 10, 12, 3))).shape == (2, 10, 12, 4)
+    with pytest.raises(ValueError, match=rf"{name}: guide must be given, a map of shape \(2, 10, 12, 3\)"):
+        layer(x)
+    for wrong in ((2, 10, 11, 3), (2, 10, 12, 4), (10, 12, 3)):
+        with pytest.raises(ValueError, match=rf"{name}: guide must be .*, 3 channels.* here \(2, 10, 12, 3\)"):
+            layer(x, jnp.ones(wrong))
+    with pytest.raises(TypeError, match=rf"{name}: guide must be floating"):
+        layer(x, jnp.ones((2, 10, 12, 3), int))
+
+
+@pytest.mark.parametrize("method", GUIDED)
+def test_guides_matter(method):
+    layer = up.nn.create(method, 4, 2, kernel_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (5, 6, 4))
+    a, b = (layer(x, jax.random.normal(jax.random.key(i), (10, 12, 4))) for i in (1, 2))
+    assert jnp.abs(a - b).max() > 0.1
+
+
+@pytest.mark.parametrize("method", ["carafe", *GUIDED])
+def test_dtypes(method):
+    layer = up.nn.create(method, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x, guide = jnp.ones((3, 3, 4)), jnp.ones((6, 6, 4))
+    assert layer(x, guide).dtype == jnp.bfloat16
+    layer = up.nn.create(method, 4, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(layer))} == {jnp.dtype(jnp.bfloat16)}
+    assert layer(x, guide).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda rngs: up.nn.CARAFE(4, groups=3, rngs=rngs), "CARAFE: groups=3 must divide features=4"),
+        (lambda rngs: up.nn.CARAFE(4, kernel_size=4, rngs=rngs), "CARAFE: kernel_size must be odd"),
+        (lambda rngs: up.nn.CARAFE(4, encoder_kernel_size=2, rngs=rngs), "CARAFE: encoder_kernel_size must be odd"),
+        (lambda rngs: up.nn.CARAFE(4, rngs=rngs)(jnp.ones((3, 3, 5))), "CARAFE: x must have features=4 channels"),
+        (lambda rngs: up.nn.SAPA(4, similarity="cosine", rngs=rngs), "SAPA: similarity='cosine' is not known"),
+        (
+            lambda rngs: up.nn.SAPA(4, similarity="inner", guide_features=3, rngs=rngs),
+            "SAPA: guide_features=3 must equal features=4",
+        ),
+        (lambda rngs: up.nn.FADE(4, kernel_size=2, rngs=rngs), "FADE: kernel_size must be odd"),
+        (lambda rngs: up.nn.FADELite(4, guide_features=0, rngs=rngs), "FADELite: guide_features must be at least 1"),
+    ],
+)
+def test_errors_explain(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(nnx.Rngs(0))

@@ -76,7 +76,7 @@ def rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> tuple[list[di
         seconds = [job["step_ms"] for job in timing[method].values() if job["step_ms"] is not None]
         table.append(
             {"method": method}
-            | {title: _figure(outcome["summary"][measure]) for measure, title in MEASURES.items()}
+            | {measure.title: _figure(outcome["summary"][name]) for name, measure in MEASURES.items()}
             | {
                 "params": f"{outcome['parameters']:,}",
                 "upsamplers'": f"{outcome['upsampler_parameters']:,}",
@@ -84,12 +84,13 @@ def rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> tuple[list[di
                 "temporaries MB": f"{outcome['temporary_bytes'] / 1e6:.0f}",
             }
         )
-    best = {
-        title: int(np.argmax([outcome["summary"][measure]["mean"] for outcome in results["methods"].values()]))
-        for measure, title in MEASURES.items()
-    }
+    best = {}
+    for name, measure in MEASURES.items():
+        means = [outcome["summary"][name]["mean"] for outcome in results["methods"].values()]
+        best[measure.title] = int(np.argmin(means) if measure.lower_is_better else np.argmax(means))
     if results["baseline"]:
-        figures = {t: f"{results['baseline']['figures'][m]['mean']:.3f}" for m, t in MEASURES.items()}
+        found = results["baseline"]["figures"]
+        figures = {measure.title: f"{found[name]['mean']:.3f}" for name, measure in MEASURES.items()}
         table.append(dict.fromkeys(table[0], "–") | {"method": results["baseline"]["name"]} | figures)
     return table, best
 

@@ -158,7 +158,7 @@ def _conclude(run: Run) -> None:
     found, timing = results.collect(place, data, config.methods, config.seeds, settings)
     table, best = results.rows(found, timing)
     # A terminal is narrow: the page has all columns.
-    columns = ("method", *task.MEASURES.values(), "params", "ms/step")
+    columns = ("method", *(m.title for m in task.MEASURES.values() if m.brief), "params", "ms/step")
     shown = [{column: row[column] for column in columns} for row in table]
     console.table(f"{data.name}, {config.steps} steps, test images", shown, best)
     predictions = {}

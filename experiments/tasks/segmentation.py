@@ -12,11 +12,56 @@ from flax import nnx
 from experiments.data import Dataset, Split
 from upsampling import metrics
 
+
+class Measure(NamedTuple):
+    """What is measured of label maps.
+
+    Attributes:
+      title: for tables.
+      sums: `(prediction, target, num_classes=..., ignore_index=...)` to sums that add up over batches.
+      value: the sums' value per class.
+      lower_is_better: distances and errors.
+      brief: whether it stands in the table that a terminal shows.
+    """
+
+    title: str
+    sums: Callable[..., Any]
+    value: Callable[[Any], Any]
+    lower_is_better: bool = False
+    brief: bool = True
+
+
+def _confusion(metric: Callable[..., jax.Array], **options: Any) -> tuple[Callable[..., np.ndarray], Callable]:
+    """IoU of pixels counted over the whole data set."""
+    return lambda *maps, **a: np.asarray(metric(*maps, **a, **options), np.int64).sum(0), metrics.iou_of
+
+
+def _per_image(metric: Callable[..., jax.Array], **options: Any) -> tuple[Callable[..., metrics.Ratio], Callable]:
+    """The mean over the images that have the class."""
+    return lambda *maps, **a: metrics.image_mean(metric(*maps, **a, **options)), metrics.Ratio.value
+
+
+# A class that is in one map only is as far off as can be.
+_FAR = {"missing": "diagonal"}
+
 MEASURES = {
-    "mean_iou": "mean IoU",
-    "boundary_iou": "Boundary IoU",
-    "boundary_f1_1px": "F1 at 1 px",
-    "boundary_f1_2px": "F1 at 2 px",
+    "mean_iou": Measure("mean IoU", *_confusion(metrics.confusion_matrix)),
+    "boundary_iou": Measure("Boundary IoU", metrics.boundary_iou_sums, metrics.Ratio.value),
+    "boundary_f1_1px": Measure("F1 at 1 px", *_per_image(metrics.boundary_f1, tolerance=1)),
+    "boundary_f1_2px": Measure("F1 at 2 px", *_per_image(metrics.boundary_f1, tolerance=2)),
+    "trimap_iou_3px": Measure("trimap IoU, 3 px", *_confusion(metrics.trimap_confusion_matrix, width=3), brief=False),
+    "hausdorff_95": Measure(
+        "HD95, px",
+        *_per_image(metrics.hausdorff_distance, percentile=95, **_FAR),
+        lower_is_better=True,
+        brief=False,
+    ),
+    "surface_distance": Measure(
+        "surface distance, px",
+        *_per_image(metrics.average_surface_distance, **_FAR),
+        lower_is_better=True,
+        brief=False,
+    ),
 }
 
 
@@ -62,9 +107,10 @@ def loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -
     target = jnp.where(void, classes, label)
     own = jnp.where(void, 0.0, _NEVER)[..., None]
     logits = jnp.concatenate([jnp.where(void[..., None], _NEVER, logits), own.astype(logits.dtype)], axis=-1)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-    entropy = jnp.sum(entropy) / jnp.maximum(jnp.sum(~void), 1)
-    dice = optax.losses.dice_loss(logits, jax.nn.one_hot(target, classes + 1), axis=(0, 1, 2), reduction="none")
+    # Of one-hot labels: looking the label's logit up would be a scatter in the gradient.
+    target = jax.nn.one_hot(target, classes + 1)
+    entropy = jnp.sum(optax.softmax_cross_entropy(logits, target)) / jnp.maximum(jnp.sum(~void), 1)
+    dice = optax.losses.dice_loss(logits, target, axis=(0, 1, 2), reduction="none")
     return entropy + jnp.mean(dice[..., :classes])
 
 
@@ -97,30 +143,29 @@ def predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], split:
 
 def validate(predictions: Sequence[np.ndarray], data: Dataset) -> dict[str, float]:
     """The two means that are followed while training."""
-    figures = evaluate(predictions, data.validation, data)
-    return {name: figures[name]["mean"] for name in ("mean_iou", "boundary_iou")}
+    figures = evaluate(predictions, data.validation, data, ("mean_iou", "boundary_iou"))
+    return {name: found["mean"] for name, found in figures.items()}
 
 
-def evaluate(predictions: Sequence[np.ndarray], split: Split, data: Dataset) -> dict[str, dict[str, Any]]:
+def evaluate(
+    predictions: Sequence[np.ndarray], split: Split, data: Dataset, measures: Sequence[str] = tuple(MEASURES)
+) -> dict[str, dict[str, Any]]:
     """Measures of label maps against a split, each per class and as the mean over classes.
 
-    IoU and Boundary IoU are of the split's summed pixel counts; boundary F1, as Csurka et al. define it, is the mean
-    over the images that have the class.
+    IoU, Boundary IoU and trimap IoU are of the split's summed pixel counts. Boundary F1, as Csurka et al. define it,
+    and distances are means over the images that have the class; a class in one map only is an image's diagonal away.
     """
     arguments = {"num_classes": len(data.classes), "ignore_index": data.ignore_index}
-    confusion, bands, f1 = 0, 0, dict.fromkeys((1, 2), 0)
+    sums: dict[str, Any] = dict.fromkeys(measures, 0)
     for chunk, _, label in _chunks(split):
         pair = (np.stack([predictions[i] for i in chunk]).astype(np.int32), label)
-        confusion += np.asarray(metrics.confusion_matrix(*pair, **arguments), np.int64).sum(0)
-        bands += metrics.boundary_iou_sums(*pair, **arguments)
-        for tolerance in f1:
-            f1[tolerance] += metrics.image_mean(metrics.boundary_f1(*pair, **arguments, tolerance=tolerance))
-    per_class = {"mean_iou": metrics.iou_of(confusion), "boundary_iou": bands.value()}
-    per_class |= {f"boundary_f1_{tolerance}px": sums.value() for tolerance, sums in f1.items()}
+        for name in measures:
+            sums[name] += MEASURES[name].sums(*pair, **arguments)
+    per_class = {name: np.asarray(MEASURES[name].value(total)) for name, total in sums.items()}
     return {
         name: {
             "mean": float(np.nanmean(values)),
-            "classes": dict(zip(data.classes, np.asarray(values).tolist(), strict=True)),
+            "classes": dict(zip(data.classes, values.tolist(), strict=True)),
         }
         for name, values in per_class.items()
     }

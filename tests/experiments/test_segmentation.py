@@ -39,13 +39,34 @@ def test_evaluation_covers_images_of_several_sizes_and_ignores():
     split = Split(tuple("abcde"), [Example(image=np.zeros((*x.shape, 1), np.float32), label=x) for x in labels])
     data = Dataset("mixed", "", ("x", "y", "z"), 1, 3, split, split, split, lambda e, _: e, flips=())
     perfect = segmentation.evaluate([np.where(x == 3, 0, x) for x in labels], split, data)
-    assert all(figures["mean"] == 1 for figures in perfect.values())
+    for name, measure in segmentation.MEASURES.items():
+        assert perfect[name]["mean"] == (0 if measure.lower_is_better else 1)
     worse = [rng.integers(0, 3, x.shape) for x in labels]
     figures = segmentation.evaluate(worse, split, data)
     p, t = (np.concatenate([m[x != 3] for m, x in zip(maps, labels, strict=True)]) for maps in (worse, labels))
     iou = [((p == c) & (t == c)).sum() / ((p == c) | (t == c)).sum() for c in range(3)]
     np.testing.assert_allclose(list(figures["mean_iou"]["classes"].values()), iou, rtol=1e-6)
     assert figures["boundary_f1_1px"]["mean"] < 1
+    assert figures["surface_distance"]["mean"] > 0
+
+
+def test_distances_are_those_of_the_images_and_a_missed_class_is_a_diagonal_away():
+    label = np.zeros((2, 8, 15), np.int32)
+    label[:, :, 7:] = 1
+    label[1, 3:5, 3:5] = 2
+    prediction = np.where(label == 2, 0, label)
+    prediction[0, :, 7:9] = 0  # the edge is two pixels off
+    split = Split(("a", "b"), [Example(image=np.zeros((8, 15, 1), np.float32), label=x) for x in label])
+    data = Dataset("edges", "", ("x", "y", "z"), 1, None, split, split, split, lambda e, _: e, flips=())
+    figures = segmentation.evaluate(list(prediction), split, data)
+    assert figures["hausdorff_95"]["classes"]["y"] == pytest.approx((2 + 0) / 2)
+    # The frame is boundary too: 28 and 24 pixels, of which those on the left are 0 to 2 pixels from the other's.
+    assert figures["surface_distance"]["classes"]["y"] == pytest.approx((28 / 52 + 0) / 2)
+    assert figures["hausdorff_95"]["classes"]["z"] == pytest.approx(17)
+    # Within three pixels of the edge between 6 and 7, two of the six columns are missed by y and taken by x.
+    only = segmentation.evaluate([prediction[0]], Split(("a",), split.examples[:1]), data, ("trimap_iou_3px",))
+    assert list(only) == ["trimap_iou_3px"]
+    assert 0 < only["trimap_iou_3px"]["classes"]["y"] < 1
 
 
 def test_a_class_that_is_nowhere_does_not_spoil_the_mean():

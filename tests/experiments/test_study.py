@@ -72,12 +72,12 @@ def test_a_run_leaves_everything_it_says(finished):
         seed = outcome["seeds"]["0"]
         assert len(seed["loss"]) == 6
         assert seed["validation"][-1]["step"] == 6
-        for measure in segmentation.MEASURES:
-            figures = seed["figures"][measure]
+        for name, measure in segmentation.MEASURES.items():
+            figures = seed["figures"][name]
             assert figures["classes"].keys() == {"0", "1"}
             assert figures["mean"] == pytest.approx(np.mean(list(figures["classes"].values())))
-            assert 0 <= figures["mean"] <= 1
-            assert outcome["summary"][measure] == {"mean": pytest.approx(figures["mean"]), "half_width": None}
+            assert 0 <= figures["mean"] <= (np.inf if measure.lower_is_better else 1)
+            assert outcome["summary"][name] == {"mean": pytest.approx(figures["mean"]), "half_width": None}
     nearest, deconv = results["methods"].values()
     assert nearest["upsampler_parameters"] == 0
     assert deconv["upsampler_parameters"] == 4  # a bias per channel; the kernel is the encoder's

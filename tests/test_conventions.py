@@ -66,7 +66,7 @@ def combinations():
                 yield name, method, antialias
 
 
-@pytest.mark.parametrize(("name", "method", "antialias"), combinations())
+@pytest.mark.parametrize(("name", "method", "antialias"), list(combinations()))
 def test_weights_are_the_framework_s(name, method, antialias):
     if (name, method) == ("opencv", "nearest-exact") and not cv2.__version__.startswith("5."):
         pytest.skip(f"OpenCV {cv2.__version__} decides ties of nearest-exact otherwise than OpenCV 5")

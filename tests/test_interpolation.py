@@ -38,7 +38,7 @@ def combinations():
 # --- numbers; tests/test_conventions.py has many more sizes -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "method", "antialias"), combinations())
+@pytest.mark.parametrize(("name", "method", "antialias"), list(combinations()))
 def test_numbers_are_the_framework_s(name, method, antialias):
     """A random size, in an array of random axis order."""
     seed = [*map(ord, name + method), antialias]

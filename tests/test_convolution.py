@@ -152,8 +152,8 @@ def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides,
         "stamp": _stamp.stamp,
         "dilation": _stamp._by_dilation,
         "taps": _stamp._by_taps,
-        "phases": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve),
-        "columns": lambda *a: _stamp._by_phases_in_blocks(*a, convolve=_stamp._convolve_by_columns),
+        "phases": lambda *a: _stamp._by_phases(*a, convolve=_stamp._convolve),
+        "columns": _stamp._by_columns,
     }
     gradients = {}
 
@@ -168,6 +168,30 @@ def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides,
     for name in forms:
         close(gradients[name][0], gradients["dilation"][0], 1e-5)
         close(gradients[name][1], gradients["dilation"][1], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "dilation", "spatial", "low", "size"),
+    [
+        ((3, 2), (1, 3), (5, 4), (1, 0), (6, 5)),
+        ((5,), (2,), (4,), (11,), (3,)),
+        ((1, 3, 2), (1, 1, 1), (2, 3, 4), (0, 1, 0), (2, 3, 4)),
+    ],
+)
+def test_channels_by_themselves_at_stride_one_are_sums_of_shifts(window, dilation, spatial, low, size):
+    rng, rank = np.random.default_rng(0), len(window)
+    x = jnp.asarray(rng.standard_normal((2, *spatial, 3)), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((*window, 1, 3)), jnp.float32)
+    geometry = _stamp.Geometry((1,) * rank, dilation, low, size, 3)
+    assert _stamp._is_sum_of_shifts(geometry, kernel)
+    expected = stamped(x, kernel, (1,) * rank, dilation, 3, low, size)
+    g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
+    y, pull = jax.vjp(functools.partial(_stamp.stamp, geometry), x, kernel)
+    close(y, expected, 1e-5)
+    _, pull_dilated = jax.vjp(functools.partial(_stamp._by_dilation, geometry), x, kernel)
+    for ours, theirs in zip(pull(g), pull_dilated(g), strict=True):
+        close(ours, theirs, 1e-5)
+    assert not _stamp._is_sum_of_shifts(geometry, jnp.zeros((*(129,) * rank, 1, 3)))
 
 
 def onnx_run(operator, inputs, opset=18, **attributes):

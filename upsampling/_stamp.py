@@ -12,8 +12,9 @@ gradient runs:
 - `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
   convolution, the fastest gradient;
-- `_by_taps`, and `_by_phases` with `_convolve_by_columns`: products of matrices; their transposes to the kernel are
-  products too, where that of a convolution has a window as large as the image, which XLA computes slowly on a CPU.
+- `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
+  convolution has a window as large as the image, which XLA computes slowly on a CPU;
+- `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
 
 `stamp` computes by one form and differentiates by others. All are plain JAX, so any derivative and any map works.
 """
@@ -31,6 +32,9 @@ from jax.custom_derivatives import SymbolicZero
 
 # A CPU's caches hold blocks of this size. Measured on two cores, 1 to 4 MB are alike.
 _BLOCK_BYTES = 2 << 20
+
+# Taps beyond this many in one loop would take seconds to compile.
+_WRITTEN_OUT = 128
 
 
 class Geometry(NamedTuple):
@@ -58,6 +62,8 @@ def stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _is_product(geometry, x, kernel):
         on_cpu, default = _by_products, _by_product
+    elif _is_sum_of_shifts(geometry, kernel):
+        on_cpu = default = _by_shifts
     else:
         on_cpu, default = _on_cpu, functools.partial(_by_phases, convolve=_convolve)
     return lax.platform_dependent(
@@ -98,12 +104,12 @@ _stamp.defjvp(_stamp_jvp, symbolic_zeros=True)
 
 
 def _convolves_slowly(geometry: Geometry, kernel: jax.Array) -> bool:
-    return len(geometry.strides) > 2 or (geometry.groups > 1 and kernel.shape[-2] == 1)
+    return len(geometry.strides) > 2 or _is_depthwise(geometry, kernel)
 
 
 def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _convolves_slowly(geometry, kernel):
-        return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
+        return _by_columns(geometry, x, kernel)
     # One convolution for all phases gives each the window of the largest. Where that is mostly zeros (a window of 3 at
     # stride 2 becomes one of 4), zeros between the pixels cost less, if the channels are enough to keep XLA busy.
     window = kernel.shape[: len(geometry.strides)]
@@ -116,7 +122,7 @@ def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _for_input_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _convolves_slowly(geometry, kernel) or (len(geometry.strides) == 2 and kernel.shape[-2] >= 128):
-        return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
+        return _by_columns(geometry, x, kernel)
     return _by_dilation(geometry, x, kernel)
 
 
@@ -128,7 +134,7 @@ def _for_kernel_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Ar
     shared = math.prod(-(-k // s) for k, s in zip(window, geometry.strides, strict=True))
     if math.prod(window) * out <= 2 * (shared * kernel.shape[-2] * groups + phases * out):
         return _by_taps(geometry, x, kernel)
-    return _by_phases_in_blocks(geometry, x, kernel, convolve=_convolve_by_columns)
+    return _by_columns(geometry, x, kernel)
 
 
 # Forms.
@@ -163,6 +169,33 @@ def _by_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arr
     part = geometry._replace(strides=(1, *rest), size=(x.shape[1], *geometry.size[1:]))
     rows = [_by_product(part, x, taps) for taps in jnp.split(kernel, stride)]
     return jnp.stack(rows, 2).reshape(x.shape[0], *geometry.size, kernel.shape[-1])
+
+
+def _is_depthwise(geometry: Geometry, kernel: jax.Array) -> bool:
+    """Whether every input channel is a group of its own."""
+    return geometry.groups > 1 and kernel.shape[-2] == 1
+
+
+def _is_sum_of_shifts(geometry: Geometry, kernel: jax.Array) -> bool:
+    """Whether channels keep to themselves, at stride one, with few enough taps to write out."""
+    alone = _is_depthwise(geometry, kernel) and kernel.shape[-1] == geometry.groups
+    return alone and set(geometry.strides) == {1} and math.prod(kernel.shape[:-2]) <= _WRITTEN_OUT
+
+
+def _by_shifts(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A sum over the taps of the shifted input, which XLA fuses into one loop."""
+    reach = tuple(d * (k - 1) for d, k in zip(geometry.dilation, kernel.shape, strict=False))
+    margins = [
+        (r - low, low + size - n, 0)
+        for r, low, size, n in zip(reach, geometry.low, geometry.size, x.shape[1:], strict=False)
+    ]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    terms = []
+    for tap in itertools.product(*map(range, kernel.shape[: len(reach)])):
+        first = tuple(r - t * d for r, t, d in zip(reach, tap, geometry.dilation, strict=True))
+        seen = tuple(slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
+        terms.append(x[(slice(None), *seen)] * kernel[(*tap, 0)])
+    return functools.reduce(jnp.add, terms)
 
 
 def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -343,12 +376,12 @@ def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tu
     return _grouped_product(columns, taps, 1).reshape(x.shape[0], *lengths, -1)
 
 
-def _by_phases_in_blocks(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
-    """`_by_phases`, block by block of rows."""
+def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_by_phases` with `_convolve_by_columns`, block by block of rows."""
     (stride, *_), (low, *_), (size, *_) = geometry.strides, geometry.low, geometry.size
     row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
     if x.shape[0] * size * row <= _BLOCK_BYTES:
-        return _by_phases(geometry, x, kernel, convolve=convolve)
+        return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
     # A block of `step` input rows' worth of output reads these rows, counted from its own first stamp.
     first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)
     halo = max((stride - 1 + low) // stride - first, 0)
@@ -367,7 +400,7 @@ def _by_phases_in_blocks(geometry: Geometry, x: jax.Array, kernel: jax.Array, *,
     part = geometry._replace(low=(low - first * stride, *geometry.low[1:]), size=(rows, *geometry.size[1:]))
 
     def block(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _by_phases(part, x[None], kernel, convolve=convolve)[0]
+        return _by_phases(part, x[None], kernel, convolve=_convolve_by_columns)[0]
 
     y = _scan(block, x.reshape(-1, *x.shape[2:]), kernel)
     return y.reshape(x.shape[0], *geometry.size, kernel.shape[-1])

@@ -1,7 +1,6 @@
 """Upsampling with predicted weights: `reassemble`, and the weights that methods predict for it."""
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -374,31 +373,8 @@ def encode(
     flipped = jnp.flip(kernel, tuple(range(rank))).astype(wide)
     low = tuple(d * (k - 1) // 2 for k, d in zip(kernel.shape, dilation, strict=False))
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *size, x.shape[-1]).astype(wide)
-    convolve = _channel_by_channel if groups == x.shape[-1] == kernel.shape[-1] else stamp
-    y = convolve(Stamps(ones, dilation, low, size, groups), y, flipped)
+    y = stamp(Stamps(ones, dilation, low, size, groups), y, flipped)
     return (y + bias.astype(wide)).astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _channel_by_channel(geometry: Stamps, x: jax.Array, flipped: jax.Array) -> jax.Array:
-    """`stamp` where every channel is a group of its own: a sum over taps, which XLA fuses into one loop."""
-    rank = len(geometry.size)
-    window, kernel = flipped.shape[:rank], jnp.flip(flipped, tuple(range(rank)))
-    reach = tuple(d * (k - 1) for d, k in zip(geometry.dilation, window, strict=True))
-    margins = [(low, r - low) for low, r in zip(geometry.low, reach, strict=True)]
-    x = jnp.pad(x, [(0, 0), *margins, (0, 0)])
-    terms = []
-    for tap in itertools.product(*map(range, window)):
-        first = tuple(t * d for t, d in zip(tap, geometry.dilation, strict=True))
-        seen = tuple(slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
-        terms.append(x[(slice(None), *seen)] * kernel[(*tap, 0)])
-    return functools.reduce(jnp.add, terms)
-
-
-@_channel_by_channel.defjvp
-def _channel_by_channel_jvp(geometry, primals, tangents):
-    tangent = jax.jvp(functools.partial(stamp, geometry), primals, tangents)[1]
-    return _channel_by_channel(geometry, *primals), tangent
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:

@@ -15,7 +15,7 @@ from experiments import console, runs
 from experiments.benchmarks import harness
 
 _RESULTS = Path(__file__).parent / "results"
-_NOT_GROUPS = {"harness"}
+_NOT_GROUPS = {"harness", "peers"}
 
 
 def groups() -> tuple[str, ...]:

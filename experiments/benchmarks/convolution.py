@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from flax import nnx
 
 import upsampling as up
-from experiments.benchmarks.harness import Case, Contender, compiled, fastest, with_gradient
+from experiments.benchmarks import peers
+from experiments.benchmarks.harness import Case, Contender, compiled, with_gradient
 
 DESCRIPTION = (
     "`up.transposed_conv` with padding SAME and, on a CPU, PyTorch's `conv_transpose` (the faster of channels first "
@@ -48,9 +49,7 @@ def _case(shape: tuple[int, ...], inner: int, out: int, window: int, stride: int
         arguments = (x, kernel, y)
     contenders = {"upsampling": compiled(ours, *arguments)}
     if jax.default_backend() == "cpu":
-        orders = (torch.contiguous_format, torch.channels_last if rank == 2 else torch.channels_last_3d)
-        ways = {order: Contender(_torch(x, kernel, y, stride, gradient, order)) for order in orders}
-        contenders |= fastest(ways, "torch")
+        contenders |= _torch(x, kernel, y, stride, gradient)
     contenders["flax"] = compiled(flax, *arguments)
     return Case(name, contenders)
 
@@ -65,18 +64,14 @@ def _flax(inner: int, out: int, window: int, stride: int, rank: int) -> Callable
     return apply
 
 
-def _torch(x: np.ndarray, kernel: np.ndarray, y: np.ndarray, stride: int, gradient: bool, order) -> Callable:
-    rank, spare = x.ndim - 2, kernel.shape[0] - stride
+def _torch(x: np.ndarray, kernel: np.ndarray, y: np.ndarray, stride: int, gradient: bool) -> dict[str, Contender]:
+    spare = kernel.shape[0] - stride
+    weight = torch.from_numpy(kernel).movedim((-2, -1), (0, 1)).contiguous()
     convolve = functools.partial(
-        F.conv_transpose2d if rank == 2 else F.conv_transpose3d,
+        F.conv_transpose2d if x.ndim == 4 else F.conv_transpose3d,
+        weight=weight,
         stride=stride,
         padding=-(-spare // 2),
         output_padding=spare % 2,
     )
-    given, cotangent = (torch.from_numpy(a).movedim(-1, 1).contiguous(memory_format=order) for a in (x, y))
-    weight = torch.from_numpy(kernel).movedim((-2, -1), (0, 1)).contiguous()
-    if not gradient:
-        return lambda: convolve(given, weight)
-    given.requires_grad_()
-    weight.requires_grad_()
-    return lambda: torch.autograd.grad(convolve(given, weight), (given, weight), cotangent)
+    return peers.fastest_in_torch(convolve, (x,), y, gradient, (weight,))

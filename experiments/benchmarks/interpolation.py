@@ -1,17 +1,17 @@
 """Interpolation against PyTorch, jax.image and OpenCV."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 import torch.nn.functional as F
 
 import upsampling as up
-from experiments.benchmarks.harness import Case, Contender, compiled, fastest, with_gradient
+from experiments.benchmarks import peers
+from experiments.benchmarks.harness import Case, Contender, compiled, with_gradient
 
 DESCRIPTION = (
     "`up.resize` and, on a CPU, PyTorch's `F.interpolate` (the faster of channels first and last, as many threads as "
@@ -59,22 +59,10 @@ def _contenders(x: np.ndarray, method: str, factor: float, gradient: bool) -> di
 
 
 def _peers(x: np.ndarray, y: np.ndarray, method: str, antialias: bool, gradient: bool) -> dict[str, Contender]:
-    ways = {
-        order: Contender(_torch(x, y, method, antialias, gradient, order))
-        for order in (torch.channels_last, torch.contiguous_format)
-    }
-    peers = fastest(ways, "torch")
-    if method in _CV2 and not gradient and not antialias and x.shape[3] <= _CV2_CHANNELS:
-        size = (y.shape[2], y.shape[1])
-        peers["cv2"] = Contender(lambda: [cv2.resize(image, size, interpolation=_CV2[method]) for image in x])
-    return peers
-
-
-def _torch(x: np.ndarray, y: np.ndarray, method: str, antialias: bool, gradient: bool, order) -> Callable:
-    given, cotangent = (torch.from_numpy(a).movedim(-1, 1).contiguous(memory_format=order) for a in (x, y))
     options = {} if method == "nearest" else {"align_corners": False, "antialias": antialias}
     resize = functools.partial(F.interpolate, size=y.shape[1:3], mode=_TORCH[method], **options)
-    if not gradient:
-        return lambda: resize(given)
-    given.requires_grad_()
-    return lambda: torch.autograd.grad(resize(given), given, cotangent)
+    contenders = peers.fastest_in_torch(resize, (x,), y, gradient)
+    if method in _CV2 and not gradient and not antialias and x.shape[3] <= _CV2_CHANNELS:
+        size = (y.shape[2], y.shape[1])
+        contenders["cv2"] = Contender(lambda: [cv2.resize(image, size, interpolation=_CV2[method]) for image in x])
+    return contenders

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,9 +10,8 @@ import torch.nn.functional as F
 from flax import nnx
 
 import upsampling as up
+from experiments.benchmarks import peers
 from experiments.benchmarks.harness import Case, Contender, compiled, with_gradient
-from experiments.benchmarks.sampling import _count, _torch
-from upsampling.interop.torch import load_state_dict
 
 DESCRIPTION = (
     "`up.reassemble` with windows of 5 by 5, CARAFE, SAPA, FADE and FADE-Lite, scale 2, and, on a CPU, the same "
@@ -47,7 +45,7 @@ def cases() -> Iterator[Case]:
                 layer = ours(channels, rngs=nnx.Rngs(0))
                 ways = [theirs(channels, way, *options) for way in (_by_repeating, _by_products)]
                 yield Case(
-                    f"{size} {name}, {_count(ways[0])} parameters{suffix}",
+                    f"{size} {name}, {peers.parameters(ways[0])} parameters{suffix}",
                     functools.partial(_layers, layer, ways, shape, gradient, name != "CARAFE"),
                 )
 
@@ -134,7 +132,7 @@ def _reassembly(shape: tuple[int, ...], gradient: bool) -> dict[str, Contender]:
     ours = with_gradient(up.reassemble, (0, 1)) if gradient else up.reassemble
     contenders = {"upsampling": compiled(ours, *arguments, y) if gradient else compiled(ours, *arguments)}
     if jax.default_backend() == "cpu":
-        given = torch.from_numpy(weights).movedim(-1, 1).contiguous().requires_grad_(gradient)
+        given = torch.from_numpy(weights).movedim(-1, 1).contiguous()
         ways = [functools.partial(way, weights=given) for way in (_by_repeating, _by_products)]
         contenders |= _peers(ways, (x,), y, gradient, [(given,)] * 2)
     return contenders
@@ -147,16 +145,8 @@ def _layers(
     n, height, width, channels = shape
     x, y = (rng.standard_normal((n, s * height, s * width, channels), np.float32) for s in (1, 2))
     ways[1].load_state_dict(ways[0].state_dict())
-    structure, state = nnx.split(load_state_dict(layer, ways[0].state_dict()))
     maps = (x, y) if guided else (x,)
-
-    def ours(state: Any, *maps: jax.Array) -> jax.Array:
-        return nnx.merge(structure, state)(*maps)
-
-    if gradient:
-        contenders = {"upsampling": compiled(with_gradient(ours, range(1 + len(maps))), state, *maps, y)}
-    else:
-        contenders = {"upsampling": compiled(ours, state, *maps)}
+    contenders = {"upsampling": peers.layer(layer, ways[0], maps, y, gradient)}
     if jax.default_backend() == "cpu":
         contenders |= _peers(ways, maps, y, gradient, [tuple(way.parameters()) for way in ways])
     return contenders
@@ -165,7 +155,5 @@ def _layers(
 def _peers(
     ways: Sequence[Callable], maps: tuple[np.ndarray, ...], y: np.ndarray, gradient: bool, others: Sequence[tuple]
 ) -> dict[str, Contender]:
-    contenders = {}
-    for name, way, more in zip(_WAYS, ways, others, strict=True):
-        contenders[name] = Contender(_torch(way, maps, y, gradient, more, torch.contiguous_format))
-    return contenders
+    made = (peers.in_torch(way, maps, y, gradient, more) for way, more in zip(ways, others, strict=True))
+    return dict(zip(_WAYS, made, strict=True))

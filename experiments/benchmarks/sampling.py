@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +10,8 @@ import torch.nn.functional as F
 from flax import nnx
 
 import upsampling as up
-from experiments.benchmarks.harness import Case, Contender, compiled, fastest, with_gradient
-from upsampling.interop.torch import load_state_dict
+from experiments.benchmarks import peers
+from experiments.benchmarks.harness import Case, Contender, compiled, with_gradient
 
 DESCRIPTION = (
     "`up.grid_sample`, DySample and flow alignment, scale 2, and, on a CPU, `F.grid_sample` and the layers written "
@@ -37,11 +36,11 @@ def cases() -> Iterator[Case]:
             for options in ({}, {"dynamic_scope": True}, {"style": "pl"}, {"style": "pl", "dynamic_scope": True}):
                 theirs = DySample(shape[-1], **options)
                 words = f"{options.get('style', 'lp')}{', dynamic scope' * theirs.dynamic_scope}"
-                name = f"{size} DySample {words}, {_count(theirs)} parameters{suffix}"
+                name = f"{size} DySample {words}, {peers.parameters(theirs)} parameters{suffix}"
                 layer = up.nn.DySample(shape[-1], rngs=nnx.Rngs(0), **options)
                 yield Case(name, functools.partial(_layers, layer, theirs, shape, gradient))
             theirs = AlignedModule(shape[-1])
-            name = f"{size} flow alignment, {_count(theirs)} parameters{suffix}"
+            name = f"{size} flow alignment, {peers.parameters(theirs)} parameters{suffix}"
             layer = up.nn.FlowAlignment(shape[-1], rngs=nnx.Rngs(0))
             yield Case(name, functools.partial(_layers, layer, theirs, shape, gradient, guided=True))
 
@@ -93,10 +92,6 @@ class AlignedModule(torch.nn.Module):
         return F.grid_sample(x, grid, align_corners=True)
 
 
-def _count(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
 def _sampling(shape: tuple[int, ...], near: bool, gradient: bool) -> dict[str, Contender]:
     rng = np.random.default_rng(0)
     n, height, width, channels = shape
@@ -114,7 +109,7 @@ def _sampling(shape: tuple[int, ...], near: bool, gradient: bool) -> dict[str, C
     if jax.default_backend() == "cpu":
         grid = torch.from_numpy(((positions * 2 + 1) / (height, width) - 1)[..., ::-1].astype(np.float32))
         sample = functools.partial(F.grid_sample, padding_mode="border", align_corners=False)
-        contenders |= _fastest(lambda x: sample(x, grid.requires_grad_(gradient)), (x,), y, gradient, (grid,))
+        contenders |= peers.fastest_in_torch(lambda x: sample(x, grid), (x,), y, gradient, (grid,))
     return contenders
 
 
@@ -124,38 +119,8 @@ def _layers(
     rng = np.random.default_rng(0)
     n, height, width, channels = shape
     x, y = (rng.standard_normal((n, s * height, s * width, channels), np.float32) for s in (1, 2))
-    structure, state = nnx.split(load_state_dict(layer, theirs.state_dict()))
     maps = (x, y) if guided else (x,)
-
-    def ours(state: Any, *maps: jax.Array) -> jax.Array:
-        return nnx.merge(structure, state)(*maps)
-
-    if gradient:
-        function, arguments = with_gradient(ours, range(1 + len(maps))), (state, *maps, y)
-    else:
-        function, arguments = ours, (state, *maps)
-    contenders = {"upsampling": compiled(function, *arguments)}
+    contenders = {"upsampling": peers.layer(layer, theirs, maps, y, gradient)}
     if jax.default_backend() == "cpu":
-        contenders |= _fastest(theirs, maps, y, gradient, tuple(theirs.parameters()))
+        contenders |= peers.fastest_in_torch(theirs, maps, y, gradient, tuple(theirs.parameters()))
     return contenders
-
-
-def _fastest(
-    function: Callable, maps: tuple[np.ndarray, ...], y: np.ndarray, gradient: bool, others: tuple[torch.Tensor, ...]
-) -> dict[str, Contender]:
-    orders = (torch.contiguous_format, torch.channels_last)
-    return fastest({order: Contender(_torch(function, maps, y, gradient, others, order)) for order in orders}, "torch")
-
-
-def _torch(function: Callable, maps, y, gradient: bool, others, order) -> Callable:
-    *given, cotangent = (torch.from_numpy(a).movedim(-1, 1).contiguous(memory_format=order) for a in (*maps, y))
-    if not gradient:
-
-        def forward() -> torch.Tensor:
-            with torch.no_grad():
-                return function(*given)
-
-        return forward
-    for array in given:
-        array.requires_grad_()
-    return lambda: torch.autograd.grad(function(*given), (*given, *others), cotangent)

@@ -109,3 +109,13 @@ FRAMEWORKS = {
     "opencv": opencv,
     "pillow": pillow,
 }
+
+
+def combinations(presets):
+    """(framework, method, antialias) for all that the presets of the frameworks say they have."""
+    return [
+        (name, method, antialias)
+        for name in FRAMEWORKS
+        for antialias, methods in ((False, presets[name].methods), (True, presets[name].antialiased))
+        for method in methods
+    ]

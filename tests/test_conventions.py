@@ -58,15 +58,7 @@ def wide(seed):
         yield generator.random((4, n, 4), np.float32), (4, m)
 
 
-def combinations():
-    for name in frameworks.FRAMEWORKS:
-        convention = conventions.PRESETS[name]
-        for antialias, methods in ((False, convention.methods), (True, convention.antialiased)):
-            for method in methods:
-                yield name, method, antialias
-
-
-@pytest.mark.parametrize(("name", "method", "antialias"), list(combinations()))
+@pytest.mark.parametrize(("name", "method", "antialias"), frameworks.combinations(conventions.PRESETS))
 def test_weights_are_the_framework_s(name, method, antialias):
     if (name, method) == ("opencv", "nearest-exact") and not cv2.__version__.startswith("5."):
         pytest.skip(f"OpenCV {cv2.__version__} decides ties of nearest-exact otherwise than OpenCV 5")

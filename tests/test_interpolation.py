@@ -27,18 +27,10 @@ def image(seed, *shape):
     return np.random.default_rng(seed).random(shape, np.float32)
 
 
-def combinations():
-    for name in frameworks.FRAMEWORKS:
-        convention = conventions.PRESETS[name]
-        for antialias, methods in ((False, convention.methods), (True, convention.antialiased)):
-            for method in methods:
-                yield name, method, antialias
-
-
 # --- numbers; tests/test_conventions.py has many more sizes -----------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "method", "antialias"), list(combinations()))
+@pytest.mark.parametrize(("name", "method", "antialias"), frameworks.combinations(conventions.PRESETS))
 def test_numbers_are_the_framework_s(name, method, antialias):
     """A random size, in an array of random axis order."""
     seed = [*map(ord, name + method), antialias]
@@ -153,7 +145,7 @@ def test_any_batch(batch):
 
 def test_resizing_by_one_changes_nothing():
     x = image(0, 2, 5, 4, 3)
-    for name, method, antialias in combinations():
+    for name, method, antialias in frameworks.combinations(conventions.PRESETS):
         y = up.resize(x, scale=1, method=method, convention=name, antialias=antialias)
         np.testing.assert_array_equal(y, x)
 

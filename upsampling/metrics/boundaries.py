@@ -197,7 +197,7 @@ def boundary_f1(
     Array([0.57142854, 0.72727275], dtype=float32)
     """
     chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    return _boundary_f1("boundary_f1", prediction, target, num_classes, ignore_index, *chosen).value()
+    return matched("boundary_f1", prediction, target, num_classes, ignore_index, *chosen).value()
 
 
 def boundary_f1_sums(
@@ -228,27 +228,26 @@ def boundary_f1_sums(
     Array([1., 1.], dtype=float32)
     """
     chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    return _boundary_f1("boundary_f1_sums", prediction, target, num_classes, ignore_index, *chosen).total()
+    return matched("boundary_f1_sums", prediction, target, num_classes, ignore_index, *chosen).total()
 
 
-def _boundary_f1(
+def matched(
     function, prediction, target, num_classes, ignore_index, tolerance, unit, boundary, frame, void, spacing, axes
 ) -> PrecisionRecall:
+    """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class; checks all."""
     *maps, num_classes, ignore_index, spacing = labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     tolerance = length(function, "tolerance", tolerance, unit, maps[0].shape[-len(spacing) :], spacing)
     which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
-    return matched_boundaries(*maps, which, tolerance)
+    return _matched(*maps, which, tolerance)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def matched_boundaries(prediction, target, which: Rule, tolerance: float) -> PrecisionRecall:
-    """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class."""
-
+def _matched(prediction, target, which: Rule, tolerance: float) -> PrecisionRecall:
     def images(prediction, target):
         both = matches(prediction, target, which, tolerance)
         total = partial(Elements.total, num_classes=which.num_classes)
-        return PrecisionRecall(*(Ratio(total(x, where=matched), total(x)) for x, matched in both))
+        return PrecisionRecall(*(Ratio(total(x, where=near), total(x)) for x, near in both))
 
     return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)

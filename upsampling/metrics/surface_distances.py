@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from upsampling import _checks
 from upsampling.metrics import labels
-from upsampling.metrics.boundaries import matched_boundaries
+from upsampling.metrics.boundaries import matched
 from upsampling.metrics.percentiles import percentile as percentile_of_classes
-from upsampling.metrics.sums import Ratio
-from upsampling.metrics.surfaces import Elements, Rule, diagonal, distances, length, rule
+from upsampling.metrics.sums import PrecisionRecall, Ratio
+from upsampling.metrics.surfaces import Elements, Rule, diagonal, distances, rule
 
 _MISSING = ("infinity", "diagonal", "nan")
 _PERCENTILES = ("larger", "union")
@@ -310,7 +310,8 @@ def normalized_surface_dice(
     Array(0.6666667, dtype=float32)
     """
     chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    return _surface_dice("normalized_surface_dice", prediction, target, num_classes, ignore_index, *chosen).value()
+    name = "normalized_surface_dice"
+    return _surface_dice(matched(name, prediction, target, num_classes, ignore_index, *chosen)).value()
 
 
 def normalized_surface_dice_sums(
@@ -341,16 +342,8 @@ def normalized_surface_dice_sums(
     """
     chosen = tolerance, unit, boundary, frame, void, spacing, axes
     name = "normalized_surface_dice_sums"
-    return _surface_dice(name, prediction, target, num_classes, ignore_index, *chosen).total()
+    return _surface_dice(matched(name, prediction, target, num_classes, ignore_index, *chosen)).total()
 
 
-def _surface_dice(
-    function, prediction, target, num_classes, ignore_index, tolerance, unit, boundary, frame, void, spacing, axes
-) -> Ratio:
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes, spacing
-    )
-    tolerance = length(function, "tolerance", tolerance, unit, maps[0].shape[-len(spacing) :], spacing)
-    which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
-    matched = matched_boundaries(*maps, which, tolerance)
-    return _choose("pooled", matched.precision, matched.recall)
+def _surface_dice(both: PrecisionRecall) -> Ratio:
+    return _choose("pooled", both.precision, both.recall)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from tests import frameworks
 from tests.references import make_tensorflow
 from upsampling import conventions
-from upsampling.taps import Axis, operators, outside
+from upsampling.primitives.taps import Axis, operators, outside
 
 
 def resized(image, size, scale, method, convention, antialias):

@@ -14,7 +14,6 @@ from flax import nnx
 from jax import lax
 from onnx import TensorProto, helper
 
-from upsampling import _stamp
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -23,6 +22,8 @@ from upsampling.convolution import (
     transposed_conv,
     transposed_conv_size,
 )
+from upsampling.primitives import _common
+from upsampling.primitives import transposed_conv as primitive
 
 TORCH_CONV = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -141,19 +142,19 @@ FORMS = [
 @pytest.mark.parametrize(("window", "strides", "dilation", "groups", "spatial", "low", "size"), FORMS)
 def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides, dilation, groups, spatial, low, size):
     """In one block and in as many as there can be; and the gradients of all forms are those of one."""
-    monkeypatch.setattr(_stamp, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(_common, "BLOCK_BYTES", block_bytes)
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *spatial, 3 * groups)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((*window, 3, 2 * groups)), jnp.float32)
-    geometry = _stamp.Geometry(strides, dilation, low, size, groups)
+    geometry = primitive.Geometry(strides, dilation, low, size, groups)
     expected = stamped(x, kernel, strides, dilation, groups, low, size)
     g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
     forms = {
-        "stamp": _stamp.stamp,
-        "dilation": _stamp._by_dilation,
-        "taps": _stamp._by_taps,
-        "phases": lambda *a: _stamp._by_phases(*a, convolve=_stamp._convolve),
-        "columns": _stamp._by_columns,
+        "stamp": primitive.transposed_conv,
+        "dilation": primitive._by_dilation,
+        "taps": primitive._by_taps,
+        "phases": lambda *a: primitive._by_phases(*a, convolve=primitive._convolve),
+        "columns": primitive._by_columns,
     }
     gradients = {}
 
@@ -182,16 +183,16 @@ def test_channels_by_themselves_at_stride_one_are_sums_of_shifts(window, dilatio
     rng, rank = np.random.default_rng(0), len(window)
     x = jnp.asarray(rng.standard_normal((2, *spatial, 3)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((*window, 1, 3)), jnp.float32)
-    geometry = _stamp.Geometry((1,) * rank, dilation, low, size, 3)
-    assert _stamp._is_sum_of_shifts(geometry, kernel)
+    geometry = primitive.Geometry((1,) * rank, dilation, low, size, 3)
+    assert primitive._is_sum_of_shifts(geometry, kernel)
     expected = stamped(x, kernel, (1,) * rank, dilation, 3, low, size)
     g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
-    y, pull = jax.vjp(functools.partial(_stamp.stamp, geometry), x, kernel)
+    y, pull = jax.vjp(functools.partial(primitive.transposed_conv, geometry), x, kernel)
     close(y, expected, 1e-5)
-    _, pull_dilated = jax.vjp(functools.partial(_stamp._by_dilation, geometry), x, kernel)
+    _, pull_dilated = jax.vjp(functools.partial(primitive._by_dilation, geometry), x, kernel)
     for ours, theirs in zip(pull(g), pull_dilated(g), strict=True):
         close(ours, theirs, 1e-5)
-    assert not _stamp._is_sum_of_shifts(geometry, jnp.zeros((*(129,) * rank, 1, 3)))
+    assert not primitive._is_sum_of_shifts(geometry, jnp.zeros((*(129,) * rank, 1, 3)))
 
 
 def onnx_run(operator, inputs, opset=18, **attributes):
@@ -324,13 +325,13 @@ def test_deconv_without_output_size():
 def test_derivatives_of_derivatives(window):
     x = jax.random.normal(jax.random.key(0), (2, 4, 3, 2))
     kernel = jax.random.normal(jax.random.key(1), (*window, 2, 3))
-    geometry = _stamp.Geometry((2, 2), (1, 1), tuple((k - 2) // 2 for k in window), (8, 6), 1)
+    geometry = primitive.Geometry((2, 2), (1, 1), tuple((k - 2) // 2 for k in window), (8, 6), 1)
 
     def ours(x, kernel):
         return transposed_conv(jnp.sin(x), jnp.cos(kernel))
 
     def reference(x, kernel):
-        return _stamp._by_dilation(geometry, jnp.sin(x), jnp.cos(kernel))
+        return primitive._by_dilation(geometry, jnp.sin(x), jnp.cos(kernel))
 
     def penalty(f):
         """The gradient of squared gradients, as a gradient penalty has it: reverse over reverse."""

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 import upsampling as up
 from tests import frameworks
 from tests.references import make_tensorflow
-from upsampling import _resample, conventions, taps
+from upsampling import conventions
 from upsampling.interpolation import _compiled
+from upsampling.primitives import resample as resampling
+from upsampling.primitives import taps
 
 METHODS = ("nearest", "nearest-exact", "bilinear", "bicubic", "area")
 
@@ -386,8 +388,8 @@ def test_matrices_and_plain_gathers_give_the_same():
         x = jnp.asarray(image(0, *shape))
         axes = tuple(map(taps.Axis, shape[1:3], size))
         operators = tuple(zip((1, 2), taps.operators(axes, method, conventions.torch, antialias), strict=True))
-        expected = _resample.resample(x, operators)
-        for rule in (_resample._by_matrices, _resample._by_gathers):
+        expected = resampling.resample(x, operators)
+        for rule in (resampling._by_matrices, resampling._by_gathers):
             actual = jax.jit(functools.partial(rule, operators=operators))(x)
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
             if taps.operators(axes, method, conventions.torch, antialias)[0].selection:

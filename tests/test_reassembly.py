@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling import _reassemble
+from upsampling.primitives import window_sum as primitive
 from upsampling.reassembly import carafe, fade, reassemble, reassemble_to, sapa, similarities
 
 
@@ -82,7 +82,7 @@ CASES = [
 @pytest.mark.parametrize(("spatial", "scale", "window", "dilation", "groups", "channels", "edge"), CASES)
 def test_outputs_and_gradients(monkeypatch, unrolled, spatial, scale, window, dilation, groups, channels, edge):
     """With the taps in one loop, and row by row."""
-    monkeypatch.setattr(_reassemble, "UNROLLED", unrolled)
+    monkeypatch.setattr(primitive, "UNROLLED_TAPS", unrolled)
     jax.clear_caches()
     size = tuple(n * s for n, s in zip(spatial, scale, strict=True))
     x, weights, g = normal(0, (2, *spatial, channels), (2, *size, groups, *window), (2, *size, channels))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jax.test_util import check_grads
 
 import upsampling as up
-from upsampling import _sample
+from upsampling.primitives import grid_sample as primitive
 
 PADDING = {"replicate": "border", "zero": "zeros", "reflect": "reflection", "symmetric": "reflection"}
 METHODS = ("nearest", "bilinear", "bicubic")
@@ -116,17 +116,17 @@ def test_both_ways_to_spread_gradients_agree(scale, edge):
 def test_near_positions_take_no_scatter():
     rng = np.random.default_rng(0)
     positions = near_positions(rng, (1,), (4, 4), (2, 2), 0.2)[..., None, :]
-    rule = _sample.Rule("bilinear", "zero")
-    assert _sample._is_near(positions, rule, (4, 4))
-    assert not _sample._is_near(positions.copy() + np.float32(0.9), rule, (4, 4))
+    rule = primitive.Rule("bilinear", "zero")
+    assert primitive._is_near(positions, rule, (4, 4))
+    assert not primitive._is_near(positions.copy() + np.float32(0.9), rule, (4, 4))
     x = np.ones((1, 4, 4, 1, 2), np.float32)
     z, g = np.ones((1, 8, 8, 1, 2), np.float32), np.ones((1, 8, 8, 1, 1), np.float32)
     text = str(
-        jax.make_jaxpr(lambda z: _sample._near_splat(z, g, positions, size=(4, 4), rule=rule, orders=((0, 0),)))(z)
+        jax.make_jaxpr(lambda z: primitive._near_splat(z, g, positions, size=(4, 4), rule=rule, orders=((0, 0),)))(z)
     )
     assert "scatter" not in text
     assert "gather" not in text
-    compiled = jax.jit(jax.grad(lambda x: _sample.sample(x, positions, rule).sum())).lower(x).as_text()
+    compiled = jax.jit(jax.grad(lambda x: primitive.sample(x, positions, rule).sum())).lower(x).as_text()
     assert "stablehlo.case" in compiled  # both programs are there, and one runs
 
 

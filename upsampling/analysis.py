@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _arguments
 
 
 def overlap(
@@ -41,8 +41,8 @@ def overlap(
 
     Source: Odena et al. 2016, "Deconvolution and checkerboard artifacts", doi:10.23915/distill.00003.
     """
-    window = _checks.per_axis("overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, int) else None)
-    steps = _checks.per_axis("overlap", "strides", strides, len(window))
-    spacing = _checks.per_axis("overlap", "dilation", dilation, len(window))
+    window = _arguments.per_axis("overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, int) else None)
+    steps = _arguments.per_axis("overlap", "strides", strides, len(window))
+    spacing = _arguments.per_axis("overlap", "dilation", dilation, len(window))
     counts = [np.bincount(np.arange(k) * d % s, minlength=s) for k, s, d in zip(window, steps, spacing, strict=True)]
     return functools.reduce(np.multiply.outer, counts)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks, _windows, interpolation
+from upsampling import _arguments, _windows, interpolation
+from upsampling.primitives._common import accumulator
 
 
 def neighborhood_attention(
@@ -56,15 +57,15 @@ def neighborhood_attention(
     Source: Chambon et al. 2025, arXiv:2511.18452, section 3; Hassani et al. 2023, arXiv:2204.07143.
     """
     name = "neighborhood_attention"
-    x, queries = _checks.array(name, "x", x), _checks.array(name, "queries", queries)
+    x, queries = _arguments.array(name, "x", x), _arguments.array(name, "queries", queries)
     for argument, array in (("x", x), ("queries", queries)):
         if array.ndim < 3 or 0 in array.shape[-3:]:
             raise ValueError(
                 f"{name}: {argument} must be (*batch, height, width, channels), none of the last three empty; "
                 f"got shape {array.shape}."
             )
-    heads = _checks.number(name, "heads", heads)
-    window = _checks.number(name, "window", window)
+    heads = _arguments.number(name, "heads", heads)
+    window = _arguments.number(name, "window", window)
     if window % 2 == 0:
         raise ValueError(f"{name}: window must be odd; got {window}.")
     if queries.shape[:-3] != x.shape[:-3] or any(
@@ -79,7 +80,7 @@ def neighborhood_attention(
             f"{name}: heads={heads} must divide the {x.shape[-1]} channels of x and the {queries.shape[-1]} of queries."
         )
     if keys is not None:
-        keys = _checks.array(name, "keys", keys)
+        keys = _arguments.array(name, "keys", keys)
         if keys.shape != (*x.shape[:-1], queries.shape[-1]):
             raise ValueError(
                 f"{name}: keys must have the size of x and the channels of queries, "
@@ -90,7 +91,7 @@ def neighborhood_attention(
 
 @functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
 def _attention(x, queries, keys, window: int, heads: int):
-    queries = queries.astype(jnp.promote_types(queries.dtype, jnp.float32))
+    queries = queries.astype(accumulator(queries.dtype))
     keys = interpolation.area(queries, x.shape[-3:-1]) if keys is None else keys.astype(queries.dtype)
     sizes = zip(x.shape[-3:-1], queries.shape[-3:-1], strict=True)
     centres, counts = zip(*(neighbours(n, m, window) for n, m in sizes), strict=True)
@@ -150,9 +151,9 @@ def rotate(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> jax.Array:
 
     Source: Su et al. 2021, arXiv:2104.09864; Heo et al. 2024, arXiv:2403.13298, and as NAF uses it.
     """
-    x = _checks.array("rotate", "x", x)
-    heads = _checks.number("rotate", "heads", heads)
-    base = _checks.number("rotate", "base", base, real=True)
+    x = _arguments.array("rotate", "x", x)
+    heads = _arguments.number("rotate", "heads", heads)
+    base = _arguments.number("rotate", "base", base, real=True)
     if x.ndim < 3 or x.shape[-1] % (4 * heads):
         raise ValueError(
             f"rotate: x must be (*batch, height, width, channels) with a multiple of 4 * heads={4 * heads} channels; "
@@ -172,7 +173,7 @@ def _rotate(x, heads: int, base: float):
         turns = 2 * np.pi * places[:, None] / periods
         block = slice(axis * half // 2, (axis + 1) * half // 2)
         angles[..., block] = turns[:, None] if axis == 0 else turns
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     pairs = wide.reshape(*x.shape[:-1], heads, 2, half)
     first, second = pairs[..., 0, :], pairs[..., 1, :]
     cos, sin = (jnp.asarray(f(angles)[..., None, :], wide.dtype) for f in (np.cos, np.sin))

@@ -28,7 +28,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _arguments
 
 METHODS = (
     "nearest",
@@ -167,9 +167,9 @@ class Convention:
             ]
             value = getattr(self, name)
             if allowed and value is not None:
-                _checks.one_of("Convention", name, value, allowed)
+                _arguments.one_of("Convention", name, value, allowed)
         for method in (*self.methods, *self.antialiased):
-            _checks.one_of("Convention", "methods", method, METHODS)
+            _arguments.one_of("Convention", "methods", method, METHODS)
 
     def scaled_size(self, n: int, scale: float) -> int:
         """Returns the size that the framework gives an axis of `n` pixels that is scaled by `scale`."""
@@ -405,10 +405,10 @@ def onnx(
     """
     where = "conventions.onnx"
     grid = _ONNX_GRIDS[
-        _checks.one_of(where, "coordinate_transformation_mode", coordinate_transformation_mode, _ONNX_GRIDS)
+        _arguments.one_of(where, "coordinate_transformation_mode", coordinate_transformation_mode, _ONNX_GRIDS)
     ]
-    _checks.one_of(where, "nearest_mode", nearest_mode, _ONNX_ROUNDING)
-    _checks.one_of(where, "keep_aspect_ratio_policy", keep_aspect_ratio_policy, get_args(Aspect))
+    _arguments.one_of(where, "nearest_mode", nearest_mode, _ONNX_ROUNDING)
+    _arguments.one_of(where, "keep_aspect_ratio_policy", keep_aspect_ratio_policy, get_args(Aspect))
     edge = "renormalise" if exclude_outside else "replicate"
     return Convention(
         name="onnx",
@@ -438,4 +438,4 @@ def get(function: str, convention: str | Convention) -> Convention:
     """Returns the convention that `convention` names or is; raises ValueError naming `function` for an unknown name."""
     if isinstance(convention, Convention):
         return convention
-    return PRESETS[_checks.one_of(function, "convention", convention, PRESETS)]
+    return PRESETS[_arguments.one_of(function, "convention", convention, PRESETS)]

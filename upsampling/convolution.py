@@ -13,8 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling import _checks
-from upsampling._stamp import Geometry, stamp
+from upsampling import _arguments
+from upsampling.primitives._common import accumulator
+from upsampling.primitives.transposed_conv import Geometry
+from upsampling.primitives.transposed_conv import transposed_conv as apply_transposed_conv
 
 Numbers = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
@@ -67,13 +69,13 @@ def transposed_conv(
     Source: Zeiler et al. 2010, "Deconvolutional networks"; Dumoulin and Visin 2016, arXiv:1603.07285, chapter 4.
     """
     name = "transposed_conv"
-    x, kernel = _checks.array(name, "x", x), _checks.array(name, "kernel", kernel)
+    x, kernel = _arguments.array(name, "x", x), _arguments.array(name, "kernel", kernel)
     rank = _rank(name, x, kernel)
     strides, dilation, groups = _spacing(name, strides, dilation, groups, rank)
     _check_channels(name, x, kernel, groups)
     out = kernel.shape[-1]
     if bias is not None:
-        bias = _checks.array(name, "bias", bias)
+        bias = _arguments.array(name, "bias", bias)
         if bias.shape != (out,):
             raise ValueError(f"{name}: bias must have shape ({out},), one number per output channel; got {bias.shape}.")
     spatial = x.shape[-1 - rank : -1]
@@ -132,8 +134,8 @@ def transposed_conv_size(
     Source: Dumoulin and Visin 2016, arXiv:1603.07285, relationship 14.
     """
     name = "transposed_conv_size"
-    size = _checks.per_axis(name, "size", size, 1 if isinstance(size, int) else None)
-    window = _checks.per_axis(name, "kernel_size", kernel_size, len(size))
+    size = _arguments.per_axis(name, "size", size, 1 if isinstance(size, int) else None)
+    window = _arguments.per_axis(name, "kernel_size", kernel_size, len(size))
     strides, dilation, _ = _spacing(name, strides, dilation, 1, len(size))
     return _crop(name, size, window, strides, padding, output_padding, dilation)[1]
 
@@ -181,7 +183,7 @@ def deconv(
     Source: Zeiler et al. 2010, "Deconvolutional networks"; Shi et al. 2016, arXiv:1609.07009, section 2.
     """
     name = "deconv"
-    y, kernel = _checks.array(name, "y", y), _checks.array(name, "kernel", kernel)
+    y, kernel = _arguments.array(name, "y", y), _arguments.array(name, "kernel", kernel)
     rank = _rank(name, y, kernel, "y")
     strides, dilation, groups = _spacing(name, strides, dilation, groups, rank)
     if kernel.shape[-1] % groups:
@@ -293,9 +295,9 @@ def sub_pixel_conv(
     Source: Shi et al. 2016, arXiv:1609.05158.
     """
     name = "sub_pixel_conv"
-    x, kernel = _checks.array(name, "x", x), _checks.array(name, "kernel", kernel)
+    x, kernel = _arguments.array(name, "x", x), _arguments.array(name, "kernel", kernel)
     rank = _rank(name, x, kernel)
-    scale = _checks.per_axis(name, "scale", scale, rank)
+    scale = _arguments.per_axis(name, "scale", scale, rank)
     _check_channels(name, x, kernel, 1)
     out = kernel.shape[-1]
     if out % math.prod(scale):
@@ -304,7 +306,7 @@ def sub_pixel_conv(
             f"got {kernel.shape}."
         )
     if bias is not None:
-        bias = _checks.array(name, "bias", bias)
+        bias = _arguments.array(name, "bias", bias)
         if bias.shape != (out,):
             raise ValueError(f"{name}: bias must have shape ({out},), one number per output channel; got {bias.shape}.")
     pads = _conv_padding(name, x.shape[-1 - rank : -1], kernel.shape[:rank], padding)
@@ -331,9 +333,9 @@ def _rank(function: str, x: jax.Array, kernel: jax.Array, argument: str = "x") -
 
 def _spacing(function: str, strides: Any, dilation: Any, groups: Any, rank: int) -> tuple[tuple, tuple, int]:
     return (
-        _checks.per_axis(function, "strides", strides, rank),
-        _checks.per_axis(function, "dilation", dilation, rank),
-        _checks.number(function, "groups", groups),
+        _arguments.per_axis(function, "strides", strides, rank),
+        _arguments.per_axis(function, "dilation", dilation, rank),
+        _arguments.number(function, "groups", groups),
     )
 
 
@@ -352,8 +354,8 @@ def _crop(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What is cropped before the first pixel of the full result, and the size of the output."""
     rank = len(size)
-    padding = _checks.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
-    more = _checks.per_axis(function, "output_padding", output_padding, rank, minimum=0)
+    padding = _arguments.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
+    more = _arguments.per_axis(function, "output_padding", output_padding, rank, minimum=0)
     extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
     if padding in ("SAME", "CIRCULAR"):
         if any(more):
@@ -386,7 +388,7 @@ def _adjoint_crop(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """As `_crop`, for the adjoint of the convolution that maps `output_size` to `size`."""
     rank = len(size)
-    padding = _checks.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
+    padding = _arguments.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
     extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
     pairs = ((0, 0),) * rank if isinstance(padding, str) else padding
     if padding in ("SAME", "CIRCULAR"):
@@ -402,7 +404,7 @@ def _adjoint_crop(
         raise ValueError(
             f"{function}: no convolution with padding={padding!r} and a window of {extents} pixels puts out {size}."
         )
-    result = default if output_size is None else _checks.per_axis(function, "output_size", output_size, rank)
+    result = default if output_size is None else _arguments.per_axis(function, "output_size", output_size, rank)
     if any(not low <= n <= high for low, n, high in zip(least, result, most, strict=True)):
         raise ValueError(
             f"{function}: output_size must be one that the convolution maps to {size}, from {least} to {most}; "
@@ -419,7 +421,7 @@ def _adjoint_crop(
 
 def _conv_padding(function: str, size: tuple, window: tuple, padding: Any) -> tuple[tuple[int, int], ...]:
     """The pixels by which a convolution of stride 1 pads its input."""
-    padding = _checks.padding(function, padding, len(size), names=("SAME", "VALID", "CIRCULAR"))
+    padding = _arguments.padding(function, padding, len(size), names=("SAME", "VALID", "CIRCULAR"))
     if padding == "VALID":
         padding = ((0, 0),) * len(size)
     elif isinstance(padding, str):
@@ -430,9 +432,9 @@ def _conv_padding(function: str, size: tuple, window: tuple, padding: Any) -> tu
 
 
 def _shuffle_arguments(function: str, x: Any, scale: Any, order: Any) -> tuple[jax.Array, tuple[int, ...]]:
-    x = _checks.array(function, "x", x, floating=False)
-    scale = _checks.per_axis(function, "scale", scale, None)
-    _checks.one_of(function, "order", order, ("CRD", "DCR"))
+    x = _arguments.array(function, "x", x, floating=False)
+    scale = _arguments.per_axis(function, "scale", scale, None)
+    _arguments.one_of(function, "order", order, ("CRD", "DCR"))
     if len(scale) > 3 or x.ndim < len(scale) + 1:
         raise ValueError(
             f"{function}: x must be (*batch, *spatial, channels) with the 1, 2 or 3 spatial axes of scale={scale}; "
@@ -446,11 +448,6 @@ def _promote(*arrays: jax.Array | None) -> tuple:
     return tuple(None if a is None else a.astype(dtype) for a in arrays)
 
 
-def _wide(dtype: Any) -> Any:
-    """The dtype to accumulate in."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
 # Computation.
 
 
@@ -458,13 +455,13 @@ def _wide(dtype: Any) -> Any:
 def _transposed_conv(x, kernel, bias, geometry: Geometry, circular: bool):
     rank = len(geometry.strides)
     batch = x.shape[: -1 - rank]
-    wide = _wide(x.dtype)
+    wide = accumulator(x.dtype)
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
     if circular:
         full = geometry._replace(low=(0,) * rank, size=_full_size(y, kernel, geometry))
-        y = _wrap(stamp(full, y, kernel.astype(wide)), geometry.low, geometry.size)
+        y = _wrap(apply_transposed_conv(full, y, kernel.astype(wide)), geometry.low, geometry.size)
     else:
-        y = stamp(geometry, y, kernel.astype(wide))
+        y = apply_transposed_conv(geometry, y, kernel.astype(wide))
     if bias is not None:
         y = y + bias.astype(wide)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
@@ -524,7 +521,7 @@ def _pixel_unshuffle(x, scale: tuple[int, ...], order: str):
 def _sub_pixel_conv(x, kernel, bias, scale: tuple[int, ...], pads: tuple, circular: bool):
     rank = len(scale)
     window = kernel.shape[:rank]
-    wide = _wide(x.dtype)
+    wide = accumulator(x.dtype)
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
     if circular:
         y = jnp.pad(y, ((0, 0), *pads, (0, 0)), mode="wrap")
@@ -533,7 +530,7 @@ def _sub_pixel_conv(x, kernel, bias, scale: tuple[int, ...], pads: tuple, circul
     low = tuple(k - 1 - first for k, (first, _) in zip(window, pads, strict=True))
     size = tuple(n + sum(p) - k + 1 for n, k, p in zip(y.shape[1:], window, pads, strict=False))
     ones = (1,) * rank
-    y = stamp(Geometry(ones, ones, low, size, 1), y, lax.rev(kernel.astype(wide), tuple(range(rank))))
+    y = apply_transposed_conv(Geometry(ones, ones, low, size, 1), y, lax.rev(kernel.astype(wide), tuple(range(rank))))
     if bias is not None:
         y = y + bias.astype(wide)
     y = y.astype(x.dtype).reshape(*x.shape[: -1 - rank], *y.shape[1:])

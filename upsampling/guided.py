@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from upsampling import _checks, _windows, interpolation
-from upsampling._resample import resample
+from upsampling import _arguments, _windows, interpolation
 from upsampling.conventions import Convention
-from upsampling.taps import Taps
+from upsampling.primitives._common import accumulator
+from upsampling.primitives.resample import resample
+from upsampling.primitives.taps import Taps
 
 Mean = Callable[[jax.Array], jax.Array]
 
@@ -63,9 +64,9 @@ def joint_bilateral(
     """
     name = "joint_bilateral"
     x, guide = _pair(name, x, guide)
-    radius = _checks.number(name, "radius", radius, minimum=0)
-    sigma_spatial = _checks.number(name, "sigma_spatial", sigma_spatial, real=True)
-    sigma_range = _checks.number(name, "sigma_range", sigma_range, real=True)
+    radius = _arguments.number(name, "radius", radius, minimum=0)
+    sigma_spatial = _arguments.number(name, "sigma_spatial", sigma_spatial, real=True)
+    sigma_range = _arguments.number(name, "sigma_range", sigma_range, real=True)
     return _joint_bilateral(x, guide, radius, sigma_spatial, sigma_range)
 
 
@@ -135,12 +136,12 @@ def bilateral_kernel(
     """
     name = "bilateral_kernel"
     embedding = _map(name, "embedding", embedding)
-    radius = _checks.number(name, "radius", radius, minimum=0)
+    radius = _arguments.number(name, "radius", radius, minimum=0)
     return _bilateral_kernel(embedding, _scalar(name, temperature), _scalar(name, sigma_spatial), radius)
 
 
 def _scalar(function: str, given: Any) -> jax.Array:
-    given = _checks.array(function, "temperature and sigma_spatial", given)
+    given = _arguments.array(function, "temperature and sigma_spatial", given)
     if given.ndim:
         raise ValueError(f"{function}: temperature and sigma_spatial must have no axes; got shape {given.shape}.")
     return given
@@ -191,7 +192,7 @@ def learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     the pixels of the low-resolution map, the code's over those that bicubic interpolation makes of it, as here.
     """
     name = "learned_bilateral"
-    x, kernel = _map(name, "x", x), _checks.array(name, "kernel", kernel)
+    x, kernel = _map(name, "x", x), _arguments.array(name, "kernel", kernel)
     window = kernel.shape[-1] if kernel.ndim else 0
     if kernel.ndim != x.ndim + 1 or kernel.shape[-2] != window or window % 2 != 1 or 0 in kernel.shape:
         raise ValueError(
@@ -266,7 +267,7 @@ def guided_filter(
     """
     name = "guided_filter"
     x, guide = _pair(name, x, guide)
-    _checks.one_of(name, "form", form, ("joint", "channelwise"))
+    _arguments.one_of(name, "form", form, ("joint", "channelwise"))
     channels, guide_channels = x.shape[-1], guide.shape[-1]
     if form == "channelwise" and guide_channels not in (1, channels):
         raise ValueError(
@@ -274,14 +275,14 @@ def guided_filter(
             f"got shape {guide.shape}."
         )
     if guide_low is not None:
-        guide_low = _checks.array(name, "guide_low", guide_low)
+        guide_low = _arguments.array(name, "guide_low", guide_low)
         if guide_low.shape != (*x.shape[:-1], guide_channels):
             raise ValueError(
                 f"{name}: guide_low must have the size of x and the channels of guide, "
                 f"{(*x.shape[:-1], guide_channels)}; got shape {guide_low.shape}."
             )
-    radius = _checks.number(name, "radius", radius, minimum=0)
-    epsilon = _checks.number(name, "epsilon", epsilon, real=True)
+    radius = _arguments.number(name, "radius", radius, minimum=0)
+    epsilon = _arguments.number(name, "epsilon", epsilon, real=True)
     return _guided_filter(x, guide, guide_low, radius, epsilon, form == "joint", bool(average), convention)
 
 
@@ -426,7 +427,7 @@ def _shifted(x: jax.Array, shift: Sequence[int]) -> jax.Array:
 
 
 def _map(function: str, argument: str, given: Any) -> jax.Array:
-    given = _checks.array(function, argument, given)
+    given = _arguments.array(function, argument, given)
     if given.ndim < 3 or 0 in given.shape[-3:]:
         raise ValueError(
             f"{function}: {argument} must be (*batch, height, width, channels), none of the last three empty; "
@@ -444,4 +445,4 @@ def _pair(function: str, x: Any, guide: Any) -> tuple[jax.Array, jax.Array]:
 
 def _widen(x: jax.Array) -> jax.Array:
     """At least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(accumulator(x.dtype))

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from upsampling import _checks, conventions, taps
-from upsampling._resample import resample
+from upsampling import _arguments, conventions
 from upsampling.conventions import Convention
+from upsampling.primitives import taps
+from upsampling.primitives.resample import resample
 
 Sizes = int | Sequence[int]
 Scales = float | Sequence[float]
@@ -185,7 +186,7 @@ def area(
 
 def _resize(function, x, size, scale, method, convention, antialias, axes) -> jax.Array:
     """Checks and normalises what is static, then calls the compiled function."""
-    x = _checks.array(function, "x", x, floating=False)
+    x = _arguments.array(function, "x", x, floating=False)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{function}: x must be real; got {x.dtype}. Resize its real and imaginary parts.")
     if not isinstance(antialias, bool):
@@ -197,12 +198,12 @@ def _resize(function, x, size, scale, method, convention, antialias, axes) -> ja
     axes = (axes,) if isinstance(axes, int) else axes
     rank = None if axes is None else len(axes)
     if scale is None:
-        sizes = _checks.per_axis(function, "size", size, rank)
+        sizes = _arguments.per_axis(function, "size", size, rank)
         axes = _known_axes(function, x, len(sizes), axes)
         given = _shape(function, x, axes)
         sizes, scales = convention.fitted_sizes(given, sizes)
     else:
-        scales = _checks.per_axis(function, "scale", scale, rank, real=True)
+        scales = _arguments.per_axis(function, "scale", scale, rank, real=True)
         axes = _known_axes(function, x, len(scales), axes)
         given = _shape(function, x, axes)
         sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
@@ -220,7 +221,7 @@ def _resize(function, x, size, scale, method, convention, antialias, axes) -> ja
 
 def _known_method(function: str, method: str, convention: Convention, antialias: bool) -> str:
     names = (*conventions.METHODS, *conventions.SYNONYMS)
-    method = _checks.one_of(function, "method", method, names)
+    method = _arguments.one_of(function, "method", method, names)
     plain = conventions.SYNONYMS.get(method, method)
     has, other = convention.methods, convention.antialiased
     if antialias:
@@ -245,7 +246,7 @@ def _known_axes(function: str, x: jax.Array, rank: int, axes: Sequence[int] | No
                 "Name the spatial axes of an array without channels with axes=."
             )
         return tuple(range(x.ndim - 1 - rank, x.ndim - 1))
-    axes = _checks.per_axis(function, "axes", axes, rank, minimum=None)
+    axes = _arguments.per_axis(function, "axes", axes, rank, minimum=None)
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"{function}: axes={axes} must lie in [{-x.ndim}, {x.ndim}) for x of shape {x.shape}.")
     positive = tuple(axis % x.ndim for axis in axes)

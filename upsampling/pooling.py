@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling import _checks
+from upsampling import _arguments
 
 Numbers = int | Sequence[int]
 Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
@@ -48,10 +48,10 @@ def max_pool_with_indices(
     Source: Badrinarayanan et al. 2017, arXiv:1511.00561.
     """
     name = "max_pool_with_indices"
-    x = _checks.array(name, "x", x)
-    window = _checks.per_axis(name, "window", window, None)
+    x = _arguments.array(name, "x", x)
+    window = _arguments.per_axis(name, "window", window, None)
     rank = len(window)
-    strides = window if strides is None else _checks.per_axis(name, "strides", strides, rank)
+    strides = window if strides is None else _arguments.per_axis(name, "strides", strides, rank)
     _check_rank(name, x, rank)
     size = x.shape[-1 - rank : -1]
     pads = _pool_padding(name, size, window, strides, padding)
@@ -89,11 +89,11 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     Source: Badrinarayanan et al. 2017, arXiv:1511.00561; Zeiler and Fergus 2014, arXiv:1311.2901.
     """
     name = "max_unpool"
-    x = _checks.array(name, "x", x)
-    indices = _checks.array(name, "indices", indices, floating=False)
+    x = _arguments.array(name, "x", x)
+    indices = _arguments.array(name, "indices", indices, floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
-    size = _checks.per_axis(name, "output_size", output_size, None)
+    size = _arguments.per_axis(name, "output_size", output_size, None)
     _check_rank(name, x, len(size))
     if x.shape != indices.shape:
         raise ValueError(f"{name}: indices must have the shape of x, {x.shape}; got {indices.shape}.")
@@ -109,7 +109,7 @@ def _check_rank(function: str, x: jax.Array, rank: int) -> None:
 
 
 def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: Padding) -> tuple:
-    checked = _checks.padding(function, padding, len(size), names=("SAME", "VALID"))
+    checked = _arguments.padding(function, padding, len(size), names=("SAME", "VALID"))
     if checked == "SAME":
         total = tuple(max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
         return tuple((t // 2, t - t // 2) for t in total)

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks, interpolation
-from upsampling._reassemble import Geometry, combine, compare
-from upsampling._stamp import Geometry as Stamps
-from upsampling._stamp import stamp
+from upsampling import _arguments, interpolation
 from upsampling.convolution import pixel_shuffle
+from upsampling.primitives._common import accumulator
+from upsampling.primitives.transposed_conv import Geometry as TransposedConvGeometry
+from upsampling.primitives.transposed_conv import transposed_conv
+from upsampling.primitives.window_sum import Geometry, window_correlation, window_sum
 
 Numbers = int | Sequence[int]
 
@@ -55,7 +56,7 @@ def reassemble(
     Source: Wang et al. 2019, arXiv:1905.02188, equation 3.
     """
     name = "reassemble"
-    scale = _checks.per_axis(name, "scale", scale, None)
+    scale = _arguments.per_axis(name, "scale", scale, None)
     x = _map(name, "x", x, len(scale))
     size = tuple(n * s for n, s in zip(x.shape[-1 - len(scale) : -1], scale, strict=True))
     return _reassemble(name, x, weights, scale, (), size, dilation, edge)
@@ -131,15 +132,15 @@ def similarities(
            [2., 4., 0.]], dtype=float32)
     """
     name, rank = "similarities", len(centres)
-    x, queries = _map(name, "x", x, rank), _checks.array(name, "queries", queries)
+    x, queries = _map(name, "x", x, rank), _arguments.array(name, "queries", queries)
     spatial = x.shape[-1 - rank : -1]
     scale, places = (), ()
     if all(isinstance(c, int) for c in centres):
-        scale = _checks.per_axis(name, "centres", centres, rank)
+        scale = _arguments.per_axis(name, "centres", centres, rank)
     else:
         places = _centres(name, spatial, centres)
     window, dilation = _window(name, window, dilation, rank)
-    _checks.one_of(name, "edge", edge, _EDGES)
+    _arguments.one_of(name, "edge", edge, _EDGES)
     geometry = Geometry(spatial, scale, places, window, dilation, _groups(name, groups, x))
     expected = (*x.shape[: -1 - rank], *geometry.output, x.shape[-1])
     if queries.shape != expected:
@@ -182,9 +183,9 @@ def carafe(
     Source: Wang et al. 2019, arXiv:1905.02188, section 3.
     """
     name = "carafe"
-    scale = _checks.per_axis(name, "scale", scale, None)
+    scale = _arguments.per_axis(name, "scale", scale, None)
     rank = len(scale)
-    x, logits = _map(name, "x", x, rank), _checks.array(name, "logits", logits)
+    x, logits = _map(name, "x", x, rank), _arguments.array(name, "logits", logits)
     window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
     groups = _groups(name, groups, x)
     expected = (*x.shape[:-1], groups * math.prod(window) * math.prod(scale))
@@ -231,15 +232,15 @@ def sapa(
     Source: Lu et al. 2022, arXiv:2209.12866, section 4.
     """
     name = "sapa"
-    scale = _checks.per_axis(name, "scale", scale, None)
+    scale = _arguments.per_axis(name, "scale", scale, None)
     rank = len(scale)
     x, keys = _map(name, "x", x, rank), _map(name, "keys", keys, rank)
     if keys.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"{name}: keys must have the batch and size of x, {x.shape[:-1]}; got {keys.shape}.")
-    queries = _checks.guide(name, queries, x, scale, keys.shape[-1], argument="queries")
+    queries = _arguments.guide(name, queries, x, scale, keys.shape[-1], argument="queries")
     window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
     # Logits are exponentiated: what half precision rounds off them would be a factor.
-    wide = jnp.promote_types(jnp.result_type(keys, queries), jnp.float32)
+    wide = accumulator(keys.dtype, queries.dtype)
     weights = _softmax(similarities(keys.astype(wide), queries.astype(wide), scale, window), rank)
     return reassemble(x, weights.astype(jnp.result_type(x, keys, queries)), scale=scale)
 
@@ -271,9 +272,9 @@ def gated_queries(
     Source: Lu et al. 2022, arXiv:2209.12866, equation 11.
     """
     name = "gated_queries"
-    scale = _checks.per_axis(name, "scale", scale, None)
+    scale = _arguments.per_axis(name, "scale", scale, None)
     from_map = _map(name, "from_map", from_map, len(scale))
-    from_guide = _checks.guide(name, from_guide, from_map, scale, from_map.shape[-1], argument="from_guide")
+    from_guide = _arguments.guide(name, from_guide, from_map, scale, from_map.shape[-1], argument="from_guide")
     gate = _gate(name, from_map, gate_logits, scale)
     return gate * from_guide + (1 - gate) * interpolation.nearest(from_map, scale=scale)
 
@@ -322,16 +323,16 @@ def fade(
     Source: Lu et al. 2022, arXiv:2207.10392, section 3; Lu et al. 2024, arXiv:2407.13500.
     """
     name = "fade"
-    scale = _checks.per_axis(name, "scale", scale, None)
+    scale = _arguments.per_axis(name, "scale", scale, None)
     rank = len(scale)
     x = _map(name, "x", x, rank)
-    guide = _checks.guide(name, guide, x, scale, x.shape[-1])
+    guide = _arguments.guide(name, guide, x, scale, x.shape[-1])
     window, _ = _window(name, kernel_size, 1, rank, "kernel_size")
     taps = math.prod(window)
     map_logits = _map(name, "map_logits", map_logits, rank)
     if map_logits.shape != (*x.shape[:-1], taps):
         raise ValueError(f"{name}: map_logits must be {(*x.shape[:-1], taps)}; got {map_logits.shape}.")
-    guide_logits = _checks.guide(name, guide_logits, x, scale, taps, argument="guide_logits")
+    guide_logits = _arguments.guide(name, guide_logits, x, scale, taps, argument="guide_logits")
     gate = _gate(name, x, gate_logits, scale)
     logits = guide_logits + interpolation.nearest(map_logits, scale=scale)
     weights = _softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
@@ -339,7 +340,7 @@ def fade(
 
 
 def _gate(function: str, x: jax.Array, logits: Any, scale: tuple[int, ...]) -> jax.Array:
-    logits = _checks.array(function, "gate_logits", logits)
+    logits = _arguments.array(function, "gate_logits", logits)
     if logits.shape != (*x.shape[:-1], 1):
         raise ValueError(f"{function}: gate_logits must be {(*x.shape[:-1], 1)}; got {logits.shape}.")
     return interpolation.nearest(jax.nn.sigmoid(logits), scale=scale)
@@ -347,7 +348,7 @@ def _gate(function: str, x: jax.Array, logits: Any, scale: tuple[int, ...]) -> j
 
 def _softmax(logits: jax.Array, rank: int) -> jax.Array:
     """Over windows, the last axes, in float32 at least."""
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = logits.astype(accumulator(logits.dtype))
     return jax.nn.softmax(wide, axis=tuple(range(-rank, 0))).astype(logits.dtype)
 
 
@@ -356,7 +357,7 @@ def _softmax(logits: jax.Array, rank: int) -> jax.Array:
 
 def project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """(..., in), (in, out), (out,) -> (..., out): a convolution by one pixel. Half precision accumulates in float32."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = accumulator(x.dtype)
     y = jnp.matmul(x, kernel, preferred_element_type=wide)
     return (y if bias is None else y + bias.astype(wide)).astype(x.dtype)
 
@@ -367,19 +368,19 @@ def encode(
     """A convolution that keeps the size: (*batch, *spatial, in), (*window, in // groups, out) -> (..., out)."""
     rank = kernel.ndim - 2
     ones, dilation = (1,) * rank, dilation or (1,) * rank
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = accumulator(x.dtype)
     size = x.shape[-1 - rank : -1]
     # A convolution of stride 1 is a transposed one with the flipped kernel.
     flipped = jnp.flip(kernel, tuple(range(rank))).astype(wide)
     low = tuple(d * (k - 1) // 2 for k, d in zip(kernel.shape, dilation, strict=False))
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *size, x.shape[-1]).astype(wide)
-    y = stamp(Stamps(ones, dilation, low, size, groups), y, flipped)
+    y = transposed_conv(TransposedConvGeometry(ones, dilation, low, size, groups), y, flipped)
     return (y + bias.astype(wide)).astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     """Each pixel's channels with mean 0 and variance 1, then scaled and shifted."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    wide = x.astype(accumulator(x.dtype))
     centred = wide - wide.mean(-1, keepdims=True)
     normal = centred * jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + epsilon)
     return (normal * scale + bias).astype(x.dtype)
@@ -391,7 +392,7 @@ _EDGES = {"zero": "constant", "replicate": "edge", "reflect": "reflect"}  # and 
 
 
 def _map(function: str, argument: str, x: Any, rank: int) -> jax.Array:
-    x = _checks.array(function, argument, x)
+    x = _arguments.array(function, argument, x)
     if rank > 3 or x.ndim < rank + 1 or 0 in x.shape[-1 - rank :]:
         raise ValueError(
             f"{function}: {argument} must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none "
@@ -401,7 +402,7 @@ def _map(function: str, argument: str, x: Any, rank: int) -> jax.Array:
 
 
 def _centres(function: str, spatial: tuple[int, ...], centres: Any) -> tuple[tuple[int, ...], ...]:
-    checked = tuple(_checks.per_axis(function, "centres", tuple(c), None, minimum=0) for c in map(np.ravel, centres))
+    checked = tuple(_arguments.per_axis(function, "centres", tuple(c), None, minimum=0) for c in map(np.ravel, centres))
     if any(max(c) >= n for c, n in zip(checked, spatial, strict=True)):
         raise ValueError(f"{function}: centres must be input pixels, below {spatial}.")
     return checked
@@ -410,14 +411,14 @@ def _centres(function: str, spatial: tuple[int, ...], centres: Any) -> tuple[tup
 def _window(
     function: str, window: Any, dilation: Any, rank: int, argument: str = "window"
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    window = _checks.per_axis(function, argument, window, rank)
+    window = _arguments.per_axis(function, argument, window, rank)
     if not all(k % 2 for k in window):
         raise ValueError(f"{function}: {argument} must be odd, so that it has a centre; got {window}.")
-    return window, _checks.per_axis(function, "dilation", dilation, rank)
+    return window, _arguments.per_axis(function, "dilation", dilation, rank)
 
 
 def _groups(function: str, groups: Any, x: jax.Array) -> int:
-    groups = _checks.number(function, "groups", groups)
+    groups = _arguments.number(function, "groups", groups)
     if x.shape[-1] % groups:
         raise ValueError(f"{function}: groups={groups} must divide the {x.shape[-1]} channels of x {x.shape}.")
     return groups
@@ -439,7 +440,7 @@ def _reassemble(
     edge: Any,
 ) -> jax.Array:
     rank = len(size)
-    weights = _checks.array(function, "weights", weights)
+    weights = _arguments.array(function, "weights", weights)
     leading = (*x.shape[: -1 - rank], *size)
     inner = weights.shape[len(leading) :]
     if weights.shape[: len(leading)] != leading or len(inner) != 1 + rank or 0 in inner:
@@ -449,7 +450,7 @@ def _reassemble(
         )
     window, dilation = _window(function, weights.shape[-rank:], dilation, rank)
     groups = _groups(function, inner[0], x)
-    _checks.one_of(function, "edge", edge, _EDGES)
+    _arguments.one_of(function, "edge", edge, _EDGES)
     geometry = Geometry(x.shape[-1 - rank : -1], scale, centres, window, dilation, groups)
     return _combined(*_promote(x, weights), geometry, edge)
 
@@ -461,7 +462,8 @@ def _reassemble(
 def _combined(x, weights, geometry: Geometry, edge: str):
     rank = len(geometry.size)
     batch = x.shape[: -1 - rank]
-    y = combine(geometry, _extend(x, geometry, edge), weights.reshape(math.prod(batch), *weights.shape[len(batch) :]))
+    weights = weights.reshape(math.prod(batch), *weights.shape[len(batch) :])
+    y = window_sum(geometry, _extend(x, geometry, edge), weights)
     return y.reshape(*batch, *geometry.output, x.shape[-1])
 
 
@@ -469,7 +471,7 @@ def _combined(x, weights, geometry: Geometry, edge: str):
 def _compared(x, y, geometry: Geometry, edge: str):
     rank = len(geometry.size)
     batch = x.shape[: -1 - rank]
-    w = compare(geometry, _extend(x, geometry, edge), y.reshape(math.prod(batch), *y.shape[len(batch) :]))
+    w = window_correlation(geometry, _extend(x, geometry, edge), y.reshape(math.prod(batch), *y.shape[len(batch) :]))
     return w.reshape(*batch, *w.shape[1:])
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from upsampling import _checks
-from upsampling._sample import Rule, mirror, sample
+from upsampling import _arguments
+from upsampling.primitives._common import accumulator
+from upsampling.primitives.grid_sample import Rule, mirror, sample
 
 _METHODS = ("nearest", "bilinear", "bicubic")
 _EDGES = ("replicate", "zero", "reflect", "symmetric")
@@ -57,8 +58,8 @@ def grid_sample(x: jax.Array, positions: jax.Array, *, method: str = "bilinear",
     name = "grid_sample"
     x = _map(name, x)
     positions = _at_outputs(name, "positions", positions, x, (2,))
-    _checks.one_of(name, "method", method, _METHODS)
-    _checks.one_of(name, "edge", edge, _EDGES)
+    _arguments.one_of(name, "method", method, _METHODS)
+    _arguments.one_of(name, "edge", edge, _EDGES)
     return _grid_sample(x, positions, method, edge)
 
 
@@ -92,8 +93,8 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
     Source: the documentation of PyTorch's `F.grid_sample`.
     """
     name = "positions_from_grid"
-    grid = _checks.array(name, "grid", grid)
-    size = _checks.per_axis(name, "size", size, 2)
+    grid = _arguments.array(name, "grid", grid)
+    size = _arguments.per_axis(name, "size", size, 2)
     if not grid.ndim or grid.shape[-1] != 2:
         raise ValueError(f"{name}: grid must be (..., 2), x and y; got shape {grid.shape}.")
     return _positions_from_grid(grid, size, bool(align_corners))
@@ -135,11 +136,11 @@ def dysample(
     """
     name = "dysample"
     x = _map(name, x)
-    scale = _checks.per_axis(name, "scale", scale, 2)
+    scale = _arguments.per_axis(name, "scale", scale, 2)
     size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
     offsets = _at_outputs(name, "offsets", offsets, x, ("groups", 2), size)
     if scope is not None:
-        scope = _checks.array(name, "scope", scope)
+        scope = _arguments.array(name, "scope", scope)
         if scope.shape != offsets.shape:
             raise ValueError(f"{name}: scope must have the shape of offsets, {offsets.shape}; got {scope.shape}.")
     if not offsets.shape[-2] or x.shape[-1] % offsets.shape[-2]:
@@ -185,7 +186,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
     name = "flow_warp"
     x = _map(name, x)
     flow = _at_outputs(name, "flow", flow, x, (2,))
-    _checks.one_of(name, "edge", edge, _EDGES)
+    _arguments.one_of(name, "edge", edge, _EDGES)
     return _flow_warp(x, flow, bool(align_corners), edge)
 
 
@@ -193,7 +194,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 
 
 def _map(function: str, x: Any) -> jax.Array:
-    x = _checks.array(function, "x", x)
+    x = _arguments.array(function, "x", x)
     if x.ndim < 3 or 0 in x.shape[-3:-1]:
         raise ValueError(f"{function}: x must be (*batch, H, W, channels) with no empty image; got shape {x.shape}.")
     if math.prod(x.shape[-3:-1]) > jnp.iinfo(jnp.int32).max:
@@ -205,7 +206,7 @@ def _at_outputs(
     function: str, argument: str, given: Any, x: jax.Array, last: tuple, size: tuple[int, int] | None = None
 ) -> jax.Array:
     """Returns `given` as an array of shape (*batch, *size, *last), where a name in `last` stands for any number."""
-    given = _checks.array(function, argument, given)
+    given = _arguments.array(function, argument, given)
     batch = x.shape[:-3]
     wanted = (*batch, *(size or ("H'", "W'")), *last)
     fits = given.ndim == len(wanted) and all(
@@ -234,7 +235,7 @@ def _positions_from_grid(grid, size: tuple[int, int], align_corners: bool):
 
 @functools.partial(jax.jit, static_argnums=(3,), inline=True)
 def _dysample(x, offsets, scope, scale: tuple[int, int]):
-    dtype = _wide(x, offsets)
+    dtype = accumulator(x.dtype, offsets.dtype)
     offsets = offsets.astype(dtype)
     offsets = offsets * (0.25 if scope is None else 0.5 * jax.nn.sigmoid(scope.astype(dtype)))
     rows, columns = (
@@ -246,7 +247,7 @@ def _dysample(x, offsets, scope, scale: tuple[int, int]):
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
 def _flow_warp(x, flow, align_corners: bool, edge: str):
-    dtype = _wide(x, flow)
+    dtype = accumulator(x.dtype, flow.dtype)
     axes = []
     for n, outputs in zip(x.shape[-3:-1], flow.shape[-3:-1], strict=True):
         places = jnp.arange(outputs, dtype=dtype)
@@ -267,7 +268,7 @@ def _sample_groups(x: jax.Array, positions: jax.Array, method: str, edge: str) -
     if not x.size or not positions.size:
         return jnp.zeros((*batch, rows, columns, channels), x.dtype)
     n = math.prod(batch)
-    positions = positions.astype(_wide(x, positions)).reshape(n, rows, columns, groups, 2)
+    positions = positions.astype(accumulator(x.dtype, positions.dtype)).reshape(n, rows, columns, groups, 2)
     positions, rule = _within_reach(positions, (height, width), method, edge)
     y = sample(x.reshape(n, height, width, groups, -1), positions, rule)
     return y.reshape(*batch, rows, columns, channels)
@@ -293,8 +294,3 @@ def _within_reach(positions: jax.Array, size: tuple[int, int], method: str, edge
 def _clip(position: jax.Array, low: int, high: int) -> jax.Array:
     """Clips, with no gradient from either bound on; what is not a number becomes `low`."""
     return jnp.where(position > low, jnp.where(position < high, position, high), low)
-
-
-def _wide(*arrays: jax.Array) -> Any:
-    """The dtype to compute in."""
-    return jnp.result_type(*arrays, jnp.float32)

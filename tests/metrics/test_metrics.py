@@ -11,7 +11,7 @@ import pytest
 
 from tests.metrics.metric_maps import drawn
 from upsampling import metrics
-from upsampling.metrics import labels
+from upsampling.metrics import _labels
 
 PER_IMAGE = {
     "boundary_iou": metrics.boundary_iou,
@@ -54,14 +54,14 @@ def test_jit_and_vmap(name):
 @pytest.mark.parametrize("images_at_once", [1, 3, 4, 7, 100])
 def test_a_few_images_at_a_time(monkeypatch, images_at_once):
     """A batch too large for one go gives what its images give one by one."""
-    monkeypatch.setattr(labels, "_IN_FLIGHT", images_at_once * 2 * 20)
+    monkeypatch.setattr(_labels, "_IN_FLIGHT", images_at_once * 2 * 20)
     maps = np.random.default_rng(0).normal(size=(2, 7, 1, 4, 5))
 
     def function(a, b):
         assert len(a) <= images_at_once
         return {"sum": (a + b).sum((1, 2)), "first": a[:, 0]}
 
-    got = labels.over_images(function, 2, 2, *maps)
+    got = _labels.over_images(function, 2, 2, *maps)
     np.testing.assert_allclose(got["sum"], maps.sum((0, 3, 4)), rtol=1e-5)
     np.testing.assert_allclose(got["first"], maps[0, ..., 0, :], rtol=1e-6)
 

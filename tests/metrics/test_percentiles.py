@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling.metrics import percentiles
+from upsampling.metrics import _percentiles
 
-percentile = jax.jit(percentiles.percentile, static_argnums=(3, 4), static_argnames="linear")
+percentile = jax.jit(_percentiles.percentile, static_argnums=(3, 4), static_argnames="linear")
 
 
 def lists(seed, size=4000):
@@ -53,7 +53,7 @@ def test_step_is_the_least_value_that_enough_do_not_exceed(percent, weighted):
 @pytest.mark.parametrize("percent", [95, 50, 99, 0, 100])
 def test_a_large_count_is_not_rounded(count, percent):
     """More elements than float32 can count one by one."""
-    whole, rest = percentiles._share(jnp.int32(count), percent)
+    whole, rest = _percentiles._share(jnp.int32(count), percent)
     assert int(whole) == count * percent // 100
     np.testing.assert_allclose(rest, count * percent % 100 / 100, atol=1e-5)
 

@@ -13,9 +13,9 @@ from surface_distance import lookup_tables
 
 from tests.metrics.metric_maps import blobs, camvid, drawn, membranes, perturbed, volumes
 from upsampling import metrics
-from upsampling.metrics.elements import corners, element_sizes
+from upsampling.metrics._surface_elements import corners, element_sizes
+from upsampling.metrics._surfaces import Elements
 from upsampling.metrics.surface_distances import _Flat
-from upsampling.metrics.surfaces import Elements
 
 SPACINGS = [(0.7, 2.0), (2.0, 0.5, 1.25)]
 CLASSES = 3

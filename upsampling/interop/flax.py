@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks
+from upsampling import _arguments
 from upsampling.nn.convolution import TransposedConv
 
 
@@ -34,7 +34,7 @@ def transposed_conv_kernel(kernel: jax.Array, *, transpose_kernel: bool = False)
     >>> flax.transposed_conv_kernel(jnp.arange(3.0).reshape(3, 1, 1))[:, 0, 0]
     Array([2., 1., 0.], dtype=float32)
     """
-    kernel = _checks.array("transposed_conv_kernel", "kernel", kernel)
+    kernel = _arguments.array("transposed_conv_kernel", "kernel", kernel)
     if kernel.ndim not in (3, 4, 5):
         raise ValueError(
             f"transposed_conv_kernel: kernel must be (*window, in, out) with 1, 2 or 3 window axes; got {kernel.shape}."
@@ -82,11 +82,11 @@ def transposed_conv(
     name = "transposed_conv"
     kernel = transposed_conv_kernel(kernel, transpose_kernel=transpose_kernel)
     rank = kernel.ndim - 2
-    steps = _checks.per_axis(name, "strides", 1 if strides is None else strides, rank)
-    dilation = _checks.per_axis(name, "kernel_dilation", 1 if kernel_dilation is None else kernel_dilation, rank)
+    steps = _arguments.per_axis(name, "strides", 1 if strides is None else strides, rank)
+    dilation = _arguments.per_axis(name, "kernel_dilation", 1 if kernel_dilation is None else kernel_dilation, rank)
     reach = tuple(d * (k - 1) for k, d in zip(kernel.shape, dilation, strict=False))
     more = (0,) * rank
-    padding = _checks.padding(name, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
+    padding = _arguments.padding(name, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
     if padding == "VALID":
         # Flax fills up to `size * stride` where the kernel is shorter than the stride.
         more = tuple(max(s - r - 1, 0) for s, r in zip(steps, reach, strict=True))
@@ -119,7 +119,7 @@ def transposed_conv(
     )
     layer.kernel[...] = kernel
     if layer.bias is not None:
-        bias = _checks.array(name, "bias", bias)
+        bias = _arguments.array(name, "bias", bias)
         if bias.shape != layer.bias.shape:
             raise ValueError(f"{name}: bias must have shape {layer.bias.shape}; got {bias.shape}.")
         layer.bias[...] = bias

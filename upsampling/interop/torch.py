@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from upsampling import _checks
+from upsampling import _arguments
 from upsampling.interop import _guided as _guided  # enters its loaders
 from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
@@ -89,7 +89,7 @@ def transposed_conv_kernel(weight: Any, groups: int = 1) -> np.ndarray:
     (4, 4, 4, 6)
     """
     weight = to_numpy(weight)
-    groups = _checks.number("transposed_conv_kernel", "groups", groups)
+    groups = _arguments.number("transposed_conv_kernel", "groups", groups)
     if weight.ndim not in (3, 4, 5) or weight.shape[0] % groups:
         raise ValueError(
             "transposed_conv_kernel: weight must be (in, out // groups, *window) with 1, 2 or 3 window axes and a "

@@ -81,11 +81,10 @@ What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("
 matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.
 """
 
-from upsampling.metrics.bands import error_by_distance, error_by_distance_sums, trimap_confusion_matrix, trimap_iou
+from upsampling.metrics.accumulators import PrecisionRecall, Ratio, image_mean
 from upsampling.metrics.boundaries import boundary_f1, boundary_f1_sums, boundary_iou, boundary_iou_sums
-from upsampling.metrics.distance import distance_transform, nearest_background, signed_distance_transform
-from upsampling.metrics.losses import boundary_loss, level_sets
-from upsampling.metrics.regions import (
+from upsampling.metrics.boundary_loss import boundary_loss, level_sets
+from upsampling.metrics.confusion import (
     confusion_matrix,
     dice,
     dice_of,
@@ -96,7 +95,7 @@ from upsampling.metrics.regions import (
     pixel_accuracy,
     pixel_accuracy_of,
 )
-from upsampling.metrics.sums import PrecisionRecall, Ratio, image_mean
+from upsampling.metrics.distance_transform import distance_transform, nearest_background, signed_distance_transform
 from upsampling.metrics.surface_distances import (
     average_surface_distance,
     average_surface_distance_sums,
@@ -104,6 +103,7 @@ from upsampling.metrics.surface_distances import (
     normalized_surface_dice,
     normalized_surface_dice_sums,
 )
+from upsampling.metrics.trimap import error_by_distance, error_by_distance_sums, trimap_confusion_matrix, trimap_iou
 
 __all__ = [
     "PrecisionRecall",

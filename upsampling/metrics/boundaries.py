@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling.metrics import labels
-from upsampling.metrics.sums import PrecisionRecall, Ratio
-from upsampling.metrics.surfaces import (
+from upsampling.metrics import _labels
+from upsampling.metrics._surfaces import (
     BEYOND,
     VOID,
     Elements,
@@ -19,6 +18,7 @@ from upsampling.metrics.surfaces import (
     matches,
     rule,
 )
+from upsampling.metrics.accumulators import PrecisionRecall, Ratio
 
 
 def boundary_iou(
@@ -97,7 +97,7 @@ def boundary_iou_sums(
 
 
 def _boundary_iou(function, prediction, target, num_classes, ignore_index, width, unit, void, axes) -> Ratio:
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes
     )
     pixels = length(function, "width", width, unit, maps[0].shape[-len(spacing) :], spacing)
@@ -115,7 +115,7 @@ def _boundary_iou_counts(prediction, target, which: Rule, width: int) -> Ratio:
         counted = True if counted is None else counted
         predicted, true = (_near_another_class(x, width) & counted for x in (prediction, target))
         both, *sizes = (
-            labels.count_labels(x, where, which.num_classes)
+            _labels.count_labels(x, where, which.num_classes)
             for x, where in (
                 (target, predicted & true & (prediction == target)),
                 (prediction, predicted),
@@ -124,7 +124,7 @@ def _boundary_iou_counts(prediction, target, which: Rule, width: int) -> Ratio:
         )
         return Ratio(both, sum(sizes) - both)
 
-    return labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(which.spacing), 1, prediction, target)
 
 
 def _near_another_class(x: jax.Array, width: int) -> jax.Array:
@@ -235,7 +235,7 @@ def matched(
     function, prediction, target, num_classes, ignore_index, tolerance, unit, boundary, frame, void, spacing, axes
 ) -> PrecisionRecall:
     """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class; checks all."""
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     tolerance = length(function, "tolerance", tolerance, unit, maps[0].shape[-len(spacing) :], spacing)
@@ -250,4 +250,4 @@ def _matched(prediction, target, which: Rule, tolerance: float) -> PrecisionReca
         total = partial(Elements.total, num_classes=which.num_classes)
         return PrecisionRecall(*(Ratio(total(x, where=near), total(x)) for x, near in both))
 
-    return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)

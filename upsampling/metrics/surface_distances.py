@@ -7,12 +7,12 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 
-from upsampling import _checks
-from upsampling.metrics import labels
+from upsampling import _arguments
+from upsampling.metrics import _labels
+from upsampling.metrics._percentiles import percentile as percentile_of_classes
+from upsampling.metrics._surfaces import Elements, Rule, diagonal, distances, rule
+from upsampling.metrics.accumulators import PrecisionRecall, Ratio
 from upsampling.metrics.boundaries import matched
-from upsampling.metrics.percentiles import percentile as percentile_of_classes
-from upsampling.metrics.sums import PrecisionRecall, Ratio
-from upsampling.metrics.surfaces import Elements, Rule, diagonal, distances, rule
 
 _MISSING = ("infinity", "diagonal", "nan")
 _PERCENTILES = ("larger", "union")
@@ -78,16 +78,16 @@ def hausdorff_distance(
     Array([ 2.,  2., nan], dtype=float32)
     """
     name = "hausdorff_distance"
-    _checks.one_of(name, "percentile_of", percentile_of, _PERCENTILES)
-    _checks.one_of(name, "missing", missing, _MISSING)
+    _arguments.one_of(name, "percentile_of", percentile_of, _PERCENTILES)
+    _arguments.one_of(name, "missing", missing, _MISSING)
     if interpolation is None:
         interpolation = "step" if boundary == "elements" else "linear"
-    _checks.one_of(name, "interpolation", interpolation, _INTERPOLATIONS)
+    _arguments.one_of(name, "interpolation", interpolation, _INTERPOLATIONS)
     if isinstance(percentile, bool) or not isinstance(percentile, (int, float)):
         raise TypeError(f"{name}: percentile must be a Python number; got {percentile!r}.")
     if not 0 <= percentile <= 100:
         raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         name, prediction, target, num_classes, ignore_index, axes, spacing
     )
     which = rule(name, num_classes, ignore_index, spacing, void, boundary, frame)
@@ -110,7 +110,7 @@ def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: 
         ]
         return jnp.fmax(each[0], each[-1])
 
-    return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
 
 
 class _Flat(NamedTuple):
@@ -250,9 +250,9 @@ def _choose(average: str, predicted: Ratio, true: Ratio) -> Ratio:
 def _sums(
     function, prediction, target, num_classes, ignore_index, average, missing, boundary, frame, void, spacing, axes
 ) -> tuple[Ratio, Ratio, float]:
-    _checks.one_of(function, "average", average, _AVERAGES)
-    _checks.one_of(function, "missing", missing, _MISSING)
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    _arguments.one_of(function, "average", average, _AVERAGES)
+    _arguments.one_of(function, "missing", missing, _MISSING)
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
@@ -271,7 +271,7 @@ def _summed_distances(prediction, target, which: Rule, far: float) -> tuple[Rati
         distance = jnp.where(jnp.isinf(squared), far, jnp.sqrt(squared))
         return Ratio(x.total(which.num_classes, each=distance), x.total(which.num_classes))
 
-    return labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
 
 
 def normalized_surface_dice(

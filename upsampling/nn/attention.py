@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks, attention, interpolation
+from upsampling import _arguments, attention, interpolation
 from upsampling.nn.convolution import _cast, _check_channels
 from upsampling.nn.registry import register
 
@@ -102,10 +102,10 @@ class NAF(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("NAF", "scale", scale, 2)
+        self.scale = _arguments.per_axis("NAF", "scale", scale, 2)
         self.guide_features = features if guide_features is None else guide_features
-        self.window = _checks.number("NAF", "window", window)
-        self.heads = _heads(features) if heads is None else _checks.number("NAF", "heads", heads)
+        self.window = _arguments.number("NAF", "window", window)
+        self.heads = _heads(features) if heads is None else _arguments.number("NAF", "heads", heads)
         self.base = base
         self.dim = dim
         self.dtype = dtype
@@ -128,11 +128,11 @@ class NAF(nnx.Module):
         x = _check_channels("NAF", x, self.features, 2)
         if size is None:
             target = tuple(n * s for n, s in zip(x.shape[-3:-1], self.scale, strict=True))
-            high = _checks.guide("NAF", guide, x, self.scale, self.guide_features)
+            high = _arguments.guide("NAF", guide, x, self.scale, self.guide_features)
         else:
-            target = _checks.per_axis("NAF", "size", size, 2)
+            target = _arguments.per_axis("NAF", "size", size, 2)
             given = () if guide is None else jnp.shape(guide)[-3:-1]
-            high = _checks.guide("NAF", guide, x, None, self.guide_features, size=given)
+            high = _arguments.guide("NAF", guide, x, None, self.guide_features, size=given)
         x, high = _cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
         queries = self.queries(high, target)
         return attention.neighborhood_attention(x, queries, window=self.window, heads=self.heads)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks, convolution, interpolation, pooling
+from upsampling import _arguments, convolution, interpolation, pooling
 from upsampling.nn import initializers
 from upsampling.nn.registry import register
 
@@ -23,7 +23,7 @@ def _cast(dtype: Any, *arrays: jax.Array | None) -> tuple:
 
 
 def _check_channels(function: str, x: jax.Array, features: int, spatial: int, argument: str = "x") -> jax.Array:
-    x = _checks.array(function, argument, x)
+    x = _arguments.array(function, argument, x)
     if x.ndim < spatial + 1:
         raise ValueError(
             f"{function}: {argument} must be (*batch, {spatial} spatial axes, channels); got shape {x.shape}."
@@ -86,7 +86,7 @@ class TransposedConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("TransposedConv", "scale", scale, None)
+        self.scale = _arguments.per_axis("TransposedConv", "scale", scale, None)
         self.padding = _static(padding)
         self.output_padding = _static(output_padding)
         self.dilation = _static(dilation)
@@ -169,7 +169,7 @@ class Deconv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("Deconv", "scale", scale, None)
+        self.scale = _arguments.per_axis("Deconv", "scale", scale, None)
         self.padding = _static(padding)
         self.dilation = _static(dilation)
         self.groups = groups
@@ -245,10 +245,10 @@ class SubPixelConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("SubPixelConv", "scale", scale, None)
+        self.scale = _arguments.per_axis("SubPixelConv", "scale", scale, None)
         self.padding = _static(padding)
         self.dtype = dtype
-        window = _checks.per_axis("SubPixelConv", "kernel_size", kernel_size, len(self.scale))
+        window = _arguments.per_axis("SubPixelConv", "kernel_size", kernel_size, len(self.scale))
         out = (out_features or features) * math.prod(self.scale)
         init = initializers.icnr(self.scale, kernel_init)
         self.kernel = nnx.Param(init(rngs.params(), (*window, features, out), param_dtype))
@@ -308,12 +308,12 @@ class ResizeConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("ResizeConv", "scale", scale, None, real=True)
+        self.scale = _arguments.per_axis("ResizeConv", "scale", scale, None, real=True)
         self.method = method
         self.convention = convention
         self.padding = _static(padding)
         self.dtype = dtype
-        window = _checks.per_axis("ResizeConv", "kernel_size", kernel_size, len(self.scale))
+        window = _arguments.per_axis("ResizeConv", "kernel_size", kernel_size, len(self.scale))
         out = out_features or features
         self.kernel = nnx.Param(kernel_init(rngs.params(), (*window, features, out), param_dtype))
         self.bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype)) if use_bias else None
@@ -367,7 +367,7 @@ class MaxUnpool(nnx.Module):
 
     def __init__(self, features: int, scale: int | tuple[int, ...] = 2, *, rngs: nnx.Rngs | None = None):
         self.features = features
-        self.scale = _checks.per_axis("MaxUnpool", "scale", scale, None)
+        self.scale = _arguments.per_axis("MaxUnpool", "scale", scale, None)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, indices: jax.Array | None = None) -> jax.Array:
         """Unpools `x` by `indices`, or else by those of pooling `guide`."""
@@ -432,7 +432,7 @@ class DUpsampling(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("DUpsampling", "scale", scale, None)
+        self.scale = _arguments.per_axis("DUpsampling", "scale", scale, None)
         self.dtype = dtype
         shape = (*self.scale, features, out_features or features)
         # One tap reaches each output pixel, so the blocks' pixels do not count towards the fan-in.
@@ -461,7 +461,7 @@ def _keep_variance(strides: tuple[int, ...]) -> Initializer:
 
 
 def _check_groups(function: str, groups: int, features: int, out: int) -> None:
-    _checks.number(function, "groups", groups)
+    _arguments.number(function, "groups", groups)
     if features % groups or out % groups:
         raise ValueError(f"{function}: groups={groups} must divide features={features} and out_features={out}.")
 
@@ -469,7 +469,7 @@ def _check_groups(function: str, groups: int, features: int, out: int) -> None:
 def _window(function: str, kernel_size: Any, scale: tuple[int, ...]) -> tuple[int, ...]:
     if kernel_size is None:
         return tuple(2 * s for s in scale)
-    return _checks.per_axis(function, "kernel_size", kernel_size, len(scale))
+    return _arguments.per_axis(function, "kernel_size", kernel_size, len(scale))
 
 
 def _check_tied(

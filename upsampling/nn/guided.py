@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks, guided, interpolation
+from upsampling import _arguments, guided, interpolation
 from upsampling.conventions import Convention
 from upsampling.nn.convolution import _cast, _check_channels
 from upsampling.nn.registry import register
@@ -55,7 +55,7 @@ class JointBilateral(nnx.Module):
         rngs: nnx.Rngs | None = None,
     ):
         self.features = features
-        self.scale = _checks.per_axis("JointBilateral", "scale", scale, 2)
+        self.scale = _arguments.per_axis("JointBilateral", "scale", scale, 2)
         self.guide_features = features if guide_features is None else guide_features
         self.radius = radius
         self.sigma_spatial = sigma_spatial
@@ -64,7 +64,7 @@ class JointBilateral(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` after `guide`."""
         x = _check_channels("JointBilateral", x, self.features, 2)
-        guide = _checks.guide("JointBilateral", guide, x, self.scale, self.guide_features)
+        guide = _arguments.guide("JointBilateral", guide, x, self.scale, self.guide_features)
         return guided.joint_bilateral(
             x, guide, radius=self.radius, sigma_spatial=self.sigma_spatial, sigma_range=self.sigma_range
         )
@@ -115,9 +115,9 @@ class JBU(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("JBU", "scale", scale, 2)
+        self.scale = _arguments.per_axis("JBU", "scale", scale, 2)
         self.guide_features = features if guide_features is None else guide_features
-        self.radius = _checks.number("JBU", "radius", radius, minimum=0)
+        self.radius = _arguments.number("JBU", "radius", radius, minimum=0)
         self.dtype = dtype
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         taps = (2 * self.radius + 1) ** 2
@@ -135,7 +135,7 @@ class JBU(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` after `guide`."""
         x = _check_channels("JBU", x, self.features, 2)
-        high = _checks.guide("JBU", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("JBU", guide, x, self.scale, self.guide_features)
         x, high = _cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
         return guided.learned_bilateral(x, self.kernel(high))
 
@@ -201,7 +201,7 @@ class JBUStack(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.number("JBUStack", "scale", scale, minimum=2)
+        self.scale = _arguments.number("JBUStack", "scale", scale, minimum=2)
         self.guide_features = guide_features
         self.dtype = dtype
         layers = self.scale.bit_length() - 1
@@ -220,7 +220,7 @@ class JBUStack(nnx.Module):
         """Upsamples `x` after `guide`."""
         x = _check_channels("JBUStack", x, self.features, 2)
         given = jnp.shape(guide)[-3:-1] if any_guide and guide is not None else None
-        guide = _checks.guide("JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given)
+        guide = _arguments.guide("JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given)
         for layer in self.layers:
             x = layer(x, interpolation.area(guide, tuple(2 * n for n in x.shape[-3:-1])))
         return x + 0.1 * self.fixup_proj(x)
@@ -290,10 +290,10 @@ class GuidedFilter(nnx.Module):
     ):
         name = "GuidedFilter"
         self.features = features
-        self.scale = _checks.per_axis(name, "scale", scale, 2)
+        self.scale = _arguments.per_axis(name, "scale", scale, 2)
         self.guide_features = features if guide_features is None else guide_features
-        self.mean = _checks.one_of(name, "mean", mean, ("box", "conv"))
-        self.radius = _checks.number(name, "radius", radius, minimum=0)
+        self.mean = _arguments.one_of(name, "mean", mean, ("box", "conv"))
+        self.radius = _arguments.number(name, "radius", radius, minimum=0)
         self.epsilon = epsilon
         self.average = average
         self.convention = convention
@@ -313,7 +313,7 @@ class GuidedFilter(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` after `guide`."""
         x = _check_channels("GuidedFilter", x, self.features, 2)
-        high = _checks.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
         parameters = jax.tree.leaves(nnx.state(self, nnx.Param))
         x, high = _cast(self.dtype or jnp.result_type(x, *parameters), x, high)
         low = interpolation.area(high, x.shape[-3:-1])

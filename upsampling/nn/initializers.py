@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _arguments
 
 Initializer = Callable[..., jax.Array]
 
@@ -40,8 +40,8 @@ def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, ord
 
     Source: Aitken et al. 2017, arXiv:1707.02937, section 3.
     """
-    scale = _checks.per_axis("icnr", "scale", scale, None)
-    _checks.one_of("icnr", "order", order, ("CRD", "DCR"))
+    scale = _arguments.per_axis("icnr", "scale", scale, None)
+    _arguments.one_of("icnr", "order", order, ("CRD", "DCR"))
     phases = math.prod(scale)
     draw = jax.nn.initializers.lecun_normal() if initializer is None else initializer
 
@@ -88,11 +88,11 @@ def bilinear(strides: int | Sequence[int]) -> Initializer:
 
     Source: Long et al. 2015, arXiv:1411.4038, section 3.3.
     """
-    _checks.per_axis("bilinear", "strides", strides, None)
+    _arguments.per_axis("bilinear", "strides", strides, None)
 
     def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
         *window, inner, out = shape
-        steps = _checks.per_axis("bilinear", "strides", strides, len(window))
+        steps = _arguments.per_axis("bilinear", "strides", strides, len(window))
         if inner not in (1, out):
             raise ValueError(
                 "bilinear: shape must have as many input as output channels, or one input channel per group; "
@@ -138,7 +138,7 @@ def label_blocks(labels: jax.Array | np.ndarray, num_classes: int) -> Initialize
     Source: Tian et al. 2019, arXiv:1903.02120, equation 2.
     """
     labels = np.asarray(labels)
-    num_classes = _checks.number("label_blocks", "num_classes", num_classes)
+    num_classes = _arguments.number("label_blocks", "num_classes", num_classes)
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim < 2:
         raise ValueError(
             f"label_blocks: labels must be whole numbers (n, *spatial); got {labels.dtype} of shape {labels.shape}."

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks, reassembly
+from upsampling import _arguments, reassembly
 from upsampling.nn.convolution import _cast, _check_channels
 from upsampling.nn.registry import register
 
@@ -68,15 +68,15 @@ class CARAFE(nnx.Module):
     ):
         name = "CARAFE"
         self.features = features
-        self.scale = _checks.per_axis(name, "scale", scale, None)
+        self.scale = _arguments.per_axis(name, "scale", scale, None)
         rank = len(self.scale)
         self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
-        self.groups = _checks.number(name, "groups", groups)
+        self.groups = _arguments.number(name, "groups", groups)
         if features % groups:
             raise ValueError(f"{name}: groups={groups} must divide features={features}.")
-        self.encoder_dilation = _checks.per_axis(name, "encoder_dilation", encoder_dilation, rank)
+        self.encoder_dilation = _arguments.per_axis(name, "encoder_dilation", encoder_dilation, rank)
         self.dtype = dtype
-        inner = _checks.number(name, "compressed_features", compressed_features)
+        inner = _arguments.number(name, "compressed_features", compressed_features)
         out = groups * math.prod(self.kernel_size) * math.prod(self.scale)
         window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
         self.compressor_kernel = nnx.Param(compressor_init(rngs.params(), (features, inner), param_dtype))
@@ -151,8 +151,8 @@ class SAPA(nnx.Module):
         name = "SAPA"
         self.features = features
         self.guide_features = _guide_features(name, guide_features, features)
-        self.scale = _checks.per_axis(name, "scale", scale, None)
-        self.similarity = _checks.one_of(name, "similarity", similarity, ("inner", "bilinear", "gated"))
+        self.scale = _arguments.per_axis(name, "scale", scale, None)
+        self.similarity = _arguments.one_of(name, "similarity", similarity, ("inner", "bilinear", "gated"))
         self.kernel_size = _odd(name, "kernel_size", kernel_size, len(self.scale))
         self.dtype = dtype
         if similarity == "inner" and self.guide_features != features:
@@ -160,7 +160,7 @@ class SAPA(nnx.Module):
                 f"{name}: guide_features={guide_features} must equal features={features} with similarity='inner', "
                 "which compares them as they are."
             )
-        inner = _checks.number(name, "embedding_features", embedding_features)
+        inner = _arguments.number(name, "embedding_features", embedding_features)
 
         def linear(channels: int, out: int) -> tuple[nnx.Param, nnx.Param]:
             return (
@@ -183,7 +183,7 @@ class SAPA(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` by its likeness with `guide`."""
         x = _check_channels("SAPA", x, self.features, len(self.scale))
-        high = _checks.guide("SAPA", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("SAPA", guide, x, self.scale, self.guide_features)
         x, norm_scale, norm_bias = _cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
         keys = normal = reassembly.layer_norm(x, norm_scale, norm_bias)
         queries = reassembly.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
@@ -252,14 +252,14 @@ class FADE(nnx.Module):
         name = type(self).__name__
         self.features = features
         self.guide_features = _guide_features(name, guide_features, features)
-        self.scale = _checks.per_axis(name, "scale", scale, None)
+        self.scale = _arguments.per_axis(name, "scale", scale, None)
         rank = len(self.scale)
         self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
         self.dtype = dtype
         window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
         taps = math.prod(self.kernel_size)
         lite = compressed_features is None
-        inner = taps if lite else _checks.number(name, "compressed_features", compressed_features)
+        inner = taps if lite else _arguments.number(name, "compressed_features", compressed_features)
         self.groups = taps if lite else 1
 
         def kernel(*shape: int) -> nnx.Param:
@@ -279,7 +279,7 @@ class FADE(nnx.Module):
         """Upsamples `x` with weights from it and from `guide`."""
         name = type(self).__name__
         x = _check_channels(name, x, self.features, len(self.scale))
-        high = _checks.guide(name, guide, x, self.scale, self.guide_features)
+        high = _arguments.guide(name, guide, x, self.scale, self.guide_features)
         x, encoder, encoder_bias = _cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
         high = high.astype(x.dtype)
         guide_logits = reassembly.encode(
@@ -349,11 +349,11 @@ def _project(x: jax.Array, kernel: nnx.Param, bias: nnx.Param | None) -> jax.Arr
 
 
 def _guide_features(function: str, given: Any, features: int) -> int:
-    return features if given is None else _checks.number(function, "guide_features", given)
+    return features if given is None else _arguments.number(function, "guide_features", given)
 
 
 def _odd(function: str, argument: str, given: Any, rank: int) -> tuple[int, ...]:
-    window = _checks.per_axis(function, argument, given, rank)
+    window = _arguments.per_axis(function, argument, given, rank)
     if not all(k % 2 for k in window):
         raise ValueError(f"{function}: {argument} must be odd, so that it has a centre; got {window}.")
     return window

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import jax
 from flax import nnx
 
-from upsampling import _checks
+from upsampling import _arguments
 
 Build = TypeVar("Build", bound=Callable[..., Any])
 
@@ -100,8 +100,8 @@ def create(name: str, features: int, scale: int | tuple[int, ...] = 2, *, rngs: 
     >>> layer(jnp.ones((4, 16, 16, 8))).shape
     (4, 32, 32, 8)
     """
-    method = _METHODS[_checks.one_of("create", "name", name, _METHODS)]
-    features = _checks.number("create", "features", features)
+    method = _METHODS[_arguments.one_of("create", "name", name, _METHODS)]
+    features = _arguments.number("create", "features", features)
     try:
         return method.build(features, scale, rngs=rngs, **options)
     except TypeError as error:

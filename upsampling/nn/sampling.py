@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from upsampling import _checks, convolution, interpolation, sampling
+from upsampling import _arguments, convolution, interpolation, sampling
 from upsampling.nn.convolution import Initializer, _cast, _check_channels
 from upsampling.nn.registry import register
 
@@ -58,9 +58,9 @@ class DySample(nnx.Module):
         rngs: nnx.Rngs,
     ):
         self.features = features
-        self.scale = _checks.per_axis("DySample", "scale", scale, 2)
-        self.style = _checks.one_of("DySample", "style", style, ("lp", "pl"))
-        self.groups = _checks.number("DySample", "groups", groups)
+        self.scale = _arguments.per_axis("DySample", "scale", scale, 2)
+        self.style = _arguments.one_of("DySample", "style", style, ("lp", "pl"))
+        self.groups = _arguments.number("DySample", "groups", groups)
         self.dtype = dtype
         phases = self.scale[0] * self.scale[1]
         if features % self.groups:
@@ -146,11 +146,11 @@ class FlowAlignment(nnx.Module):
     ):
         name = "FlowAlignment"
         self.features = features
-        self.scale = _checks.per_axis(name, "scale", scale, 2)
-        self.guide_features = _checks.number(
+        self.scale = _arguments.per_axis(name, "scale", scale, 2)
+        self.guide_features = _arguments.number(
             name, "guide_features", features if guide_features is None else guide_features
         )
-        hidden = _checks.number(
+        hidden = _arguments.number(
             name, "flow_features", max(features // 2, 1) if flow_features is None else flow_features
         )
         self.align_corners = bool(align_corners)
@@ -163,7 +163,7 @@ class FlowAlignment(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the flow from it to `guide`."""
         x = _check_channels("FlowAlignment", x, self.features, 2)
-        guide = _checks.guide("FlowAlignment", guide, x, self.scale, self.guide_features)
+        guide = _arguments.guide("FlowAlignment", guide, x, self.scale, self.guide_features)
         kernels = (self.coarse_kernel, self.fine_kernel, self.flow_kernel)
         x, coarse, fine, last = _cast(self.dtype, x, *(kernel[...] for kernel in kernels))
         convention = "torch_align_corners" if self.align_corners else "torch"

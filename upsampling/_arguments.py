@@ -1,5 +1,6 @@
-"""Errors that explain: each names the function, the argument, what was given and what is allowed.
+"""Checks at the door: each error names the function, the argument, what was given and what is allowed.
 
+A public function or a layer checks and normalises its arguments here, once, and then calls cores that check nothing.
 All checks look at static facts only (shapes, dtypes, Python values), so they run while tracing and cost a compiled
 function nothing.
 """
@@ -8,12 +9,25 @@ import difflib
 import math
 import numbers
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+Numbers = int | Sequence[int]
+"""One whole number for all spatial axes, or one per axis."""
+
+Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+"""A named rule, one number, one per axis, or a (low, high) pair per axis."""
+
+Edge = Literal["zero", "replicate", "reflect", "symmetric"]
+"""What lies beyond the image: zeros; its nearest pixel; its mirror image about the centres of its outermost pixels; or
+about their outer edges, which repeats them. Without an argument it is what the method's authors publish, and "zero" for
+plain operators on windows, "replicate" for plain sampling."""
+
+EDGES: tuple[Edge, ...] = get_args(Edge)
 
 
 def one_of(function: str, argument: str, given: Any, known: Collection[str]) -> str:
@@ -36,6 +50,80 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
             f"Convert it first, for instance {argument}.astype(jnp.float32)."
         )
     return given
+
+
+def spatial_map(
+    function: str,
+    argument: str,
+    given: Any,
+    rank: int = 2,
+    *,
+    channels: int | None = None,
+    floating: bool = True,
+    empty_channels: bool = False,
+) -> jax.Array:
+    """Returns `given` as a JAX array, checked to be `(*batch, *spatial, channels)` with `rank` spatial axes.
+
+    Args:
+      function, argument: names for the error.
+      given: the array.
+      rank: number of spatial axes, 1 to 3.
+      channels: how many it must have; any number if not given.
+      floating: whether it must be floating.
+      empty_channels: whether it may have no channels.
+
+    Raises:
+      TypeError: not an array, or not floating where it must be.
+      ValueError: too few axes, an empty spatial axis, or the wrong number of channels.
+    """
+    given = array(function, argument, given, floating=floating)
+    inner = given.shape[-1 - rank : -1] if empty_channels else given.shape[-1 - rank :]
+    if not 1 <= rank <= 3 or given.ndim < rank + 1 or 0 in inner:
+        raise ValueError(
+            f"{function}: {argument} must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none "
+            f"empty; got shape {given.shape}."
+        )
+    if channels is not None and given.shape[-1] != channels:
+        raise ValueError(f"{function}: {argument} must have {channels} channels; got shape {given.shape}.")
+    return given
+
+
+def shaped(function: str, argument: str, given: Any, shape: tuple[int, ...], what: str = "") -> jax.Array:
+    """Returns `given` as a floating JAX array of exactly this shape; `what` says in the error why it is that one."""
+    given = array(function, argument, given)
+    if given.shape != shape:
+        raise ValueError(f"{function}: {argument} must have shape {shape}{what and f', {what}'}; got {given.shape}.")
+    return given
+
+
+def flag(function: str, argument: str, given: Any) -> bool:
+    """Returns a Python truth value; raises TypeError for anything else, such as the string "False"."""
+    if not isinstance(given, (bool, np.bool_)):
+        raise TypeError(f"{function}: {argument} must be True or False; got {given!r}.")
+    return bool(given)
+
+
+def odd(function: str, argument: str, given: Any, rank: int | None) -> tuple[int, ...]:
+    """Returns a window's sizes, one odd number per axis."""
+    window = per_axis(function, argument, given, rank)
+    if not all(k % 2 for k in window):
+        raise ValueError(f"{function}: {argument} must be odd, so that it has a center; got {window}.")
+    return window
+
+
+def divisor(function: str, argument: str, given: Any, **channels: int) -> int:
+    """Returns a number of groups, checked to divide each of the named numbers of channels."""
+    groups = number(function, argument, given)
+    if any(n % groups for n in channels.values()):
+        named = " and ".join(f"{name}={n}" for name, n in channels.items())
+        raise ValueError(f"{function}: {argument}={groups} must divide {named}.")
+    return groups
+
+
+def promote(*arrays: jax.Array | None) -> tuple[Any, ...]:
+    """The arrays in the dtype that they promote to together; None stays None."""
+    dtype = jnp.result_type(*(a for a in arrays if a is not None))
+    return tuple(None if a is None else a.astype(dtype) for a in arrays)
 
 
 def per_axis(

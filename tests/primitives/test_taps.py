@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from upsampling import conventions
-from upsampling.taps import Axis, Taps, gathered, operators
+from upsampling.primitives.taps import Axis, Taps, gathered, operators
 
 CONVENTIONS = {
     **conventions.PRESETS,

@@ -1,4 +1,5 @@
 import functools
+import importlib
 
 import chex
 import jax
@@ -9,7 +10,9 @@ from scipy import ndimage
 
 from tests.metrics.metric_maps import membranes
 from upsampling import metrics
-from upsampling.metrics import distance
+
+# `metrics.distance_transform` is the function.
+distance_transform_module = importlib.import_module("upsampling.metrics.distance_transform")
 
 FUNCTIONS = [metrics.distance_transform, metrics.signed_distance_transform, metrics.nearest_background]
 
@@ -189,9 +192,9 @@ def test_both_ways_along_a_line_agree():
     here = jnp.broadcast_to(jnp.arange(19 * 23).reshape(19, 23), seeds.shape)
 
     def doubling(*state, reach=np.inf):
-        return jax.jit(functools.partial(distance._line_by_doubling, axis=-2, reach=reach))(*state)
+        return jax.jit(functools.partial(distance_transform_module._line_by_doubling, axis=-2, reach=reach))(*state)
 
-    by_rows = jax.jit(distance._line_by_rows)
+    by_rows = jax.jit(distance_transform_module._line_by_rows)
     (expected,) = by_rows(steps)
     chex.assert_trees_all_equal(doubling(steps)[0], expected)
     for line in (by_rows, doubling):
@@ -221,8 +224,8 @@ def test_sides_too_long_for_16_bits():
 
 def test_groups_of_rows_do_not_change_the_result():
     f = jnp.where(~jnp.asarray(masks((19, 23)))[0], 0.0, jnp.inf)
-    rows = lambda *x: distance._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
-    grouped = jax.jit(functools.partial(distance._grouped, rows, 23 * 7))
+    rows = lambda *x: distance_transform_module._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
+    grouped = jax.jit(functools.partial(distance_transform_module._grouped, rows, 23 * 7))
     chex.assert_trees_all_equal(grouped(f), jax.jit(rows)(f))
 
 
@@ -230,7 +233,7 @@ def test_groups_of_rows_do_not_change_the_result():
 def test_limited(limit):
     given = masks((30, 41))
     whole = np.stack([scipy_distance(m) for m in given])
-    squared = jax.jit(functools.partial(distance.squared_distance, spacing=(1.0, 1.0), limit=limit))
+    squared = jax.jit(functools.partial(distance_transform_module.squared_distance, spacing=(1.0, 1.0), limit=limit))
     near = np.sqrt(squared(~given))
     np.testing.assert_allclose(near[whole <= limit], whole[whole <= limit], rtol=1e-6)
     assert (near[whole > limit] > limit).all()
@@ -240,7 +243,7 @@ def test_needed():
     given = masks((30, 41))
     whole = np.stack([scipy_distance(m) for m in given])
     needed = np.random.default_rng(0).random(given.shape) < 0.01
-    squared = jax.jit(functools.partial(distance.squared_distance, spacing=(1.0, 1.0)))
+    squared = jax.jit(functools.partial(distance_transform_module.squared_distance, spacing=(1.0, 1.0)))
     np.testing.assert_allclose(np.sqrt(squared(~given, needed=needed))[needed], whole[needed], rtol=1e-6)
 
 

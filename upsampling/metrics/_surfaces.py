@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling import _checks
-from upsampling.metrics.disks import near, rows_of, within_squared
-from upsampling.metrics.distance import shift, squared_distance
-from upsampling.metrics.elements import corners, element_sizes
+from upsampling import _arguments
+from upsampling.metrics._dilation import near, rows_of, within_squared
+from upsampling.metrics._surface_elements import corners, element_sizes
+from upsampling.metrics.distance_transform import shift, squared_distance
 
 BOUNDARIES = ("inside", "between", "elements")
 VOIDS = ("background", "neutral", "uncounted")
@@ -43,8 +43,8 @@ def rule(
     frame: bool = False,
 ) -> Rule:
     """Checks the arguments that choose a definition."""
-    _checks.one_of(function, "void", void, VOIDS)
-    _checks.one_of(function, "boundary", boundary, BOUNDARIES)
+    _arguments.one_of(function, "void", void, VOIDS)
+    _arguments.one_of(function, "boundary", boundary, BOUNDARIES)
     if not isinstance(frame, bool):
         raise TypeError(f"{function}: frame must be True or False; got {frame!r}.")
     if boundary == "elements" and void == "neutral" and ignore_index is not None:
@@ -59,7 +59,7 @@ def length(
     function: str, argument: str, value: Any, unit: str, shape: tuple[int, ...], spacing: tuple[float, ...]
 ) -> float:
     """A static length in the unit of `spacing`, given as it is or as a fraction of the image's diagonal."""
-    _checks.one_of(function, "unit", unit, UNITS)
+    _arguments.one_of(function, "unit", unit, UNITS)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{function}: {argument} must be a Python number; got {value!r}.")
     if not math.isfinite(value) or value < 0:

@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _arguments
 
 # Pixel sizes up to this have squared distances that 32 bits hold.
 _LARGEST = 1e15
@@ -22,11 +22,11 @@ def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[
 
     The axes are those named, or the last ones: as many as `spacing` has, or two. The size is 1 unless given.
     """
-    sizes = _checks.per_axis(function, "spacing", 1 if spacing is None else spacing, None, minimum=None, real=True)
+    sizes = _arguments.per_axis(function, "spacing", 1 if spacing is None else spacing, None, minimum=None, real=True)
     single = spacing is None or np.ndim(spacing) == 0
     if axes is None:
         axes = tuple(range(-len(sizes), 0))  # per_axis takes a single number for two axes
-    axes = _checks.per_axis(function, "axes", axes if np.ndim(axes) else (axes,), None, minimum=None)
+    axes = _arguments.per_axis(function, "axes", axes if np.ndim(axes) else (axes,), None, minimum=None)
     if len(axes) > 3:
         raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {axes!r}.")
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
@@ -115,9 +115,9 @@ def check_pair(
     Returns:
       Both maps as int32, spatial axes last; num_classes; ignore_index; the pixel's size along each spatial axis.
     """
-    num_classes = _checks.number(function, "num_classes", num_classes)
+    num_classes = _arguments.number(function, "num_classes", num_classes)
     if ignore_index is not None:
-        ignore_index = _checks.number(function, "ignore_index", ignore_index, minimum=None)
+        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
     prediction = check_labels(function, "prediction", prediction, num_classes)
     target = check_labels(function, "target", target, num_classes, ignore_index)
     if prediction.shape != target.shape:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling.metrics import labels, regions
-from upsampling.metrics.distance import squared_distance
-from upsampling.metrics.sums import Ratio
-from upsampling.metrics.surfaces import Rule, diagonal, encode, length, rule, touches_another
+from upsampling.metrics import _labels, confusion
+from upsampling.metrics._surfaces import Rule, diagonal, encode, length, rule, touches_another
+from upsampling.metrics.accumulators import Ratio
+from upsampling.metrics.distance_transform import squared_distance
 
 
 def trimap_iou(
@@ -62,7 +62,7 @@ def trimap_iou(
     """
     chosen = width, unit, void, spacing, axes
     matrix = _trimap("trimap_iou", prediction, target, num_classes, ignore_index, *chosen)
-    return regions.iou_of(matrix, ignore_index)
+    return confusion.iou_of(matrix, ignore_index)
 
 
 def trimap_confusion_matrix(
@@ -99,7 +99,7 @@ def trimap_confusion_matrix(
 
 
 def _trimap(function, prediction, target, num_classes, ignore_index, width, unit, void, spacing, axes) -> jax.Array:
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     widths = _lengths(function, "width", width, unit, maps[0].shape[-len(spacing) :], spacing)
@@ -123,12 +123,12 @@ def _trimap_confusion_matrix(prediction, target, which: Rule, widths: tuple[floa
 
     def images(prediction, target):
         squared = _squared_from_boundary(prediction, target, which, max(widths))
-        pair, known = regions.pairs(prediction, target, num_classes, which.ignore_index)
+        pair, known = confusion.pairs(prediction, target, num_classes, which.ignore_index)
         bands = (known & (squared < min(width, beyond) ** 2) for width in widths)
-        counts = [labels.count_labels(pair, band, num_classes**2) for band in bands]
+        counts = [_labels.count_labels(pair, band, num_classes**2) for band in bands]
         return jnp.stack(counts, axis=1).reshape(-1, len(widths), num_classes, num_classes)
 
-    return labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(which.spacing), 1, prediction, target)
 
 
 def _beyond(target: jax.Array, which: Rule) -> float:
@@ -226,7 +226,7 @@ def error_by_distance_sums(
 def _error_by_distance(
     function, prediction, target, num_classes, ignore_index, distances, unit, void, spacing, axes
 ) -> Ratio:
-    *maps, num_classes, ignore_index, spacing = labels.check_pair(
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
     if not isinstance(distances, Sequence) or isinstance(distances, str):
@@ -257,9 +257,9 @@ def _errors(prediction, target, which: Rule, bins: tuple[float, ...]) -> Ratio:
             known &= target != which.ignore_index
         slot = jnp.where(known, band * num_classes + target, 0)
         wrong, pixels = (
-            labels.count_labels(slot, where, count * num_classes).reshape(-1, count, num_classes)
+            _labels.count_labels(slot, where, count * num_classes).reshape(-1, count, num_classes)
             for where in (known & (prediction != target), known)
         )
         return Ratio(wrong, pixels)
 
-    return labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(which.spacing), 1, prediction, target)

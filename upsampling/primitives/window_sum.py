@@ -6,9 +6,9 @@ For every output pixel `p`, centred on the input pixel `q(p)`, channel group `g`
 
 It is linear in each of its three arguments, and its derivatives to them are the three functions of this file:
 
-- `combine(x, w)`, the derivative to `y`: each output pixel is a weighted sum of its window;
-- `compare(x, y)`, the derivative to `w`: the inner products of each output pixel with the pixels of its window;
-- `spread(w, y)`, the derivative to `x`: each output pixel put back, weighted, where its window was.
+- `window_sum(x, w)`, the derivative to `y`: each output pixel is a weighted sum of its window;
+- `window_correlation(x, y)`, the derivative to `w`: the inner products of each output pixel with its window;
+- `fold(w, y)`, the derivative to `x`: each output pixel put back, weighted, where its window was.
 
 The derivatives of each are thus the other two. They are primitives that know this, so that derivatives of any order
 and direction are as fast as the functions, and none of them holds the windows as an array or scatters.
@@ -24,14 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 
-# Windows of more taps than this are taken row by row: all taps in one loop would take seconds to compile.
-UNROLLED = 128
-
-# A CPU's caches hold blocks of this size.
-_BLOCK_BYTES = 2 << 20
+from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive
 
 
 class Geometry(NamedTuple):
@@ -78,29 +73,29 @@ class Geometry(NamedTuple):
             yield tap, tuple(t * d for t, d in zip(tap, self.dilation, strict=True))
 
 
-def combine(geometry: Geometry, x: jax.Array, w: jax.Array) -> jax.Array:
+def window_sum(geometry: Geometry, x: jax.Array, w: jax.Array) -> jax.Array:
     """(n, *padded, channels), (n, *output, groups, *window) -> (n, *output, channels)."""
-    return _combine_p.bind(x, w, geometry=geometry)
+    return _window_sum_p.bind(x, w, geometry=geometry)
 
 
-def compare(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
+def window_correlation(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
     """(n, *padded, channels), (n, *output, channels) -> (n, *output, groups, *window)."""
-    return _compare_p.bind(x, y, geometry=geometry)
+    return _window_correlation_p.bind(x, y, geometry=geometry)
 
 
-def spread(geometry: Geometry, w: jax.Array, y: jax.Array) -> jax.Array:
+def fold(geometry: Geometry, w: jax.Array, y: jax.Array) -> jax.Array:
     """(n, *output, groups, *window), (n, *output, channels) -> (n, *padded, channels)."""
-    return _spread_p.bind(w, y, geometry=geometry)
+    return _fold_p.bind(w, y, geometry=geometry)
 
 
 # How they are computed.
 
 
-def _combine(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     """A weighted sum over the taps, which XLA fuses into one loop."""
     if _many(geometry):
-        return _combine_by_rows(x, w, geometry=geometry)
-    dtype, wide = x.dtype, _wide(x.dtype)
+        return _window_sum_by_rows(x, w, geometry=geometry)
+    dtype, wide = x.dtype, accumulator(x.dtype)
     w = _split(geometry, w)
     terms = (
         w[(..., *tap, None)].astype(wide) * _seen(geometry, x, start).astype(wide) for tap, start in geometry.starts
@@ -109,28 +104,28 @@ def _combine(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     return y.astype(dtype).reshape(x.shape[0], *geometry.output, x.shape[-1])
 
 
-def _compare(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_correlation(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """One sum over channels for each tap."""
     if _many(geometry):
-        return _compare_by_rows(x, y, geometry=geometry, compute=_compare)
-    dtype, wide = x.dtype, _wide(x.dtype)
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation)
+    dtype, wide = x.dtype, accumulator(x.dtype)
     y = _split(geometry, _grouped(geometry, y)).astype(wide)
     products = [(y * _seen(geometry, x, start).astype(wide)).sum(-1) for _, start in geometry.starts]
     w = jnp.stack(products, -1).astype(dtype)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
-def _compare_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Block by block of rows, a product of matrices for each input pixel: its window, and its output pixels.
 
     On a CPU this is thirty times faster than sums, which XLA does not vectorise. A block's windows stay in the caches.
     """
     if _many(geometry):
-        return _compare_by_rows(x, y, geometry=geometry, compute=_compare_in_blocks)
-    dtype, wide, count = x.dtype, _wide(x.dtype), math.prod(geometry.window)
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation_in_blocks)
+    dtype, wide, count = x.dtype, accumulator(x.dtype), math.prod(geometry.window)
     rank, uniform, groups = len(geometry.size), geometry.uniform, geometry.groups
     places, across = (geometry.scale, geometry.size) if uniform else ((1,) * rank, geometry.output)
-    rows = _rows(across[0], math.prod(across[1:]) * count * x.shape[-1] * wide.itemsize)
+    rows = block_rows(across[0], math.prod(across[1:]) * count * x.shape[-1] * wide.itemsize)
     blocks, height = across[0] // rows, rows * places[0]
     part = geometry._replace(size=(rows, *geometry.size[1:]))
 
@@ -159,15 +154,15 @@ def _compare_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax
     return w.reshape(x.shape[0], *geometry.output, groups, *geometry.window)
 
 
-def _spread(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Phase by phase of the output, a weighted sum over the taps, which XLA fuses into one loop.
 
     A phase holds one output pixel for each input pixel that windows are centred on, so that where the windows were is
     a shift, the same for all, and nothing needs to be scattered.
     """
     if _many(geometry):
-        return _spread_by_rows(w, y, geometry=geometry)
-    dtype, wide = y.dtype, _wide(y.dtype)
+        return _fold_by_rows(w, y, geometry=geometry)
+    dtype, wide = y.dtype, accumulator(y.dtype)
     reach = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
     phases, pick = _phases(geometry)
 
@@ -185,32 +180,32 @@ def _spread(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
-def _combine_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     row, pick, _ = _row_of_taps(geometry)
-    wide = _wide(x.dtype)
+    wide = accumulator(x.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
-        return total + _combine(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
+        return total + _window_sum(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
 
     total = jnp.zeros((x.shape[0], *geometry.output, x.shape[-1]), wide)
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
 
 
-def _compare_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
+def _window_correlation_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
     row, pick, _ = _row_of_taps(geometry)
     rows = lax.map(lambda number: compute(pick(x, number), y, geometry=row), jnp.arange(geometry.window[0]))
     rows = jnp.moveaxis(rows, 0, -1 - len(geometry.window))
     return rows.reshape(*y.shape[:-1], geometry.groups, *geometry.window)
 
 
-def _spread_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     row, pick, put = _row_of_taps(geometry)
-    wide = _wide(y.dtype)
+    wide = accumulator(y.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
-        part = _spread(taps.astype(wide), y.astype(wide), geometry=row)
+        part = _fold(taps.astype(wide), y.astype(wide), geometry=row)
         return put(total, pick(total, number) + part, number), None
 
     total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
@@ -221,12 +216,8 @@ def _spread_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Ar
 
 
 def _many(geometry: Geometry) -> bool:
-    return math.prod(geometry.window) > UNROLLED and geometry.window[0] > 1
-
-
-def _wide(dtype) -> jnp.dtype:
-    """The dtype to accumulate in."""
-    return jnp.promote_types(dtype, jnp.float32)
+    """Whether the window is taken row by row."""
+    return math.prod(geometry.window) > UNROLLED_TAPS and geometry.window[0] > 1
 
 
 def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
@@ -269,11 +260,6 @@ def _take(x: jax.Array, centres: tuple, start: tuple[int, ...]) -> jax.Array:
     for axis, (first, rows) in enumerate(zip(start, centres, strict=True), start=1):
         x = x.take(rows + first, axis, mode="clip")
     return x
-
-
-def _rows(height: int, row_bytes: int) -> int:
-    """The most rows, of which a whole number makes `height`, that fit a block."""
-    return max(n for n in range(1, height + 1) if height % n == 0 and (n == 1 or n * row_bytes <= _BLOCK_BYTES))
 
 
 def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:
@@ -339,52 +325,38 @@ def _shapes(geometry: Geometry, n: int, c: int) -> tuple[tuple[int, ...], tuple[
     )
 
 
-def _primitive(name: str, compute: Callable, shape: Callable) -> Primitive:
-    primitive = Primitive(name)
-    compiled = jax.jit(lambda a, b, *, geometry: primitive.bind(a, b, geometry=geometry), static_argnames="geometry")
-    primitive.def_impl(compiled)
-    primitive.def_abstract_eval(lambda a, b, *, geometry: a.update(shape=shape(a, b, geometry)))
-    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
-
-    def batch(arguments, dimensions, *, geometry: Geometry):
-        count = next(a.shape[d] for a, d in zip(arguments, dimensions, strict=True) if d is not None)
-        flat = []
-        for a, d in zip(arguments, dimensions, strict=True):
-            a = jnp.broadcast_to(a, (count, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
-            flat.append(a.reshape(-1, *a.shape[2:]))
-        result = primitive.bind(*flat, geometry=geometry)
-        return result.reshape(count, -1, *result.shape[1:]), 0
-
-    batching.primitive_batchers[primitive] = batch
-    return primitive
-
-
-_combine_p = _primitive("combine", _combine, lambda x, w, g: _shapes(g, x.shape[0], x.shape[-1])[2])
-_compare_p = _primitive("compare", _compare, lambda x, y, g: _shapes(g, x.shape[0], x.shape[-1])[1])
-_spread_p = _primitive("spread", _spread, lambda w, y, g: _shapes(g, y.shape[0], y.shape[-1])[0])
-
-
-def _lower_compare_on_cpu(context: mlir.LoweringRuleContext, x, y, *, geometry: Geometry):
-    # A loop over images would gather all shards on every device.
-    devices = getattr(context.module_context.axis_context, "num_devices", None)
-    rule = _compare_in_blocks if devices == 1 else _compare
-    return mlir.lower_fun(rule, multiple_results=False)(context, x, y, geometry=geometry)
-
-
-mlir.register_lowering(_compare_p, _lower_compare_on_cpu, platform="cpu")
+_window_sum_p = make_primitive(
+    "window_sum",
+    lambda x, w, *, geometry: x.update(shape=_shapes(geometry, x.shape[0], x.shape[-1])[2]),
+    _window_sum,
+    static=("geometry",),
+)
+_window_correlation_p = make_primitive(
+    "window_correlation",
+    lambda x, y, *, geometry: x.update(shape=_shapes(geometry, x.shape[0], x.shape[-1])[1]),
+    _window_correlation,
+    static=("geometry",),
+    cpu_alone=_window_correlation_in_blocks,
+)
+_fold_p = make_primitive(
+    "fold",
+    lambda w, y, *, geometry: w.update(shape=_shapes(geometry, y.shape[0], y.shape[-1])[0]),
+    _fold,
+    static=("geometry",),
+)
 
 ad.defbilinear(
-    _combine_p,
-    lambda y, x, w, *, geometry: spread(geometry, w, y),
-    lambda y, x, w, *, geometry: compare(geometry, x, y),
+    _window_sum_p,
+    lambda y, x, w, *, geometry: fold(geometry, w, y),
+    lambda y, x, w, *, geometry: window_correlation(geometry, x, y),
 )
 ad.defbilinear(
-    _compare_p,
-    lambda w, x, y, *, geometry: spread(geometry, w, y),
-    lambda w, x, y, *, geometry: combine(geometry, x, w),
+    _window_correlation_p,
+    lambda w, x, y, *, geometry: fold(geometry, w, y),
+    lambda w, x, y, *, geometry: window_sum(geometry, x, w),
 )
 ad.defbilinear(
-    _spread_p,
-    lambda x, w, y, *, geometry: compare(geometry, x, y),
-    lambda x, w, y, *, geometry: combine(geometry, x, w),
+    _fold_p,
+    lambda x, w, y, *, geometry: window_correlation(geometry, x, y),
+    lambda x, w, y, *, geometry: window_sum(geometry, x, w),
 )

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling import _checks
-from upsampling.metrics import labels
+from upsampling import _arguments
+from upsampling.metrics import _labels
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -55,7 +55,7 @@ def distance_transform(mask: Any, spacing: Any = None, *, axes: int | tuple[int,
     >>> distance_transform(jnp.array([True, True, False]), spacing=(0.5,))  # one spatial axis
     Array([1. , 0.5, 0. ], dtype=float32)
     """
-    mask, spacing, axes = _arguments("distance_transform", mask, spacing, axes)
+    mask, spacing, axes = _checked("distance_transform", mask, spacing, axes)
     return _distance_transform(mask, spacing, axes)
 
 
@@ -73,7 +73,7 @@ def signed_distance_transform(
     >>> signed_distance_transform(jnp.array([[0, 0, 1, 1, 1]]))
     Array([[-2., -1.,  1.,  2.,  3.]], dtype=float32)
     """
-    mask, spacing, axes = _arguments("signed_distance_transform", mask, spacing, axes)
+    mask, spacing, axes = _checked("signed_distance_transform", mask, spacing, axes)
     return _signed_distance_transform(mask, spacing, axes)
 
 
@@ -91,15 +91,15 @@ def nearest_background(mask: Any, spacing: Any = None, *, axes: int | tuple[int,
     >>> nearest_background(jnp.array([[0, 1], [1, 1]]))[1, 1]
     Array([0, 0], dtype=int32)
     """
-    mask, spacing, axes = _arguments("nearest_background", mask, spacing, axes)
+    mask, spacing, axes = _checked("nearest_background", mask, spacing, axes)
     return _nearest_background(mask, spacing, axes)
 
 
-def _arguments(function: str, mask: Any, spacing: Any, axes: Any) -> tuple[jax.Array, tuple[float, ...], tuple]:
-    mask = _checks.array(function, "mask", mask, floating=False)
+def _checked(function: str, mask: Any, spacing: Any, axes: Any) -> tuple[jax.Array, tuple[float, ...], tuple]:
+    mask = _arguments.array(function, "mask", mask, floating=False)
     if jnp.issubdtype(mask.dtype, jnp.inexact):
         raise TypeError(f"{function}: mask must be bool or integer; got {mask.dtype}. Compare first, as in logits > 0.")
-    axes, spacing = labels.geometry(function, mask.ndim, axes, spacing)
+    axes, spacing = _labels.geometry(function, mask.ndim, axes, spacing)
     return mask != 0, spacing, axes
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from upsampling import _checks
-from upsampling.metrics import labels
-from upsampling.metrics.distance import squared_distance
+from upsampling import _arguments
+from upsampling.metrics import _labels
+from upsampling.metrics.distance_transform import squared_distance
+from upsampling.primitives._common import accumulator
 
 
 def level_sets(
@@ -45,11 +46,11 @@ def level_sets(
     Array([[ 2.,  1.,  0., -1., -2.]], dtype=float32)
     """
     name = "level_sets"
-    num_classes = _checks.number(name, "num_classes", num_classes)
+    num_classes = _arguments.number(name, "num_classes", num_classes)
     if ignore_index is not None:
-        ignore_index = _checks.number(name, "ignore_index", ignore_index, minimum=None)
-    target = labels.check_labels(name, "target", target, num_classes, ignore_index)
-    axes, spacing = labels.geometry(name, target.ndim, axes, spacing)
+        ignore_index = _arguments.number(name, "ignore_index", ignore_index, minimum=None)
+    target = _labels.check_labels(name, "target", target, num_classes, ignore_index)
+    axes, spacing = _labels.geometry(name, target.ndim, axes, spacing)
     return _level_sets(target, num_classes, ignore_index, spacing, axes)
 
 
@@ -65,7 +66,7 @@ def _level_sets(target, num_classes, ignore_index, spacing, axes):
         signed = jnp.where(jnp.isfinite(signed) & ~void[:, None], signed, 0)
         return jnp.moveaxis(signed, 1, -1)
 
-    signed = labels.over_images(images, len(axes), num_classes, jnp.moveaxis(target, axes, last))
+    signed = _labels.over_images(images, len(axes), num_classes, jnp.moveaxis(target, axes, last))
     return jnp.moveaxis(signed, [a - 1 for a in last], [a - 1 for a in axes])
 
 
@@ -94,8 +95,8 @@ def boundary_loss(probabilities: Any, level_sets: Any) -> jax.Array:
     >>> bool(loss(9 * jax.nn.one_hot(target, 2)) < loss(jnp.zeros((1, 5, 2))))
     True
     """
-    probabilities = _checks.array("boundary_loss", "probabilities", probabilities)
-    level_sets = _checks.array("boundary_loss", "level_sets", level_sets)
+    probabilities = _arguments.array("boundary_loss", "probabilities", probabilities)
+    level_sets = _arguments.array("boundary_loss", "level_sets", level_sets)
     if probabilities.shape != level_sets.shape:
         raise ValueError(
             "boundary_loss: probabilities and level_sets must have the same shape (*batch, *spatial, classes); got "
@@ -106,5 +107,5 @@ def boundary_loss(probabilities: Any, level_sets: Any) -> jax.Array:
 
 @jax.jit
 def _boundary_loss(probabilities, level_sets):
-    kind = jnp.promote_types(probabilities.dtype, jnp.float32)
+    kind = accumulator(probabilities.dtype)
     return jnp.mean(probabilities.astype(kind) * jax.lax.stop_gradient(level_sets).astype(kind))

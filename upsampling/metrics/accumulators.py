@@ -12,7 +12,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks
+from upsampling import _arguments
 
 
 def divide(numerator: Any, denominator: Any) -> jax.Array:
@@ -110,6 +110,6 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
     >>> image_mean(jnp.array([[1.0, jnp.nan], [3.0, 5.0]])).value()
     Array([2., 5.], dtype=float32)
     """
-    values = _checks.array("image_mean", "values", values)
+    values = _arguments.array("image_mean", "values", values)
     known = ~jnp.isnan(values)
     return Ratio(jnp.sum(jnp.where(known, values, 0), axes), jnp.sum(known, axes))

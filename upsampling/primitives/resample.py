@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
-from upsampling.taps import Taps
+from upsampling.primitives._common import accumulator, make_primitive
+from upsampling.primitives.taps import Taps
 
 Operators = tuple[tuple[int, Taps], ...]  # (axis, taps); each axis at most once
 
@@ -81,19 +81,21 @@ def _by_gathers(x: jax.Array, *, operators: Operators) -> jax.Array:
     if all(taps.selection for _, taps in operators):
         return _select(x, operators)
     dtype = x.dtype
-    x = x.astype(_accumulator(dtype))
+    x = x.astype(accumulator(dtype))
     for axis, taps, written in _schedule(x.shape, operators):
         x = _sum(x, axis, taps)
         x = lax.optimization_barrier(x) if written else x
     return x.astype(dtype)
 
 
-def _by_gathers_on_cpu(x: jax.Array, *, operators: Operators, order: Callable) -> jax.Array:
+def _by_gathers_on_cpu(
+    x: jax.Array, *, operators: Operators, order: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> jax.Array:
     """The same, worded so that XLA:CPU makes good loops of it; `order` fixes the order of the axes in memory."""
     if all(taps.selection for _, taps in operators):
         return order(_select(x, operators))
     dtype = x.dtype
-    x = x.astype(_accumulator(dtype))
+    x = x.astype(accumulator(dtype))
     for axis, taps, written in _schedule(x.shape, operators):
         half = taps.outputs // 2
         if written and half:
@@ -108,10 +110,6 @@ def _by_gathers_on_cpu(x: jax.Array, *, operators: Operators, order: Callable) -
 def _row_major(x: jax.Array) -> jax.Array:
     """Keeps XLA:CPU from laying a gather's result out with the gathered axis outermost and copying it later."""
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
-
-
-def _accumulator(dtype: jnp.dtype) -> jnp.dtype:
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def _select(x: jax.Array, operators: Operators) -> jax.Array:
@@ -197,7 +195,7 @@ def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return _select(x, operators)
     dtype = x.dtype
-    x = x.astype(_accumulator(dtype))
+    x = x.astype(accumulator(dtype))
     for axis, taps, _ in _schedule(x.shape, operators):
         matrix = jnp.asarray(taps.matrix(), x.dtype)
         x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
@@ -206,16 +204,17 @@ def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
 
 # --- the primitive ----------------------------------------------------------------------------------------------------
 
-_resample_p = Primitive("resample")
 
-
-@functools.partial(jax.jit, static_argnames="operators")
-def _compiled(x: jax.Array, *, operators: Operators) -> jax.Array:
-    return _resample_p.bind(x, operators=operators)
-
-
-_resample_p.def_impl(_compiled)
-_resample_p.def_abstract_eval(lambda x, *, operators: x.update(shape=_shape(x.shape, operators)))
+_resample_p = make_primitive(
+    "resample",
+    lambda x, *, operators: x.update(shape=_shape(x.shape, operators)),
+    _by_gathers,
+    static=("operators",),
+    cpu=_by_gathers_on_cpu,
+    # The partitioner knows no layout constraints and would gather all shards for them.
+    cpu_alone=functools.partial(_by_gathers_on_cpu, order=_row_major),
+    tpu=_by_matrices,
+)
 
 
 def _transpose(cotangent, x, *, operators: Operators):
@@ -223,21 +222,10 @@ def _transpose(cotangent, x, *, operators: Operators):
 
 
 def _batch(arguments, dimensions, *, operators: Operators):
+    # No axis is special here: the new one stays where it is.
     (x,), (batch,) = arguments, dimensions
     return resample(x, [(axis + (axis >= batch), taps) for axis, taps in operators]), batch
 
 
 ad.deflinear2(_resample_p, _transpose)
 batching.primitive_batchers[_resample_p] = _batch
-
-
-def _lower_on_cpu(context: mlir.LoweringRuleContext, x, *, operators: Operators):
-    # The partitioner knows no layout constraints and would gather all shards for them.
-    devices = getattr(context.module_context.axis_context, "num_devices", None)
-    rule = functools.partial(_by_gathers_on_cpu, order=_row_major if devices == 1 else lambda x: x)
-    return mlir.lower_fun(rule, multiple_results=False)(context, x, operators=operators)
-
-
-mlir.register_lowering(_resample_p, mlir.lower_fun(_by_gathers, multiple_results=False))
-mlir.register_lowering(_resample_p, _lower_on_cpu, platform="cpu")
-mlir.register_lowering(_resample_p, mlir.lower_fun(_by_matrices, multiple_results=False), platform="tpu")

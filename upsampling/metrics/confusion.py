@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _checks
-from upsampling.metrics import labels
-from upsampling.metrics.sums import divide
+from upsampling import _arguments
+from upsampling.metrics import _labels
+from upsampling.metrics.accumulators import divide
 
 
 def confusion_matrix(
@@ -44,7 +44,7 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    maps = labels.check_pair("confusion_matrix", prediction, target, num_classes, ignore_index, axes)
+    maps = _labels.check_pair("confusion_matrix", prediction, target, num_classes, ignore_index, axes)
     return _confusion_matrix(*maps[:4], len(maps[4]))
 
 
@@ -53,7 +53,7 @@ def _confusion_matrix(prediction, target, num_classes, ignore_index, rank):
     batch = target.shape[:-rank]
     pair, known = pairs(prediction, target, num_classes, ignore_index)
     flat = math.prod(batch), math.prod(target.shape[-rank:])
-    counts = labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
+    counts = _labels.count_labels(pair.reshape(flat), known.reshape(flat), num_classes**2)
     return counts.reshape(*batch, num_classes, num_classes)
 
 
@@ -85,7 +85,7 @@ def mean_iou(
     >>> mean_iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
     Array([0.5, 0.5, nan], dtype=float32)
     """
-    maps = labels.check_pair("mean_iou", prediction, target, num_classes, ignore_index, axes)
+    maps = _labels.check_pair("mean_iou", prediction, target, num_classes, ignore_index, axes)
     return iou_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
 
 
@@ -105,7 +105,7 @@ def dice(
     >>> dice(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array([0.5, 0.5], dtype=float32)
     """
-    maps = labels.check_pair("dice", prediction, target, num_classes, ignore_index, axes)
+    maps = _labels.check_pair("dice", prediction, target, num_classes, ignore_index, axes)
     return dice_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
 
 
@@ -126,7 +126,7 @@ def pixel_accuracy(
     >>> pixel_accuracy(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.5, dtype=float32)
     """
-    maps = labels.check_pair("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
+    maps = _labels.check_pair("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
     return pixel_accuracy_of(_confusion_matrix(*maps[:4], len(maps[4])))
 
 
@@ -147,7 +147,7 @@ def frequency_weighted_iou(
     >>> frequency_weighted_iou(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.33333334, dtype=float32)
     """
-    maps = labels.check_pair("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
+    maps = _labels.check_pair("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
     return frequency_weighted_iou_of(_confusion_matrix(*maps[:4], len(maps[4])))
 
 
@@ -204,7 +204,7 @@ def frequency_weighted_iou_of(matrix: Any) -> jax.Array:
 def _margins(function: str, matrix: Any) -> tuple[Any, ...]:
     """Diagonal, row sums and column sums. NumPy stays NumPy, since its counts may need their 64 bits."""
     if not isinstance(matrix, np.ndarray):
-        matrix = _checks.array(function, "matrix", matrix, floating=False)
+        matrix = _arguments.array(function, "matrix", matrix, floating=False)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"{function}: matrix must be (*batch, classes, classes); got shape {matrix.shape}.")
     margins = matrix.diagonal(axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)

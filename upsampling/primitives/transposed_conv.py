@@ -30,11 +30,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-# A CPU's caches hold blocks of this size. Measured on two cores, 1 to 4 MB are alike.
-_BLOCK_BYTES = 2 << 20
-
-# Taps beyond this many in one loop would take seconds to compile.
-_WRITTEN_OUT = 128
+from upsampling.primitives import _common
+from upsampling.primitives._common import UNROLLED_TAPS, block_rows
 
 
 class Geometry(NamedTuple):
@@ -51,15 +48,15 @@ class Geometry(NamedTuple):
     groups: int
 
 
-def stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """(n, *spatial, in), (*window, in // groups, out) -> (n, *geometry.size, out)."""
     if x.shape[0] == 0:
         return jnp.zeros((0, *geometry.size, kernel.shape[-1]), x.dtype)
-    return _stamp(geometry, x, kernel)
+    return _transposed_conv(geometry, x, kernel)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _is_product(geometry, x, kernel):
         on_cpu, default = _by_products, _by_product
     elif _is_sum_of_shifts(geometry, kernel):
@@ -71,7 +68,7 @@ def _stamp(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def _stamp_jvp(geometry, primals, tangents):
+def _transposed_conv_jvp(geometry, primals, tangents):
     # The map is linear in each argument: each tangent is in the form whose transpose is the fastest gradient.
     (x, kernel), (dx, dkernel) = primals, tangents
     if _is_product(geometry, x, kernel):
@@ -92,11 +89,11 @@ def _stamp_jvp(geometry, primals, tangents):
         parts.append(of_input(dx, kernel))
     if not isinstance(dkernel, SymbolicZero):
         parts.append(of_kernel(x, dkernel))
-    y = _stamp(geometry, x, kernel)
+    y = _transposed_conv(geometry, x, kernel)
     return y, sum(parts) if parts else jnp.zeros_like(y)
 
 
-_stamp.defjvp(_stamp_jvp, symbolic_zeros=True)
+_transposed_conv.defjvp(_transposed_conv_jvp, symbolic_zeros=True)
 
 
 # The fastest forms on a CPU, by measurement. XLA has fast convolutions there for one and two axes, slow ones for three
@@ -179,7 +176,7 @@ def _is_depthwise(geometry: Geometry, kernel: jax.Array) -> bool:
 def _is_sum_of_shifts(geometry: Geometry, kernel: jax.Array) -> bool:
     """Whether channels keep to themselves, at stride one, with few enough taps to write out."""
     alone = _is_depthwise(geometry, kernel) and kernel.shape[-1] == geometry.groups
-    return alone and set(geometry.strides) == {1} and math.prod(kernel.shape[:-2]) <= _WRITTEN_OUT
+    return alone and set(geometry.strides) == {1} and math.prod(kernel.shape[:-2]) <= UNROLLED_TAPS
 
 
 def _by_shifts(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -242,7 +239,7 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     # Whole images, or blocks of rows no shorter than what sticks out of a block into the next.
     tail = max(extents[0] - strides[0], 0)
     row = math.prod(x.shape[2:-1]) * count * out * x.dtype.itemsize
-    rows = _rows(x.shape[1], row, least=-(-tail // strides[0]))
+    rows = block_rows(x.shape[1], row, least=-(-tail // strides[0]))
     y = _scan(block, x.reshape(-1, rows, *x.shape[2:]), taps)
     step, parts = rows * strides[0], x.shape[1] // rows
     if extents[0] < strides[0]:
@@ -380,12 +377,12 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     """`_by_phases` with `_convolve_by_columns`, block by block of rows."""
     (stride, *_), (low, *_), (size, *_) = geometry.strides, geometry.low, geometry.size
     row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
-    if x.shape[0] * size * row <= _BLOCK_BYTES:
+    if x.shape[0] * size * row <= _common.BLOCK_BYTES:
         return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
     # A block of `step` input rows' worth of output reads these rows, counted from its own first stamp.
     first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)
     halo = max((stride - 1 + low) // stride - first, 0)
-    step = _rows(size // stride, row * stride, least=halo) if size % stride == 0 else -(-size // stride)
+    step = block_rows(size // stride, row * stride, least=halo) if size % stride == 0 else -(-size // stride)
     blocks = max(size // (step * stride), 1)
     rest = [(0, 0, 0)] * (x.ndim - 2)
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (-first, first + blocks * step + halo - x.shape[1], 0), *rest])
@@ -416,15 +413,6 @@ def _grouped_product(x: jax.Array, taps: jax.Array, count: int) -> jax.Array:
         return x @ taps[0]
     y = jnp.einsum("pgi,gio->pgo", x.reshape(x.shape[0], groups, -1), taps)
     return y.reshape(x.shape[0], groups, count, -1).swapaxes(1, 2).reshape(x.shape[0], -1)
-
-
-def _rows(height: int, row_bytes: int, least: int = 1) -> int:
-    """The most rows, of which a whole number makes `height`, that fit a block; at least `least`."""
-    fitting = max(_BLOCK_BYTES // max(row_bytes, 1), least)
-    divisors = [n for n in range(1, height + 1) if height % n == 0]
-    return max(
-        (n for n in divisors if least <= n <= fitting), default=min(n for n in divisors if n >= min(least, height))
-    )
 
 
 def _scan(block: Callable, x: jax.Array, taps: jax.Array) -> jax.Array:

@@ -5,16 +5,16 @@ each position and derivative, one trilinear form of image `x`, result `z` and nu
 
     T(x, z, g) = sum_p sum_r g_r[p] sum_c z[p, c] S_r[p, c]
 
-- `weigh(x, g)`, its derivative to z: samples. With `g = 1` the sampling itself;
+- `sample(x, g)`, its derivative to z: samples. With `g = 1` the sampling itself;
 - `splat(z, g)`, its derivative to x: spreads values over the pixels that they were sampled from;
-- `slope(x, z)`, its derivative to g: how the result changes with the position.
+- `position_gradient(x, z)`, its derivative to g: how the result changes with the position.
 
 The derivative of each along the positions is the same primitive one order up, so forward and reverse mode work to any
 order, and every one of them is written by hand.
 
-`weigh` and `slope` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a GPU not
-deterministic. But what upsamplers predict is an output a whole number of times larger whose positions lie within a
-pixel of where they would be without an offset. Then the taps lie in a 3x3 window around a pixel that is known
+`sample` and `position_gradient` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a
+GPU not deterministic. But what upsamplers predict is an output a whole number of times larger whose positions lie
+within a pixel of where they would be without an offset. Then the taps lie in a 3x3 window around a pixel that is known
 beforehand, and `splat` needs shifted images only. It is chosen while running, for all positions together, so that the
 result is exact for any.
 """
@@ -31,8 +31,10 @@ import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad
 from numpy.polynomial import Polynomial
+
+from upsampling.primitives._common import make_primitive
 
 Size = tuple[int, int]
 Orders = tuple[tuple[int, int], ...]
@@ -82,7 +84,7 @@ def sample(x: jax.Array, positions: jax.Array, rule: Rule) -> jax.Array:
       (n, H', W', groups, channels), in the dtype of `x`.
     """
     ones = jnp.ones((*positions.shape[:-1], 1), positions.dtype)
-    return _weigh_p.bind(x, ones, positions, size=x.shape[1:3], rule=rule, orders=((0, 0),))
+    return _sample_p.bind(x, ones, positions, size=x.shape[1:3], rule=rule, orders=((0, 0),))
 
 
 # Taps.
@@ -174,7 +176,7 @@ def _flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     return tuple(a.reshape(a.shape[0], -1, *a.shape[3:]) for a in arrays)
 
 
-def _weigh(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
+def _sample(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     shape = (*positions.shape[:-1], x.shape[-1])
     pixels, g, positions = _flat(x, g, positions)
     y = jnp.zeros((*positions.shape[:-1], x.shape[-1]), g.dtype)
@@ -184,7 +186,7 @@ def _weigh(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     return y.astype(x.dtype).reshape(shape)
 
 
-def _weigh_on_cpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
+def _sample_on_cpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     """The same in two halves: a concatenation is never fused into what reads it.
 
     Callers merge groups and channels into one axis. A loop over that would look up a row for every channel, five to
@@ -192,10 +194,10 @@ def _weigh_on_cpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     """
     half = positions.shape[1] // 2
     if positions.shape[-2] == 1 or not half:
-        return _weigh(x, g, positions, size=size, rule=rule, orders=orders)
+        return _sample(x, g, positions, size=size, rule=rule, orders=orders)
     parts = (slice(half), slice(half, None))
     return lax.concatenate(
-        [_weigh(x, g[:, part], positions[:, part], size=size, rule=rule, orders=orders) for part in parts], 1
+        [_sample(x, g[:, part], positions[:, part], size=size, rule=rule, orders=orders) for part in parts], 1
     )
 
 
@@ -210,16 +212,16 @@ def _splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
     return x.astype(z.dtype).reshape(n, *size, groups, channels)
 
 
-def _slope(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
+def _position_gradient(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
     shape = positions.shape[:-1]
     pixels, values, positions = _flat(x, z, positions)
-    slopes = []
+    gradients = []
     for order in orders:
         y = jnp.zeros(values.shape, positions.dtype)
         for number, weight in _taps(positions, rule, order, size):
             y += weight[..., None] * _read(pixels, number).astype(y.dtype)
-        slopes.append(_channel_sum(y * values.astype(y.dtype)))
-    return jnp.stack(slopes, axis=-1).reshape(*shape, len(orders))
+        gradients.append(_channel_sum(y * values.astype(y.dtype)))
+    return jnp.stack(gradients, axis=-1).reshape(*shape, len(orders))
 
 
 def _channel_sum(products: jax.Array) -> jax.Array:
@@ -307,37 +309,28 @@ def _splat_by_either(z, g, positions, *, size: Size, rule: Rule, orders: Orders)
     return lax.cond(_is_near(positions, rule, size), near, far, z, g, positions)
 
 
-def _primitive(name: str, compute: Callable, shape: Callable) -> Primitive:
-    primitive = Primitive(name)
-
-    def abstract(a, b, positions, *, size: Size, rule: Rule, orders: Orders):
-        wanted, dtype = shape(a, b, positions, size, orders)
-        return ShapedArray(wanted, dtype)
-
-    def batch(arguments, dimensions, **static):
-        # An axis more is more images: the choice that `splat` makes stays one choice.
-        counts = [array.shape[axis] for array, axis in zip(arguments, dimensions, strict=True) if axis is not None]
-        merged = []
-        for array, axis in zip(arguments, dimensions, strict=True):
-            array = jnp.broadcast_to(array, (counts[0], *array.shape)) if axis is None else jnp.moveaxis(array, axis, 0)
-            merged.append(array.reshape(-1, *array.shape[2:]))
-        y = primitive.bind(*merged, **static)
-        return y.reshape(counts[0], -1, *y.shape[1:]), 0
-
-    primitive.def_impl(functools.partial(jax.jit, static_argnames=("size", "rule", "orders"))(primitive.bind))
-    primitive.def_abstract_eval(abstract)
-    batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(compute, multiple_results=False))
-    return primitive
-
+_STATIC = ("size", "rule", "orders")
 
 # x (n, H, W, groups, channels), g (n, H', W', groups, orders), z (n, H', W', groups, channels), positions (..., 2).
-_weigh_p = _primitive("sample_weigh", _weigh, lambda x, g, p, size, orders: ((*p.shape[:-1], x.shape[-1]), x.dtype))
-mlir.register_lowering(_weigh_p, mlir.lower_fun(_weigh_on_cpu, multiple_results=False), platform="cpu")
-_splat_p = _primitive(
-    "sample_splat", _splat_by_either, lambda z, g, p, size, orders: ((z.shape[0], *size, *z.shape[3:]), z.dtype)
+_sample_p = make_primitive(
+    "sample",
+    lambda x, g, p, *, size, rule, orders: ShapedArray((*p.shape[:-1], x.shape[-1]), x.dtype),
+    _sample,
+    static=_STATIC,
+    cpu=_sample_on_cpu,
 )
-_slope_p = _primitive("sample_slope", _slope, lambda x, z, p, size, orders: ((*p.shape[:-1], len(orders)), p.dtype))
+_splat_p = make_primitive(
+    "splat",
+    lambda z, g, p, *, size, rule, orders: ShapedArray((z.shape[0], *size, *z.shape[3:]), z.dtype),
+    _splat_by_either,
+    static=_STATIC,
+)
+_position_gradient_p = make_primitive(
+    "position_gradient",
+    lambda x, z, p, *, size, rule, orders: ShapedArray((*p.shape[:-1], len(orders)), p.dtype),
+    _position_gradient,
+    static=_STATIC,
+)
 
 
 def _transposed(first: Callable, second: Callable) -> Callable:
@@ -353,17 +346,17 @@ def _transposed(first: Callable, second: Callable) -> Callable:
     return rule
 
 
-ad.primitive_transposes[_weigh_p] = _transposed(
+ad.primitive_transposes[_sample_p] = _transposed(
     lambda ct, g, p, **static: _splat_p.bind(ct, g, p, **static),
-    lambda ct, x, p, **static: _slope_p.bind(x, ct, p, **static),
+    lambda ct, x, p, **static: _position_gradient_p.bind(x, ct, p, **static),
 )
 ad.primitive_transposes[_splat_p] = _transposed(
-    lambda ct, g, p, **static: _weigh_p.bind(ct, g, p, **static),
-    lambda ct, z, p, **static: _slope_p.bind(ct, z, p, **static),
+    lambda ct, g, p, **static: _sample_p.bind(ct, g, p, **static),
+    lambda ct, z, p, **static: _position_gradient_p.bind(ct, z, p, **static),
 )
-ad.primitive_transposes[_slope_p] = _transposed(
+ad.primitive_transposes[_position_gradient_p] = _transposed(
     lambda ct, z, p, **static: _splat_p.bind(z, ct, p, **static),
-    lambda ct, x, p, **static: _weigh_p.bind(x, ct, p, **static),
+    lambda ct, x, p, **static: _sample_p.bind(x, ct, p, **static),
 )
 
 
@@ -380,7 +373,7 @@ def _raised(rule: Rule, orders: Orders) -> tuple[Orders, list[tuple[int, int]]]:
 
 
 def _along_positions(primitive: Primitive) -> Callable:
-    """The tangent of `weigh` or `splat` for a tangent of the positions: theirs of one order more."""
+    """The tangent of `sample` or `splat` for a tangent of the positions: theirs of one order more."""
 
     def tangent(dp, a, g, positions, *, size, rule, orders):
         raised, origins = _raised(rule, orders)
@@ -392,20 +385,20 @@ def _along_positions(primitive: Primitive) -> Callable:
     return tangent
 
 
-def _slope_along_positions(dp, x, z, positions, *, size, rule, orders):
+def _gradient_along_positions(dp, x, z, positions, *, size, rule, orders):
     raised, origins = _raised(rule, orders)
     sums = [jnp.zeros(positions.shape[:-1], positions.dtype) for _ in orders]
     if raised:
-        slopes = _slope_p.bind(x, z, positions, size=size, rule=rule, orders=raised)
+        gradients = _position_gradient_p.bind(x, z, positions, size=size, rule=rule, orders=raised)
         for i, (k, axis) in enumerate(origins):
-            sums[k] += slopes[..., i] * dp[..., axis]
+            sums[k] += gradients[..., i] * dp[..., axis]
     return jnp.stack(sums, axis=-1)
 
 
 for _p, _along in (
-    (_weigh_p, _along_positions(_weigh_p)),
+    (_sample_p, _along_positions(_sample_p)),
     (_splat_p, _along_positions(_splat_p)),
-    (_slope_p, _slope_along_positions),
+    (_position_gradient_p, _gradient_along_positions),
 ):
     ad.defjvp(
         _p,

@@ -28,7 +28,7 @@ PEERS = ("scipy", "opencv-python-headless", "scikit-image", "numpy", "surface-di
 
 _CLASSES, _FRAMES, _CHUNK = 11, 233, 8
 _SMALL, _FULL = (360, 480), (720, 960)
-_WIDTH, _TOLERANCE = 0.02, 0.008  # of the diagonal: Boundary IoU's band, DAVIS's tolerance
+_WIDTH, _TOLERANCE = 0.02, 0.008  # of the diagonal: Boundary IoU's width, DAVIS's tolerance
 _DISTANCES = (0, 1, 2, 4, 8, 16, math.inf)
 _TRIMAP, _NEAR = 3, 2  # pixels
 
@@ -114,7 +114,7 @@ def _per_class(tool: Callable) -> Callable:
     return of
 
 
-def _band(mask: np.ndarray) -> np.ndarray:
+def _boundary_region(mask: np.ndarray) -> np.ndarray:
     width = max(1, round(_WIDTH * math.hypot(*mask.shape)))
     padded = cv2.copyMakeBorder(mask.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)
@@ -122,7 +122,7 @@ def _band(mask: np.ndarray) -> np.ndarray:
 
 
 def _opencv_boundary_iou(prediction: np.ndarray, target: np.ndarray) -> float:
-    p, t = _band(prediction), _band(target)
+    p, t = _boundary_region(prediction), _boundary_region(target)
     return np.count_nonzero(p & t) / max(np.count_nonzero(p | t), 1)
 
 
@@ -169,6 +169,7 @@ _THEIR_NSD = functools.partial(surface_distance.compute_surface_dice_at_toleranc
 
 
 def _bincount(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """IoU per class."""
     pairs = target.ravel() * _CLASSES + prediction.ravel()
     matrix = np.bincount(pairs, minlength=_CLASSES**2).reshape(_CLASSES, _CLASSES)
     hits = np.diag(matrix)
@@ -176,7 +177,7 @@ def _bincount(prediction: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 _AGAINST = {
-    "mean_iou": (metrics.mean_iou, "numpy", _bincount),
+    "mean_iou": (metrics.mean_iou, "numpy", lambda *maps: _bincount(*maps).mean()),
     "boundary_iou": (metrics.boundary_iou, "opencv", _per_class(_opencv_boundary_iou)),
     "boundary_f1, DAVIS": (_boundary_f1_of_davis, "opencv", _per_class(_davis_f)),
     "HD95": (_HD95, "surface-distance", _surface_distance(_THEIR_HD95)),
@@ -190,27 +191,27 @@ _AGAINST = {
 }
 
 
-def _of_a_frame(prediction: jax.Array, target: jax.Array) -> list:
-    """What a frame contributes to every figure of a test set: two confusion matrices, and sums."""
+def _of_a_frame(prediction: jax.Array, target: jax.Array) -> list[metrics.Accumulator]:
+    """What a frame contributes to every figure of a test set."""
     maps = prediction, target, _CLASSES
     means = (
-        metrics.hausdorff_distance(*maps, missing="diagonal"),
-        metrics.hausdorff_distance(*maps, percentile=95, missing="diagonal"),
         metrics.average_surface_distance(*maps, missing="diagonal"),
         metrics.boundary_f1(*maps, tolerance=_TOLERANCE, unit="diagonal", frame=True),
     )
     return [
-        metrics.confusion_matrix(*maps),
-        metrics.trimap_confusion_matrix(*maps, width=_TRIMAP),
-        metrics.boundary_iou_sums(*maps, width=_WIDTH),
-        metrics.normalized_surface_dice_sums(*maps, tolerance=_NEAR),
-        metrics.error_by_distance_sums(*maps, distances=_DISTANCES),
+        metrics.iou.accumulate(*maps),
+        metrics.trimap_iou.accumulate(*maps, width=_TRIMAP),
+        metrics.boundary_iou.accumulate(*maps, width=_WIDTH),
+        metrics.normalized_surface_dice.accumulate(*maps, tolerance=_NEAR),
+        metrics.error_by_distance.accumulate(*maps, distances=_DISTANCES),
+        metrics.hausdorff_distance.accumulate(*maps, missing="diagonal"),
+        metrics.hausdorff_distance.accumulate(*maps, percentile=95, missing="diagonal"),
         *(metrics.image_mean(values, axes=()) for values in means),
     ]
 
 
 @jax.jit
-def _of_frames(prediction: jax.Array, target: jax.Array) -> list:
+def _of_frames(prediction: jax.Array, target: jax.Array) -> list[metrics.Accumulator]:
     # One frame at a time: XLA then sees that several metrics take the same distances.
     each = jax.lax.map(lambda maps: _of_a_frame(*maps), (prediction, target))
     return jax.tree.map(lambda x: x.sum(0), each)
@@ -225,8 +226,7 @@ def _evaluation(count: int, size: tuple[int, int]) -> dict[str, Contender]:
             moved = (np.roll(maps[: count - start], start, (1, 2)) for maps in scenes)
             sums = _of_frames(*moved)
             total = sums if total is None else [a + b for a, b in zip(total, sums, strict=True)]
-        matrices, others = total[:2], total[2:]
-        return jax.block_until_ready([*map(metrics.iou_of, matrices), *(sums.value() for sums in others)])
+        return jax.block_until_ready([sums.compute() for sums in total])
 
     contenders = {"upsampling": Contender(ours)}
     if count <= _CHUNK:  # the tools take minutes for a whole test set

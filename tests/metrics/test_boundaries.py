@@ -63,15 +63,29 @@ def test_boundary_iou_is_that_of_opencv_erosion(ratio):
         np.testing.assert_allclose(got[image], ratio_of(opencv_boundary_iou(p, t, 3, ratio)), rtol=1e-6)
 
 
+def test_boundary_iou_without_the_frame():
+    """An erosion for which all that is beyond the image is of the class."""
+    prediction, target = drawn()
+
+    def region(mask):
+        return mask & ~ndimage.binary_erosion(mask, np.ones((3, 3)), iterations=2, border_value=1)
+
+    got = np.asarray(metrics.boundary_iou(prediction, target, 3, width=2, unit="pixels", frame=False))
+    for image, (p, t) in enumerate(zip(prediction, target, strict=True)):
+        regions = [(region(p == c), region(t == c)) for c in range(3)]
+        counts = np.array([[(a & b).sum(), (a | b).sum()] for a, b in regions], float).T
+        np.testing.assert_allclose(got[image], ratio_of(counts), rtol=1e-6)
+
+
 def test_boundary_iou_of_real_frames():
     target = camvid(3)
     prediction = np.stack([perturbed(np.minimum(t, 10), i) for i, t in enumerate(target)])
     got = metrics.boundary_iou(prediction, target, 11, 11)
-    sums = metrics.boundary_iou_sums(prediction, target, 11, 11)
+    sums = metrics.boundary_iou.accumulate(prediction, target, 11, 11)
     counts = [opencv_boundary_iou(p, t, 11, 0.02, void=11) for p, t in zip(prediction, target, strict=True)]
     np.testing.assert_allclose(got, [ratio_of(c) for c in counts], rtol=1e-6)
     np.testing.assert_array_equal([sums.numerator, sums.denominator], sum(counts))
-    np.testing.assert_allclose(sums.value(), ratio_of(sum(counts)), rtol=1e-6)
+    np.testing.assert_allclose(sums.compute(), ratio_of(sum(counts)), rtol=1e-6)
 
 
 @pytest.mark.parametrize("tolerance", [0, 1.5, 100])
@@ -86,12 +100,12 @@ def test_boundary_f1_of_real_frames():
     target = camvid(3)
     prediction = np.stack([perturbed(np.minimum(t, 10), i) for i, t in enumerate(target)])
     got = metrics.boundary_f1(prediction, target, 11, 11, tolerance=0.0075, unit="diagonal")
-    sums = metrics.boundary_f1_sums(prediction, target, 11, 11, tolerance=0.0075, unit="diagonal")
+    sums = metrics.boundary_f1.accumulate(prediction, target, 11, 11, tolerance=0.0075, unit="diagonal")
     counts = [scipy_boundary_f1(p, t, 11, 0.0075 * 600, void=11) for p, t in zip(prediction, target, strict=True)]
     np.testing.assert_allclose(got, [f1_of(c) for c in counts], rtol=1e-6)
     parts = [sums.precision.numerator, sums.precision.denominator, sums.recall.numerator, sums.recall.denominator]
     np.testing.assert_array_equal(parts, sum(counts))
-    np.testing.assert_allclose(sums.value(), f1_of(sum(counts)), rtol=1e-6)
+    np.testing.assert_allclose(sums.compute(), f1_of(sum(counts)), rtol=1e-6)
 
 
 def test_absent_classes_and_classes_in_one_map():

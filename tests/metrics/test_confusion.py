@@ -10,12 +10,13 @@ from upsampling import metrics
 
 ALL = [
     metrics.confusion_matrix,
+    metrics.iou,
     metrics.mean_iou,
     metrics.dice,
     metrics.pixel_accuracy,
     metrics.frequency_weighted_iou,
 ]
-PER_CLASS = {metrics.mean_iou: sklearn.metrics.jaccard_score, metrics.dice: sklearn.metrics.f1_score}
+PER_CLASS = {metrics.iou: sklearn.metrics.jaccard_score, metrics.dice: sklearn.metrics.f1_score}
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +41,10 @@ def oracle(function, prediction, target, num_classes, ignore=9):
         return sklearn.metrics.accuracy_score(target, prediction)
     if function is metrics.frequency_weighted_iou:
         return sklearn.metrics.jaccard_score(target, prediction, average="weighted")
-    values = PER_CLASS[function](target, prediction, labels=classes, average=None, zero_division=0)
     either = [(target == c).any() or (prediction == c).any() for c in classes]
+    if function is metrics.mean_iou:
+        return sklearn.metrics.jaccard_score(target, prediction, labels=classes[either], average="macro")
+    values = PER_CLASS[function](target, prediction, labels=classes, average=None, zero_division=0)
     return np.where(either, values, np.nan)
 
 
@@ -125,20 +128,29 @@ class TestAgainstScikitLearn:
             function("labels", labels, 2)
 
 
+FIGURES = {
+    metrics.iou: metrics.iou_of,
+    metrics.mean_iou: metrics.mean_iou_of,
+    metrics.dice: metrics.dice_of,
+    metrics.pixel_accuracy: metrics.pixel_accuracy_of,
+    metrics.frequency_weighted_iou: metrics.frequency_weighted_iou_of,
+}
+
+
 def test_figures_of_a_data_set_come_from_summed_counts(pair):
-    prediction, target = pair
     total = sum(np.asarray(metrics.confusion_matrix(p, t, 5, 9), np.int64) for p, t in zip(*pair, strict=True))
     chex.assert_trees_all_equal(total, np.asarray(metrics.confusion_matrix(*pair, 5, 9).sum(0), np.int64))
-    for of, function in zip((metrics.iou_of, metrics.dice_of), PER_CLASS, strict=True):
-        expected = oracle(function, prediction, target, 5)
+    for function, of in FIGURES.items():
+        expected = oracle(function, *pair, 5)
         np.testing.assert_allclose(of(total), expected, rtol=1e-6)
         np.testing.assert_allclose(of(jnp.asarray(total)), expected, rtol=1e-6)
         assert not np.allclose(np.nanmean(function(*pair, 5, 9), 0), expected)
-    for of, function in (
-        (metrics.pixel_accuracy_of, metrics.pixel_accuracy),
-        (metrics.frequency_weighted_iou_of, metrics.frequency_weighted_iou),
-    ):
-        np.testing.assert_allclose(of(total), oracle(function, prediction, target, 5), rtol=1e-6)
+        sums = [function.accumulate(p, t, 5, 9) for p, t in zip(*pair, strict=True)]
+        np.testing.assert_array_equal(sum(sums).matrix, total)
+        np.testing.assert_allclose(sum(sums).compute(), expected, rtol=1e-6)
+        whole = function.accumulate(*pair, 5, 9)
+        np.testing.assert_array_equal(whole.matrix, total)
+        np.testing.assert_allclose(whole.compute(), expected, rtol=1e-6)
 
 
 def test_counts_beyond_32_bits_stay_right_on_the_host():
@@ -146,23 +158,32 @@ def test_counts_beyond_32_bits_stay_right_on_the_host():
     np.testing.assert_allclose(metrics.iou_of(matrix), [0.75, 0.8], rtol=1e-6)
     np.testing.assert_allclose(metrics.iou_of(jnp.array([[3, 1], [0, 4]]) * 2**28), [0.75, 0.8], rtol=1e-6)
     np.testing.assert_allclose(metrics.dice_of(jnp.array([[3, 0], [2, 4]]) * 2**27), [0.75, 0.8], rtol=1e-6)
+    # Streamed too: four of these counts leave the range of 32 bits.
+    counts = metrics.ConfusionCounts(jnp.array([[3, 1], [0, 4]]) * 2**28, metrics.iou_of)
+    np.testing.assert_array_equal(sum([counts] * 4).matrix, np.array([[3, 1], [0, 4]]) * 2**30)
+    np.testing.assert_allclose(sum([counts] * 4).compute(), [0.75, 0.8], rtol=1e-6)
 
 
 def test_an_ignored_class_of_its_own_has_no_value():
     prediction, target = np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 0]])
-    np.testing.assert_array_equal(metrics.mean_iou(prediction, target, 2, ignore_index=0), [np.nan, 0.5])
+    np.testing.assert_array_equal(metrics.iou(prediction, target, 2, ignore_index=0), [np.nan, 0.5])
+    np.testing.assert_array_equal(metrics.mean_iou(prediction, target, 2, ignore_index=0), 0.5)
+    for form in (metrics.iou.accumulate, metrics.mean_iou.accumulate):
+        sums = form(prediction, target, 2, ignore_index=0)
+        np.testing.assert_array_equal(np.nanmean((sums + sums).compute()), 0.5)
     np.testing.assert_array_equal(metrics.dice(prediction, target, 2, ignore_index=0), [np.nan, np.float32(2 / 3)])
 
 
 def test_void_everywhere():
     void = np.full((3, 3), 255)
-    assert np.isnan(metrics.mean_iou(np.zeros_like(void), void, 2, 255)).all()
+    assert np.isnan(metrics.iou(np.zeros_like(void), void, 2, 255)).all()
+    assert np.isnan(metrics.mean_iou(np.zeros_like(void), void, 2, 255))
     assert np.isnan(metrics.pixel_accuracy(np.zeros_like(void), void, 2, 255))
     assert np.isnan(metrics.frequency_weighted_iou(np.zeros_like(void), void, 2, 255))
 
 
 def test_matrix_arguments():
-    for of in (metrics.iou_of, metrics.dice_of, metrics.pixel_accuracy_of, metrics.frequency_weighted_iou_of):
+    for of in FIGURES.values():
         with pytest.raises(ValueError, match=rf"{of.__name__}: matrix"):
             of(jnp.zeros((2, 3)))
         with pytest.raises(TypeError, match=rf"{of.__name__}: matrix"):
@@ -177,4 +198,5 @@ def test_no_images(function):
 
 
 def test_one_pixel():
-    np.testing.assert_array_equal(metrics.mean_iou([[1]], [[1]], 3), [np.nan, 1, np.nan])
+    np.testing.assert_array_equal(metrics.iou([[1]], [[1]], 3), [np.nan, 1, np.nan])
+    np.testing.assert_array_equal(metrics.mean_iou([[1]], [[1]], 3), 1)

@@ -13,6 +13,7 @@ from tests.metrics.metric_maps import drawn
 from upsampling import metrics
 from upsampling.metrics import _labels
 
+HD95 = {"percentile": 95, "boundary": "elements"}
 PER_IMAGE = {
     "boundary_iou": metrics.boundary_iou,
     "boundary_f1": metrics.boundary_f1,
@@ -20,18 +21,14 @@ PER_IMAGE = {
     "trimap_confusion_matrix": metrics.trimap_confusion_matrix,
     "error_by_distance": metrics.error_by_distance,
     "hausdorff_distance": metrics.hausdorff_distance,
-    "hausdorff_95": functools.partial(metrics.hausdorff_distance, percentile=95, boundary="elements"),
+    "hausdorff_95": functools.partial(metrics.hausdorff_distance, **HD95),
     "average_surface_distance": metrics.average_surface_distance,
     "normalized_surface_dice": metrics.normalized_surface_dice,
 }
-SUMS = [
-    metrics.boundary_iou_sums,
-    metrics.boundary_f1_sums,
-    metrics.error_by_distance_sums,
-    metrics.average_surface_distance_sums,
-    metrics.normalized_surface_dice_sums,
-]
-EVERY = [*(f for name, f in PER_IMAGE.items() if name != "hausdorff_95"), *SUMS]
+ACCUMULATE = {name: function.accumulate for name, function in PER_IMAGE.items() if hasattr(function, "accumulate")} | {
+    "hausdorff_95": functools.partial(metrics.hausdorff_distance.accumulate, **HD95)
+}
+EVERY = [f for name, f in PER_IMAGE.items() if name != "hausdorff_95"]
 by_name = pytest.mark.parametrize("function", EVERY, ids=lambda f: f.__name__)
 
 
@@ -40,15 +37,26 @@ def batches(first=0):
     return tuple(x[first : first + 6].reshape(2, 3, 40, 40) for x in drawn())
 
 
-@pytest.mark.parametrize("name", [name for name in PER_IMAGE if name != "trimap_confusion_matrix"])
-def test_jit_and_vmap(name):
-    """Two batch axes at once, and single images of both mapped over."""
-    function = PER_IMAGE[name]
-    prediction, target = map(jnp.asarray, batches())
-    whole = function(prediction, target, 3)
-    assert np.isfinite(whole).any()
-    mapped = jax.jit(jax.vmap(jax.vmap(lambda p, t: function(p, t, 3))))(prediction, target)
-    chex.assert_trees_all_close(mapped, whole, rtol=1e-6)
+@pytest.mark.parametrize("name", ACCUMULATE)
+def test_jit_vmap_and_sums_over_batches_and_devices(name):
+    """Two batch axes at once, and single images of both mapped over: values, and sums that add up."""
+    function, accumulate = PER_IMAGE[name], ACCUMULATE[name]
+
+    def of_an_image(prediction, target):
+        mine = accumulate(prediction, target, 3)
+        return function(prediction, target, 3), mine, jax.lax.psum(mine, ("device", "image"))
+
+    mapped = jax.jit(jax.vmap(jax.vmap(of_an_image, axis_name="image"), axis_name="device"))
+    for first in (0, 6):
+        prediction, target = map(jnp.asarray, batches(first))
+        whole, total = function(prediction, target, 3), accumulate(prediction, target, 3)
+        assert np.isfinite(whole).any()
+        values, mine, across = mapped(prediction, target)
+        chex.assert_trees_all_close(values, whole, rtol=1e-6)
+        chex.assert_trees_all_close(jax.tree.map(lambda x: x[1, 2], across), total, rtol=1e-6)
+        parts = [jax.tree.map(lambda x, i=i: x[i], mine) for i in np.ndindex(2, 3)]
+        chex.assert_trees_all_close(jax.tree.map(jnp.asarray, sum(parts)), total, rtol=1e-6)
+        assert np.isfinite(total.compute()).any()
 
 
 @pytest.mark.parametrize("images_at_once", [1, 3, 4, 7, 100])
@@ -69,10 +77,10 @@ def test_a_few_images_at_a_time(monkeypatch, images_at_once):
 def test_constants_inside_jit_are_checked_too():
     """Labels that are known while tracing, in a step that closes over them."""
     known = jnp.zeros((4, 4), jnp.int32)
-    np.testing.assert_array_equal(jax.jit(lambda p: metrics.mean_iou(p, known, 2))(known), [1, np.nan])
+    np.testing.assert_array_equal(jax.jit(lambda p: metrics.iou(p, known, 2))(known), [1, np.nan])
     wild = known + 7
-    with pytest.raises(ValueError, match="mean_iou: target has label 7"):
-        jax.jit(lambda p: metrics.mean_iou(p, wild, 2))(known)
+    with pytest.raises(ValueError, match=r"^iou: target has label 7"):
+        jax.jit(lambda p: metrics.iou(p, wild, 2))(known)
 
 
 def test_other_axes():
@@ -82,70 +90,71 @@ def test_other_axes():
         chex.assert_trees_all_close(moved, function(prediction, target, 3))
 
 
-@pytest.mark.parametrize("function", SUMS, ids=lambda f: f.__name__)
-def test_sums_add_up_over_batches_and_devices(function):
-    prediction, target = batches(first=6)
-    whole = function(prediction, target, 3)
-
-    def device(prediction, target):
-        mine = function(prediction, target, 3)
-        return mine, jax.lax.psum(mine, "device")
-
-    halves = map(jnp.asarray, (prediction, target))
-    mine, across = jax.jit(jax.vmap(device, axis_name="device"))(*halves)
-    chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], across), whole, rtol=1e-6)
-    parts = [jax.tree.map(lambda x, i=i: x[i], mine) for i in (0, 1)]
-    chex.assert_trees_all_close(jax.tree.map(jnp.asarray, sum(parts)), whole, rtol=1e-6)
-    assert np.isfinite(whole.value()).any()
-
-
 @by_name
 def test_no_images(function):
     """Batches of none give values of none, and sums of nothing."""
     maps = np.zeros((0, 4, 4), int)
-    got = function(maps, maps, 2)
-    one = jax.eval_shape(lambda p: function(p, p, 2), jax.ShapeDtypeStruct((1, 4, 4), jnp.int32))
-    if isinstance(got, jax.Array):
-        assert got.shape == (0, *one.shape[1:])
-        assert got.dtype == one.dtype
-    else:
-        chex.assert_trees_all_equal_shapes_and_dtypes(got, one)
-        assert not any(leaf.any() for leaf in jax.tree.leaves(got))
+
+    def both(maps):
+        return function(maps, maps, 2), getattr(function, "accumulate", lambda *_: ())(maps, maps, 2)
+
+    got, nothing = both(maps)
+    one, sums = jax.eval_shape(both, jax.ShapeDtypeStruct((1, 4, 4), jnp.int32))
+    assert got.shape == (0, *one.shape[1:])
+    assert got.dtype == one.dtype
+    chex.assert_trees_all_equal_shapes_and_dtypes(nothing, sums)
+    assert not any(leaf.any() for leaf in jax.tree.leaves(nothing))
 
 
 def test_widths_and_tolerances_beyond_the_image():
     """However large, as if all of the image were near."""
     prediction, target = (x[0, 0, :8, :9] for x in batches())
-    for function, argument in (
-        (metrics.boundary_iou, "width"),
-        (metrics.boundary_f1, "tolerance"),
-        (metrics.trimap_iou, "width"),
-        (metrics.normalized_surface_dice, "tolerance"),
-    ):
-        huge, large = (function(prediction, target, 3, **{argument: x, "unit": "pixels"}) for x in (1e30, 100))
-        chex.assert_trees_all_equal(huge, large)
-    huge = metrics.error_by_distance(prediction, target, 3, distances=(0, 100, 1e30))
+    large = {
+        metrics.boundary_iou: "width",
+        metrics.boundary_f1: "tolerance",
+        metrics.trimap_iou: "width",
+        metrics.normalized_surface_dice: "tolerance",
+    }
+
+    @jax.jit
+    def figures(*maps):
+        pairs = [
+            [function(*maps, 3, **{argument: x, "unit": "pixels"}) for x in (1e30, 100)]
+            for function, argument in large.items()
+        ]
+        return pairs, [metrics.error_by_distance(*maps, 3, distances=d) for d in ((0, 100, 1e30), (0, np.inf))]
+
+    pairs, (huge, unlimited) = figures(prediction, target)
+    for one, other in pairs:
+        chex.assert_trees_all_equal(one, other)
     assert np.isnan(huge[1]).all()
-    chex.assert_trees_all_equal(huge[0], metrics.error_by_distance(prediction, target, 3, distances=(0, np.inf))[0])
+    chex.assert_trees_all_equal(huge[0], unlimited[0])
 
 
 def test_one_class():
     maps = np.zeros((6, 8), int)
-    for function, expected in (
-        (metrics.boundary_iou, 1),
-        (metrics.normalized_surface_dice, 1),
-        (metrics.average_surface_distance, 0),
-    ):
-        np.testing.assert_array_equal(function(maps, maps, 1), [expected])
+    iou, dice, distance = jax.jit(
+        lambda x: (
+            metrics.boundary_iou(x, x, 1),
+            metrics.normalized_surface_dice(x, x, 1),
+            metrics.average_surface_distance(x, x, 1),
+        )
+    )(maps)
+    np.testing.assert_array_equal([iou, dice, distance], [[1], [1], [0]])
 
 
 def test_void_everywhere():
     """Nothing is left to measure."""
     target = np.full((6, 8), 255)
-    for void in ("background", "neutral", "uncounted"):
-        assert np.isnan(metrics.boundary_f1(np.zeros_like(target), target, 2, 255, void=void)).all()
-    for function in (metrics.boundary_iou, metrics.trimap_iou, metrics.average_surface_distance):
-        assert np.isnan(function(np.zeros_like(target), target, 2, 255)).all()
+
+    @jax.jit
+    def figures(*maps):
+        f1 = [metrics.boundary_f1(*maps, 2, 255, void=void) for void in ("background", "neutral", "uncounted")]
+        functions = (metrics.boundary_iou, metrics.trimap_iou, metrics.average_surface_distance)
+        return f1 + [function(*maps, 2, 255) for function in functions]
+
+    for values in figures(np.zeros_like(target), target):
+        assert np.isnan(values).all()
 
 
 def test_a_perfect_prediction():
@@ -234,31 +243,26 @@ def test_widths_of_boundary_iou_in_pixels():
 
 def test_the_mean_of_two_directions_does_not_stream():
     maps = np.zeros((4, 4), int)
-    with pytest.raises(ValueError, match=r"average_surface_distance_sums: .*image_mean"):
-        metrics.average_surface_distance_sums(maps, maps, 2, average="mean")
+    with pytest.raises(ValueError, match=r"average_surface_distance.accumulate: .*image_mean"):
+        metrics.average_surface_distance.accumulate(maps, maps, 2, average="mean")
 
 
-def test_labels_out_of_range_inside_jit_are_of_no_class():
-    """As if there were one more class, of which nothing is asked."""
-    maps = batches()
-    maps[0][..., 10:14, 20:30] = 3
-    maps[1][..., 30:33, 5:9] = 3
-    wild = [jnp.asarray(np.where(x == 3, np.where(np.arange(40) % 2, -5, 77), x)) for x in maps]
-    for function in (metrics.boundary_iou, metrics.boundary_f1):
-        compiled = jax.jit(lambda p, t, f=function: f(p, t, 3))
-        chex.assert_trees_all_close(compiled(*wild), function(*maps, 4)[..., :3], rtol=1e-6)
+def test_labels_out_of_range_inside_jit():
+    """For the boundary's metrics as if there were one more class, of which nothing is asked.
 
-
-def test_labels_out_of_range_inside_jit_near_the_boundary():
-    """They do not count in the target; in the prediction they do not count for IoU, and are errors by distance."""
+    Near the boundary they do not count in the target; in the prediction they do not count for IoU, and are errors by
+    distance.
+    """
     maps = batches()
     maps[0][..., 10:14, 20:30] = 3
     maps[1][..., 30:33, 5:9] = 3
     wild = [jnp.asarray(np.where(x == 3, np.where(np.arange(40) % 2, -5, 77), x)) for x in maps]
     prediction, target = maps
     wrong = np.where(prediction == 3, (target + 1) % 3, prediction)
-    both = jax.jit(lambda p, t: (metrics.error_by_distance(p, t, 3), metrics.trimap_confusion_matrix(p, t, 3)))
-    errors, counts = both(*wild)
+    of = (metrics.boundary_iou, metrics.boundary_f1, metrics.error_by_distance, metrics.trimap_confusion_matrix)
+    iou, f1, errors, counts = jax.jit(lambda p, t: [function(p, t, 3) for function in of])(*wild)
+    chex.assert_trees_all_close(iou, metrics.boundary_iou(*maps, 4)[..., :3], rtol=1e-6)
+    chex.assert_trees_all_close(f1, metrics.boundary_f1(*maps, 4)[..., :3], rtol=1e-6)
     chex.assert_trees_all_close(errors, metrics.error_by_distance(wrong, target, 3, ignore_index=3), rtol=1e-6)
     chex.assert_trees_all_equal(counts, metrics.trimap_confusion_matrix(prediction, target, 4)[..., :3, :3])
 

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -35,6 +36,10 @@ def test_trimap_is_that_of_skimage_and_scipy():
         expected = [matrix(p, t, distance(t) < width, 3) for width in widths]
         np.testing.assert_array_equal(counts[image], expected)
         np.testing.assert_allclose(values[image], [iou(m) for m in expected], rtol=1e-6)
+    sums = [metrics.trimap_iou.accumulate(prediction, target, 3, width=widths)] * 2
+    total = 2 * counts.sum(0)
+    np.testing.assert_array_equal(sum(sums).matrix, total)
+    np.testing.assert_allclose(sum(sums).compute(), [iou(m) for m in total], rtol=1e-6)
     alone = metrics.trimap_iou(prediction[0], target[0], 3, width=2)
     np.testing.assert_array_equal(alone, values[0, 1])
     # A straight boundary: one pixel on each side for a width of 1, three for 3.
@@ -49,14 +54,25 @@ def test_real_frames():
     prediction = np.stack([perturbed(np.minimum(t, 10), i, 3.0) for i, t in enumerate(target)])
     known = target != 11
     far = np.stack([distance(t) for t in target])
-    counts = np.asarray(metrics.trimap_confusion_matrix(prediction, target, 11, 11, width=0.01, unit="diagonal"))
+    distances = (0, 1, 2, 5, 30, np.inf)
+
+    @jax.jit
+    def figures(*maps):
+        trimap = {"width": 0.01, "unit": "diagonal"}
+        return (
+            metrics.trimap_confusion_matrix(*maps, 11, 11, **trimap),
+            metrics.trimap_iou.accumulate(*maps, 11, 11, **trimap),
+            metrics.error_by_distance(*maps, 11, 11, distances=distances),
+            metrics.error_by_distance.accumulate(*maps, 11, 11, distances=distances),
+        )
+
+    counts, trimaps, got, sums = figures(prediction, target)
     expected = [matrix(prediction[i], target[i], known[i] & (far[i] < 6), 11) for i in range(2)]
     np.testing.assert_array_equal(counts, expected)
     np.testing.assert_allclose(metrics.iou_of(counts.sum(0)), iou(np.sum(expected, 0)), rtol=1e-6)
+    np.testing.assert_array_equal(trimaps.matrix, np.sum(expected, 0))
+    np.testing.assert_allclose(trimaps.compute(), iou(np.sum(expected, 0)), rtol=1e-6)
 
-    distances = (0, 1, 2, 5, 30, np.inf)
-    got = metrics.error_by_distance(prediction, target, 11, 11, distances=distances)
-    sums = metrics.error_by_distance_sums(prediction, target, 11, 11, distances=distances)
     wrong, pixels = np.zeros((2, 2, 5, 11))
     for i, k, c in np.ndindex(2, 5, 11):
         where = (target[i] == c) & (far[i] >= distances[k]) & (far[i] < distances[k + 1])
@@ -102,14 +118,19 @@ def test_images_without_a_boundary_are_far_from_one():
     target = np.ones((5, 6), int)
     prediction = target.copy()
     prediction[0, 0] = 0
-    got = metrics.error_by_distance(prediction, target, 2, distances=(0, 4, np.inf))
-    np.testing.assert_allclose(got, [[np.nan, np.nan], [np.nan, 1 / 30]], rtol=1e-6)
-    got = metrics.error_by_distance(prediction, target, 2, distances=(0, 4))
-    assert np.isnan(got).all()
-    assert np.isnan(metrics.trimap_iou(prediction, target, 2, width=100)).all()
+    is_open, closed, trimap = jax.jit(
+        lambda *maps: (
+            metrics.error_by_distance(*maps, 2, distances=(0, 4, np.inf)),
+            metrics.error_by_distance(*maps, 2, distances=(0, 4)),
+            metrics.trimap_iou(*maps, 2, width=100),
+        )
+    )(prediction, target)
+    np.testing.assert_allclose(is_open, [[np.nan, np.nan], [np.nan, 1 / 30]], rtol=1e-6)
+    assert np.isnan(closed).all()
+    assert np.isnan(trimap).all()
 
 
-@pytest.mark.parametrize("function", [metrics.error_by_distance, metrics.error_by_distance_sums])
+@pytest.mark.parametrize("function", [metrics.error_by_distance, metrics.error_by_distance.accumulate])
 @pytest.mark.parametrize(
     ("distances", "error"),
     [
@@ -127,7 +148,7 @@ def test_images_without_a_boundary_are_far_from_one():
 )
 def test_distances(function, distances, error):
     labels = np.zeros((4, 4), int)
-    with pytest.raises(error, match=rf"{function.__name__}: distances"):
+    with pytest.raises(error, match=r"^error_by_distance: distances"):
         function(labels, labels, 2, distances=distances)
 
 

@@ -8,37 +8,42 @@ Label maps `(*batch, H, W)` of integers go in, one value per image and class com
 map. All functions run under jit and vmap, with everything but the maps static. Volumes and lines are named by `axes=`,
 or by a `spacing` per axis.
 
-A data set's figure comes from sums, not from the mean of batch figures. So every metric has a form that streams: a
-pytree that adds up over batches with `+`, over devices with `jax.lax.psum`, and is finished by `.value()`.
+The figure of a data set comes from sums over all images, not from the mean of the images' figures. So every metric has
+an attribute `accumulate`, which takes the same arguments and returns what a batch contributes: an accumulator, a pytree
+that adds up over batches with `+` (or `.merge`, or the builtin `sum`) and over devices with `jax.lax.psum`, and is
+finished by `.compute()`.
 
-    total = sum(metrics.boundary_iou_sums(p, t, num_classes=11) for p, t in batches)
-    total.value()                                                               # (11,)
+    total = sum(metrics.boundary_iou.accumulate(p, t, num_classes=11, ignore_index=11) for p, t in batches)
+    total.compute()                                                                         # (11,)
 
 In one compiled function that goes through the frames one by one, metrics that look at the same boundaries share their
 distances, since XLA sees that they are the same:
 
     contributions = jax.jit(lambda p, t: jax.lax.map(lambda maps: (
-        metrics.image_mean(metrics.hausdorff_distance(*maps, 11, percentile=95), axes=()),
-        metrics.average_surface_distance_sums(*maps, 11),
+        metrics.hausdorff_distance.accumulate(*maps, 11, percentile=95),
+        metrics.average_surface_distance.accumulate(*maps, 11),
     ), (p, t)))(predictions, targets)   # with a first axis of frames: sum it with jax.tree.map
 
-| per image | streams as | finished by |
+| metric | what `.accumulate` adds up | over a data set `.compute()` gives |
 | --- | --- | --- |
-| `mean_iou`, `dice` | `confusion_matrix` | `iou_of`, `dice_of` the sum |
-| `pixel_accuracy`, `frequency_weighted_iou` | `confusion_matrix` | `pixel_accuracy_of`, `frequency_weighted_iou_of` |
-| `trimap_iou` | `trimap_confusion_matrix` | `iou_of` |
-| `boundary_iou` | `boundary_iou_sums` | `.value()`: intersection / union of the bands |
-| `boundary_f1` | `boundary_f1_sums` | `.value()`: F1 of all boundaries |
-| `error_by_distance` | `error_by_distance_sums` | `.value()`: wrong pixels / pixels |
-| `average_surface_distance` | `average_surface_distance_sums` | `.value()`: distances / boundary |
-| `normalized_surface_dice` | `normalized_surface_dice_sums` | `.value()`: boundary matched / boundary |
-| any of them, as a mean over images | `image_mean(hausdorff_distance(...))` | `.value()` |
+| `iou`, `mean_iou`, `dice`, `pixel_accuracy`, `frequency_weighted_iou` | confusion `.matrix` | that of all pixels |
+| `trimap_iou` | confusion `.matrix` of the trimaps | the IoU of all trimaps |
+| `boundary_iou` | intersection, union of the boundary regions | their ratio |
+| `boundary_f1` | boundary matched, and in all, of both maps | F1 of all boundaries |
+| `error_by_distance` | wrong pixels, pixels | the error rate |
+| `average_surface_distance` | distances, boundary | the average over all boundaries |
+| `normalized_surface_dice` | boundary matched, boundary in all | the share matched |
+| `hausdorff_distance` | values, number of images | the mean over the images with the class |
+| any of them: `image_mean(boundary_f1(...))` | values, number of images | the mean over the images with the class |
+
+`confusion_matrix` and `trimap_confusion_matrix` are the matrices per image; `iou_of`, `mean_iou_of`, `dice_of`,
+`pixel_accuracy_of` and `frequency_weighted_iou_of` take a figure from a matrix.
 
 A class in one map only gets 0 for IoU, Dice, Boundary IoU, boundary F1, trimap IoU and normalized surface Dice; for the
 distances see `missing=`, infinity by default.
 
-Definitions told apart
-----------------------
+Definitions
+-----------
 
 Public tools differ in what follows, and the arguments here say which of them is meant. The tests compare with scipy
 1.17.1, scikit-image 0.26.0, scikit-learn 1.9.1, OpenCV 5.0.0, surface-distance 0.1, MedPy 0.5.2 and MONAI 1.6.1.
@@ -49,8 +54,8 @@ Public tools differ in what follows, and the arguments here say which of them is
   of two neighbouring classes are one pixel apart.
 - "between": the points where four pixels meet (two on a line, eight in a volume), if some of them are of the class and
   some are not. Neighbouring classes share them.
-- "elements": these points, each weighted by the length (area) of the boundary that runs through the block of pixels
-  around it, by marching squares (cubes).
+- "elements": the surface elements at these points: each weighted by the length (area) of the boundary that runs through
+  the block of pixels around it, by marching squares (cubes).
 
 `frame=`: whether a class that touches the image's frame has a boundary there.
 
@@ -62,8 +67,8 @@ Public tools differ in what follows, and the arguments here say which of them is
 
 | tool | metric here | boundary | frame | also |
 | --- | --- | --- | --- | --- |
-| Boundary IoU (Cheng et al. 2021) | `boundary_iou` | band inside | yes | `width=0.02` of the diagonal, rounded |
-| its panoptic form | `boundary_iou` | band inside | yes | `void="uncounted"` |
+| Boundary IoU (Cheng et al. 2021) | `boundary_iou` | inside, to a depth | yes | `width=0.02` of the diagonal, rounded |
+| its panoptic form | `boundary_iou` | inside, to a depth | yes | `void="uncounted"` |
 | BF score (Csurka et al. 2013), SegNet | `boundary_f1` | "inside" | no | 0.0075 of the diagonal; mean over images |
 | DAVIS (Perazzi et al. 2016) | `boundary_f1` | "between" | no | `ceil(0.008 diagonal)` pixels; two empty maps: 1 |
 | trimap (Kohli et al. 2009) | `trimap_iou` | both sides | no | share of pixels: `pixel_accuracy_of` |
@@ -81,8 +86,8 @@ What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("
 matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.
 """
 
-from upsampling.metrics.accumulators import PrecisionRecall, Ratio, image_mean
-from upsampling.metrics.boundaries import boundary_f1, boundary_f1_sums, boundary_iou, boundary_iou_sums
+from upsampling.metrics.accumulators import Accumulator, ConfusionCounts, PrecisionRecall, Ratio, image_mean
+from upsampling.metrics.boundaries import boundary_f1, boundary_iou
 from upsampling.metrics.boundary_loss import boundary_loss, level_sets
 from upsampling.metrics.confusion import (
     confusion_matrix,
@@ -90,47 +95,42 @@ from upsampling.metrics.confusion import (
     dice_of,
     frequency_weighted_iou,
     frequency_weighted_iou_of,
+    iou,
     iou_of,
     mean_iou,
+    mean_iou_of,
     pixel_accuracy,
     pixel_accuracy_of,
 )
 from upsampling.metrics.distance_transform import distance_transform, nearest_background, signed_distance_transform
-from upsampling.metrics.surface_distances import (
-    average_surface_distance,
-    average_surface_distance_sums,
-    hausdorff_distance,
-    normalized_surface_dice,
-    normalized_surface_dice_sums,
-)
-from upsampling.metrics.trimap import error_by_distance, error_by_distance_sums, trimap_confusion_matrix, trimap_iou
+from upsampling.metrics.surface_distances import average_surface_distance, hausdorff_distance, normalized_surface_dice
+from upsampling.metrics.trimap import error_by_distance, trimap_confusion_matrix, trimap_iou
 
 __all__ = [
+    "Accumulator",
+    "ConfusionCounts",
     "PrecisionRecall",
     "Ratio",
     "average_surface_distance",
-    "average_surface_distance_sums",
     "boundary_f1",
-    "boundary_f1_sums",
     "boundary_iou",
-    "boundary_iou_sums",
     "boundary_loss",
     "confusion_matrix",
     "dice",
     "dice_of",
     "distance_transform",
     "error_by_distance",
-    "error_by_distance_sums",
     "frequency_weighted_iou",
     "frequency_weighted_iou_of",
     "hausdorff_distance",
     "image_mean",
+    "iou",
     "iou_of",
     "level_sets",
     "mean_iou",
+    "mean_iou_of",
     "nearest_background",
     "normalized_surface_dice",
-    "normalized_surface_dice_sums",
     "pixel_accuracy",
     "pixel_accuracy_of",
     "signed_distance_transform",

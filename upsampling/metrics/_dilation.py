@@ -1,7 +1,7 @@
-"""Which pixels have one of a set within a distance, for sets of many classes at once: dilation by a disk, in bits.
+"""Binary dilation by a disk, of many classes at once: which pixels have one of a set within a distance.
 
 A pixel's word holds a bit per class, so that one pass over the image serves 32 of them. Where the disk is small that is
-far less work than the distances of every class (see `distance.py`), and just as exact.
+far less work than the distances of every class (see `distance_transform.py`), and just as exact.
 """
 
 import itertools
@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# The rows of a disk: half its width along the last axis, at each offset along the others.
-Rows = dict[tuple[int, ...], int]
+# A disk, row by row: at each offset along all axes but the last, half its width along the last.
+StructuringElement = dict[tuple[int, ...], int]
 
 _WORD = 32
-# The most shifted images to put together; for larger disks distances are cheaper.
+# The most shifted images to combine; for larger disks distances are cheaper.
 _MOST = 128
 
 
-def rows_of(spacing: tuple[float, ...], radius: float) -> Rows | None:
-    """The rows of a disk (a ball, in a volume) in the unit of `spacing`, inclusive; None if it is not a small one."""
+def disk(spacing: tuple[float, ...], radius: float) -> StructuringElement | None:
+    """The pixels within `radius`, inclusive, in the unit of `spacing` (a ball, in a volume); None if they are many."""
     *others, last = spacing
     if radius > _MOST * min(spacing):
         return None
@@ -35,18 +35,19 @@ def rows_of(spacing: tuple[float, ...], radius: float) -> Rows | None:
     return rows if len(rows) + 2 * max(rows.values()) <= _MOST else None
 
 
-_SLACK = 1 + 1e-6  # a distance of three pixels of size 0.7 must be within 2.1
+# Squared distances may be this factor too large: three pixels of size 0.1 are within 0.3, but 0.3 / 0.1 < 3.
+_SLACK = 1 + 1e-6
 
 
 def within_squared(squared: jax.Array, radius: float) -> jax.Array:
-    """The same for squared distances: distance <= radius."""
+    """Whether distances, given squared, are at most `radius`, by the same rule as `disk`."""
     return squared <= radius**2 * _SLACK
 
 
-def near(members: jax.Array, rows: Rows) -> jax.Array:
+def dilate(members: jax.Array, element: StructuringElement) -> jax.Array:
     """Whether a pixel has a member of the class within the disk: `(images, classes, *spatial)` bool in and out."""
     classes = members.shape[1]
-    words = [_dilated(_packed(members[:, start : start + _WORD]), rows) for start in range(0, classes, _WORD)]
+    words = [_dilate_words(_packed(members[:, start : start + _WORD]), element) for start in range(0, classes, _WORD)]
     return jnp.concatenate([_unpacked(word, min(_WORD, classes - k * _WORD)) for k, word in enumerate(words)], axis=1)
 
 
@@ -63,22 +64,22 @@ def _unpacked(words: jax.Array, classes: int) -> jax.Array:
     return (words[:, None] >> _bit(classes, words.ndim - 1)) & 1 == 1
 
 
-def _dilated(x: jax.Array, rows: Rows) -> jax.Array:
-    """The union of x over the disk: first along the last axis, for every width that occurs, then of these rows."""
-    n, widest = x.shape[-1], max(rows.values())
+def _dilate_words(x: jax.Array, element: StructuringElement) -> jax.Array:
+    """The union of x over the disk: first along the last axis, for every width that occurs, then over its rows."""
+    n, widest = x.shape[-1], max(element.values())
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(widest, widest)])
     widened = [x]
     for k in range(1, widest + 1):
         widened.append(
             widened[-1] | padded[..., widest - k : widest - k + n] | padded[..., widest + k : widest + k + n]
         )
-    used = sorted(set(rows.values()))
-    reach = [max(offset) for offset in zip(*rows, strict=True)]
+    used = sorted(set(element.values()))
+    reach = [max(offset) for offset in zip(*element, strict=True)]
     edges = [(0, 0), *((r, r) for r in reach), (0, 0)]
     # Kept apart, or XLA widens again for every row.
     by_width = dict(zip(used, lax.optimization_barrier([jnp.pad(widened[w], edges) for w in used]), strict=True))
     out = jnp.zeros_like(x)
-    for offset, width in rows.items():
+    for offset, width in element.items():
         window = (slice(r + k, r + k + m) for r, k, m in zip(reach, offset, x.shape[1:], strict=False))
         out |= by_width[width][(slice(None), *window)]
     return out

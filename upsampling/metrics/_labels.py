@@ -1,8 +1,8 @@
 """What every metric does first: check the label maps, and bring them to (images, *spatial)."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.core
@@ -11,13 +11,26 @@ import numpy as np
 
 from upsampling import _arguments
 
+LabelMap = jax.typing.ArrayLike | Sequence[Any]
+"""Integer labels: an array, or nested lists."""
+
+Spacing = float | Sequence[float]
+"""The size of a pixel: one number for all spatial axes, or one per axis."""
+
+Axes = int | Sequence[int]
+"""The spatial axes of an array."""
+
+_Tree = TypeVar("_Tree")
+
 # Pixel sizes up to this have squared distances that 32 bits hold.
 _LARGEST = 1e15
 # Pixels x classes worked on at a time: enough to fill an accelerator, few enough for a processor's cache.
 _IN_FLIGHT = 2**21
 
 
-def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def geometry(
+    function: str, ndim: int, axes: Axes | None, spacing: Spacing | None = None
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """The spatial axes as negative numbers, and the pixel's size along each.
 
     The axes are those named, or the last ones: as many as `spacing` has, or two. The size is 1 unless given.
@@ -26,7 +39,7 @@ def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[
     single = spacing is None or np.ndim(spacing) == 0
     if axes is None:
         axes = tuple(range(-len(sizes), 0))  # per_axis takes a single number for two axes
-    axes = _arguments.per_axis(function, "axes", axes if np.ndim(axes) else (axes,), None, minimum=None)
+    axes = _arguments.per_axis(function, "axes", (axes,) if np.ndim(axes) == 0 else axes, None, minimum=None)
     if len(axes) > 3:
         raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {axes!r}.")
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
@@ -48,8 +61,16 @@ def geometry(function: str, ndim: int, axes: Any, spacing: Any = None) -> tuple[
     return tuple(a % ndim - ndim for a in axes), sizes
 
 
+def check_classes(function: str, num_classes: int, ignore_index: int | None) -> tuple[int, int | None]:
+    """The number of classes, and the label that is none of them, as Python numbers."""
+    num_classes = _arguments.number(function, "num_classes", num_classes)
+    if ignore_index is not None:
+        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
+    return num_classes, ignore_index
+
+
 def check_labels(
-    function: str, argument: str, labels: Any, num_classes: int, ignore_index: int | None = None
+    function: str, argument: str, labels: LabelMap, num_classes: int, ignore_index: int | None = None
 ) -> jax.Array:
     """Returns a label map as int32; raises TypeError unless it is integer, ValueError if a label is out of range.
 
@@ -103,21 +124,19 @@ def _narrow(labels: jax.Array) -> jax.Array:
 
 def check_pair(
     function: str,
-    prediction: Any,
-    target: Any,
-    num_classes: Any,
-    ignore_index: Any,
-    axes: Any = None,
-    spacing: Any = None,
+    prediction: LabelMap,
+    target: LabelMap,
+    num_classes: int,
+    ignore_index: int | None,
+    axes: Axes | None,
+    spacing: Spacing | None = None,
 ) -> tuple[jax.Array, jax.Array, int, int | None, tuple[float, ...]]:
     """Checks what all metrics take.
 
     Returns:
       Both maps as int32, spatial axes last; num_classes; ignore_index; the pixel's size along each spatial axis.
     """
-    num_classes = _arguments.number(function, "num_classes", num_classes)
-    if ignore_index is not None:
-        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
+    num_classes, ignore_index = check_classes(function, num_classes, ignore_index)
     prediction = check_labels(function, "prediction", prediction, num_classes)
     target = check_labels(function, "target", target, num_classes, ignore_index)
     if prediction.shape != target.shape:
@@ -133,7 +152,7 @@ def check_pair(
     return prediction, target, num_classes, ignore_index, sizes
 
 
-def over_images(function: Callable, rank: int, num_classes: int, *maps: jax.Array) -> Any:
+def over_images(function: Callable[..., _Tree], rank: int, num_classes: int, *maps: jax.Array) -> _Tree:
     """Calls function(*maps) with arrays (images, *spatial), a few images at a time; gives the batch axes back.
 
     `function` returns a pytree of arrays whose first axis is images.

@@ -1,8 +1,8 @@
-"""The size of a mask's boundary where 2^n pixels meet: marching squares and cubes, with edges cut in the middle.
+"""The size of the surface element where 2^n pixels meet: marching squares and cubes, with edges cut in the middle.
 
-The boundary runs through the blocks of two pixels per axis whose pixels are not all inside or all outside. In a block
-it cuts off the corners inside (or outside, if those are fewer), each group of corners that share edges on its own: that
-is the symmetric form of marching cubes (Lorensen & Cline 1987), as Nikolov et al. 2018 use it for surface distances.
+The boundary of a mask runs through the blocks of two pixels per axis that have pixels inside and outside. In a block it
+cuts off the corners inside (or outside, if those are fewer), each group of corners joined by edges on its own. That is
+the symmetric form of marching cubes (Lorensen & Cline 1987), as Nikolov et al. 2018 use it for surface distances.
 """
 
 import functools

@@ -1,104 +1,113 @@
 """What the boundary of a class is, and how far two of them lie apart: the part that all boundary metrics share."""
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from operator import and_, or_
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from upsampling import _arguments
-from upsampling.metrics._dilation import near, rows_of, within_squared
+from upsampling.metrics import _labels
+from upsampling.metrics._dilation import dilate, disk, within_squared
 from upsampling.metrics._surface_elements import corners, element_sizes
 from upsampling.metrics.distance_transform import shift, squared_distance
 
-BOUNDARIES = ("inside", "between", "elements")
-VOIDS = ("background", "neutral", "uncounted")
-UNITS = ("pixels", "diagonal")
+Boundary = Literal["inside", "between", "elements"]
+Void = Literal["background", "neutral", "uncounted"]
+Unit = Literal["pixels", "diagonal"]
 
 # What stands in a map for pixels without a class: of no class, void, and beyond the image.
 NO_CLASS, VOID, BEYOND = -1, -2, -3
 
 
-class Rule(NamedTuple):
-    """Which definition of a boundary. Static and hashable."""
+class BoundaryDefinition(NamedTuple):
+    """What the boundary of a class is. Static and hashable."""
 
     num_classes: int
     ignore_index: int | None
     spacing: tuple[float, ...]
-    void: str
-    boundary: str = "inside"
-    frame: bool = False
+    void: Void
+    boundary: Boundary
+    frame: bool
 
 
-def rule(
+def checked(
     function: str,
+    prediction: _labels.LabelMap,
+    target: _labels.LabelMap,
     num_classes: int,
     ignore_index: int | None,
-    spacing: tuple[float, ...],
-    void: str,
-    boundary: str = "inside",
+    spacing: _labels.Spacing | None,
+    axes: _labels.Axes | None,
+    void: Void,
+    boundary: Boundary = "inside",
     frame: bool = False,
-) -> Rule:
-    """Checks the arguments that choose a definition."""
-    _arguments.one_of(function, "void", void, VOIDS)
-    _arguments.one_of(function, "boundary", boundary, BOUNDARIES)
-    if not isinstance(frame, bool):
-        raise TypeError(f"{function}: frame must be True or False; got {frame!r}.")
+) -> tuple[jax.Array, jax.Array, BoundaryDefinition]:
+    """Checks what all boundary metrics take: both maps as int32, spatial axes last, and the definition."""
+    prediction, target, num_classes, ignore_index, sizes = _labels.check_pair(
+        function, prediction, target, num_classes, ignore_index, axes, spacing
+    )
+    _arguments.one_of(function, "void", void, get_args(Void))
+    _arguments.one_of(function, "boundary", boundary, get_args(Boundary))
+    frame = _arguments.flag(function, "frame", frame)
     if boundary == "elements" and void == "neutral" and ignore_index is not None:
         raise ValueError(
             f'{function}: void="neutral" leaves open how large the elements of boundary="elements" are. '
             'Take void="background" or "uncounted", or boundary="between".'
         )
-    return Rule(num_classes, ignore_index, spacing, void, boundary, frame)
+    return prediction, target, BoundaryDefinition(num_classes, ignore_index, sizes, void, boundary, frame)
 
 
 def length(
-    function: str, argument: str, value: Any, unit: str, shape: tuple[int, ...], spacing: tuple[float, ...]
+    function: str, argument: str, value: float, unit: Unit, shape: tuple[int, ...], spacing: tuple[float, ...]
 ) -> float:
-    """A static length in the unit of `spacing`, given as it is or as a fraction of the image's diagonal."""
-    _arguments.one_of(function, "unit", unit, UNITS)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{function}: {argument} must be a Python number; got {value!r}.")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{function}: {argument} must be finite and at least 0; got {value!r}.")
+    """A static length in the unit of `spacing`, given as it is or as a fraction of the image's diagonal.
+
+    The image is the last axes of `shape`, as many as `spacing` has.
+    """
+    _arguments.one_of(function, "unit", unit, get_args(Unit))
+    value = _arguments.number(function, argument, value, real=True, zero=True)
     if unit == "pixels":
-        return float(value)
+        return value
     if value > 1:
         raise ValueError(
-            f'{function}: {argument}={value!r} is a fraction of the diagonal, at most 1. For pixels give unit="pixels".'
+            f'{function}: {argument}={value:g} is a fraction of the diagonal, at most 1. For pixels give unit="pixels".'
         )
     return value * diagonal(shape, spacing)
 
 
 def diagonal(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
-    """The image's diagonal, in the unit of `spacing`."""
-    return math.hypot(*(n * s for n, s in zip(shape, spacing, strict=True)))
+    """The image's diagonal, in the unit of `spacing`. The image is the last axes of `shape`."""
+    return math.hypot(*(n * s for n, s in zip(shape[-len(spacing) :], spacing, strict=True)))
 
 
-def encode(prediction: jax.Array, target: jax.Array, rule: Rule) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+def encode(
+    prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Both maps with codes for what has no class, and which pixels count (None: all of them)."""
-    ignored = rule.ignore_index
+    ignored = definition.ignore_index
     void = None if ignored is None else target == ignored
     prediction, target = (
-        jnp.where((x >= 0) & (x < rule.num_classes) & (True if ignored is None else x != ignored), x, NO_CLASS)
+        jnp.where((x >= 0) & (x < definition.num_classes) & (True if ignored is None else x != ignored), x, NO_CLASS)
         for x in (prediction, target)
     )
     if void is None:
         return prediction, target, None
-    if rule.void == "uncounted":
+    if definition.void == "uncounted":
         return prediction, target, ~void
-    code = VOID if rule.void == "neutral" else NO_CLASS
+    code = VOID if definition.void == "neutral" else NO_CLASS
     return jnp.where(void, code, prediction), jnp.where(void, code, target), None
 
 
-class Elements(NamedTuple):
-    """The elements of a map's boundaries: pixels `(images, rows, columns)`, each of one class, or points between pixels
-    `(images, classes, rows, columns)`, which may be of several.
+class SurfaceElements(NamedTuple):
+    """What the boundaries of a map consist of: pixels `(images, rows, columns)`, each of one class, or points between
+    pixels `(images, classes, rows, columns)`, which may be of several.
 
-    slot: the class; num_classes for what is no element.
+    slot: the class; num_classes for what is no surface element.
     size: length or area; None if each counts as 1.
     """
 
@@ -109,7 +118,7 @@ class Elements(NamedTuple):
         """Sum of the sizes, times `each`, where `where` holds: (images, classes)."""
         values = jnp.ones(self.slot.shape, jnp.int32) if self.size is None else self.size
         values = values if each is None else values * each
-        # Row by row, then all rows: no long chain of additions that float32 could lose.
+        # Row by row, then all rows: float32 would lose additions to one long running sum.
         if self.slot.ndim == 4:
             return jnp.where(where & (self.slot < num_classes), values, 0).sum(-1).sum(-1)
         images, rows, _ = self.slot.shape
@@ -119,81 +128,99 @@ class Elements(NamedTuple):
         return sums.sum(1)[:, :-1]
 
 
-def distances(prediction: jax.Array, target: jax.Array, rule: Rule) -> list[tuple[Elements, jax.Array]]:
-    """The boundary elements of both maps `(images, *spatial)`, and how far each is, squared, from the other map's
+# The surface elements of a map, and what was found out about each.
+Measured = tuple[SurfaceElements, jax.Array]
+
+
+def distances(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[Measured]:
+    """The surface elements of both maps `(images, *spatial)`, and how far each is, squared, from the other map's
     boundary of its class."""
-    where, judged, slots, sizes = _found(prediction, target, rule)
-    # Each map's elements look for those of the other.
-    squared = squared_distance(jnp.concatenate(where[::-1]), rule.spacing, needed=jnp.concatenate(judged))
-    out = []
-    for far, judge, slot, size in zip(jnp.split(squared, 2), judged, slots, sizes, strict=True):
-        if rule.boundary == "inside":  # a pixel is of one class at most
-            far = jnp.min(jnp.where(judge, far, jnp.inf), axis=1)
-        out.append((Elements(*_in_rows(rule, slot, size)), _in_rows(rule, far)[0]))
-    return out
+    where, judged, slots, sizes = _find(prediction, target, definition)
+    # Each map's surface elements look for those of the other.
+    squared = squared_distance(jnp.concatenate(where[::-1]), definition.spacing, needed=jnp.concatenate(judged))
+    nearest = lambda x, judge: jnp.min(jnp.where(judge, x, jnp.inf), axis=1)  # noqa: E731
+    return _by_map(squared, nearest, judged, slots, sizes, definition)
 
 
-def matches(prediction: jax.Array, target: jax.Array, rule: Rule, tolerance: float) -> list[tuple[Elements, jax.Array]]:
-    """The boundary elements of both maps, and whether each lies within `tolerance` of the other map's of its class."""
-    where, judged, slots, sizes = _found(prediction, target, rule)
-    tolerance = min(tolerance, 2 * diagonal(target.shape[1:], rule.spacing))  # its square must fit 32 bits
-    disk = rows_of(rule.spacing, tolerance)
+def matches(
+    prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition, tolerance: float
+) -> list[Measured]:
+    """The surface elements of both maps, and whether each is within `tolerance` of the other map's of its class."""
+    where, judged, slots, sizes = _find(prediction, target, definition)
+    tolerance = min(tolerance, 2 * diagonal(target.shape, definition.spacing))  # its square must fit 32 bits
+    element = disk(definition.spacing, tolerance)
     both = jnp.concatenate(where[::-1])
-    if disk is None:
-        squared = squared_distance(both, rule.spacing, tolerance, jnp.concatenate(judged))
+    if element is None:
+        squared = squared_distance(both, definition.spacing, tolerance, jnp.concatenate(judged))
         matched = within_squared(squared, tolerance)
     else:
-        matched = near(both, disk)
+        matched = dilate(both, element)
+    return _by_map(matched, lambda x, judge: jnp.any(judge & x, axis=1), judged, slots, sizes, definition)
+
+
+def _by_map(
+    measured: jax.Array,
+    of_class: Callable[[jax.Array, jax.Array], jax.Array],
+    judged: tuple[jax.Array, ...],
+    slots: tuple[jax.Array, ...],
+    sizes: tuple[jax.Array | None, ...],
+    definition: BoundaryDefinition,
+) -> list[Measured]:
+    """What was measured for the surface elements of both maps one after the other, as a pair per map.
+
+    A pixel is of one class at most, so `of_class` reduces `(images, classes, *spatial)` to the value of that class.
+    """
     out = []
-    for found, judge, slot, size in zip(jnp.split(matched, 2), judged, slots, sizes, strict=True):
-        if rule.boundary == "inside":
-            found = jnp.any(judge & found, axis=1)
-        out.append((Elements(*_in_rows(rule, slot, size)), _in_rows(rule, found)[0]))
+    for x, judge, slot, size in zip(jnp.split(measured, 2), judged, slots, sizes, strict=True):
+        if definition.boundary == "inside":
+            x = of_class(x, judge)
+        slot, size, x = (None if part is None else _in_rows(part, definition) for part in (slot, size, x))
+        out.append((SurfaceElements(slot, size), x))
     return out
 
 
-def _found(prediction: jax.Array, target: jax.Array, rule: Rule) -> list[tuple]:
-    """What `_inside` or `_between` finds in both maps."""
-    *maps, counted = encode(prediction, target, rule)
-    find = _inside if rule.boundary == "inside" else _between
-    return list(zip(*(find(x, counted, rule) for x in maps), strict=True))
+def _find(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[tuple]:
+    """What `_inside` or `_between` finds, each in both maps."""
+    *maps, counted = encode(prediction, target, definition)
+    find = _inside if definition.boundary == "inside" else _between
+    return list(zip(*(find(x, counted, definition) for x in maps), strict=True))
 
 
-def _in_rows(rule: Rule, *arrays: jax.Array | None) -> list:
+def _in_rows(x: jax.Array, definition: BoundaryDefinition) -> jax.Array:
     """All spatial axes but the last as one, so that there are rows and columns whatever the rank."""
-    kept = 1 if rule.boundary == "inside" else 2
-    return [None if x is None else x.reshape(*x.shape[:kept], -1, x.shape[-1]) for x in arrays]
+    kept = 1 if definition.boundary == "inside" else 2
+    return x.reshape(*x.shape[:kept], -1, x.shape[-1])
 
 
-def _classes(rule: Rule) -> jax.Array:
-    return jnp.arange(rule.num_classes).reshape(-1, *[1] * len(rule.spacing))
+def _classes(definition: BoundaryDefinition) -> jax.Array:
+    return jnp.arange(definition.num_classes).reshape(-1, *[1] * len(definition.spacing))
 
 
-def _inside(x: jax.Array, counted: jax.Array | None, rule: Rule) -> tuple:
+def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
     """Pixels of a class beside one that is not: where, judged (images, classes, *spatial); slot (images, *spatial)."""
-    edge = touches_another(x, rule.frame)
-    own = jnp.where(edge & (x >= 0), x, rule.num_classes)
-    judged = own if counted is None else jnp.where(counted, own, rule.num_classes)
+    edge = touches_another(x, definition.frame)
+    own = jnp.where(edge & (x >= 0), x, definition.num_classes)
+    judged = own if counted is None else jnp.where(counted, own, definition.num_classes)
     # Kept apart from what follows, or XLA computes the edge again for every class.
     own, judged = lax.optimization_barrier((own, judged))
-    where, judge = (slot[:, None] == _classes(rule) for slot in (own, judged))
+    where, judge = (slot[:, None] == _classes(definition) for slot in (own, judged))
     return where, judge, judged, None
 
 
-def _between(x: jax.Array, counted: jax.Array | None, rule: Rule) -> tuple:
+def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
     """Points between pixels of a class and others: where, judged, slot and size, (images, classes, *grid)."""
-    classes = _classes(rule)
-    pixels = [pixel[:, None] for pixel in _blocks(x, rule.frame)]
+    classes = _classes(definition)
+    pixels = [pixel[:, None] for pixel in _blocks(x, definition.frame)]
     members = [pixel == classes for pixel in pixels]
     others = [(pixel != classes) & (pixel != VOID) for pixel in pixels]
     where = judged = reduce(or_, members) & reduce(or_, others)
     if counted is not None:
-        judged = where & reduce(and_, _blocks(counted, rule.frame, True))[:, None]
-    slot = jnp.where(judged, classes, rule.num_classes)
-    if rule.boundary == "between":
+        judged = where & reduce(and_, _blocks(counted, definition.frame, True))[:, None]
+    slot = jnp.where(judged, classes, definition.num_classes)
+    if definition.boundary == "between":
         return where, judged, slot, None
     code = sum(member.astype(jnp.int32) << k for k, member in enumerate(members))
-    return where, judged, slot, jnp.asarray(element_sizes(rule.spacing))[code]
+    return where, judged, slot, jnp.asarray(element_sizes(definition.spacing))[code]
 
 
 def touches_another(x: jax.Array, frame: bool) -> jax.Array:

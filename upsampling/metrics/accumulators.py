@@ -1,11 +1,14 @@
-"""Sums that stream: every metric is a ratio of sums, so a data set's figure comes from adding, not from averaging.
+"""Accumulators: the sums that a metric is made of, which add up over images, batches and devices.
 
-A `*_sums` function returns what one batch contributes; contributions add up with `+` (or the builtin `sum`, or
-`jax.lax.psum` over devices, since each is a pytree); `.value()` finishes them.
+Every metric is a ratio of sums, so the figure of a data set comes from adding the sums, not from averaging the figures
+of its images. `metric` makes both forms of a metric, per image and over a data set, from one function.
 """
 
 import dataclasses
-from typing import Any, Self
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 
 import jax
 import jax.core
@@ -14,10 +17,82 @@ import numpy as np
 
 from upsampling import _arguments
 
+Parameters = ParamSpec("Parameters")
+Sums_co = TypeVar("Sums_co", covariant=True)
 
-def divide(numerator: Any, denominator: Any) -> jax.Array:
+
+class PerImage(Protocol[Sums_co]):
+    """What the function of a metric returns: something known of each image."""
+
+    def compute(self) -> jax.Array:
+        """The metric's value for each image."""
+        ...
+
+    def total(self) -> Sums_co:
+        """What all images together contribute to the figure of a data set."""
+        ...
+
+
+class Metric(Protocol[Parameters, Sums_co]):
+    """A metric: called, it gives a value per image; its attribute `accumulate` gives sums that add up."""
+
+    __name__: str
+
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> jax.Array:
+        """The metric's value for each image."""
+        ...
+
+    def accumulate(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> Sums_co:
+        """What a batch contributes to the figure of a data set."""
+        ...
+
+
+def metric(function: Callable[Parameters, PerImage[Sums_co]]) -> Metric[Parameters, Sums_co]:
+    """Makes a metric of a function that returns an accumulator with batch axes.
+
+    The result takes the function's arguments and returns the value of each image. Its attribute `accumulate` takes the
+    same arguments and returns the accumulator summed over the batch: add those of all batches, then `.compute()`.
+
+    >>> import jax.numpy as jnp
+    >>> @metric
+    ... def share_of_zeros(maps):
+    ...     return Ratio(jnp.sum(maps == 0, (-2, -1))[..., None], jnp.array([maps[0].size] * len(maps))[:, None])
+    >>> maps = jnp.array([[[0, 1]], [[0, 0]]])
+    >>> share_of_zeros(maps)
+    Array([[0.5],
+           [1. ]], dtype=float32)
+    >>> sum(share_of_zeros.accumulate(batch) for batch in (maps, maps[:1])).compute()
+    Array([0.6666667], dtype=float32)
+    """
+
+    @functools.wraps(function)
+    def per_image(*args: Parameters.args, **kwargs: Parameters.kwargs) -> jax.Array:
+        return function(*args, **kwargs).compute()
+
+    @functools.wraps(function)
+    def accumulate(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Sums_co:
+        return function(*args, **kwargs).total()
+
+    signature, name = inspect.signature(function), function.__name__
+    public, sums = (
+        cast(Any, per_image),
+        cast(Any, accumulate),
+    )  # their types do not say that functions take attributes
+    for form, returned in ((public, jax.Array), (sums, Accumulator)):
+        form.__signature__ = signature.replace(return_annotation=returned)
+        form.__annotations__ = function.__annotations__ | {"return": returned}
+    accumulate.__name__, accumulate.__qualname__ = "accumulate", f"{function.__qualname__}.accumulate"
+    accumulate.__doc__ = (
+        f"What a batch contributes to the `{name}` of a data set: add up over batches, then `.compute()`.\n\n"
+        f"Arguments and errors as in `{name}`. The sums are over all batch axes."
+    )
+    public.accumulate = accumulate
+    return public
+
+
+def divide(numerator: jax.Array | np.ndarray, denominator: jax.Array | np.ndarray) -> jax.Array:
     """numerator / denominator in floating point, NaN where the denominator is 0 (nothing was there to measure)."""
-    if isinstance(numerator, np.ndarray):  # 64-bit sums on the host: divide before they narrow to 32 bits
+    if isinstance(numerator, (np.ndarray, np.generic)):  # sums of 64 bits on the host: divide before they narrow to 32
         zero = denominator == 0
         return jnp.asarray(np.where(zero, np.nan, numerator / np.where(zero, 1, denominator)), jnp.result_type(float))
     numerator, denominator = (x.astype(jnp.result_type(x, float)) for x in (numerator, denominator))
@@ -34,17 +109,37 @@ def _add_leaf(a: Any, b: Any) -> Any:
     return np.add(a, b, dtype=wide)
 
 
-class _Sums:
-    """What all sums share: they add up."""
+def _sum_images(sums: Any, kept_axes: int) -> Any:
+    """Sums over all axes but the last `kept_axes`."""
+    return jax.tree.map(lambda x: x.sum(tuple(range(x.ndim - kept_axes))), sums)
+
+
+class Accumulator:
+    """Sums that add up over batches, with `+`, `merge` or the builtin `sum`, and are finished by `compute`.
+
+    Each is a pytree, so that it can leave a compiled function, and `jax.lax.psum` adds it up over devices. Outside jit
+    the sums are added on the host in 64 bits. Inside jit they are 32-bit (counts up to 2**31 - 1, some thousand frames
+    of 2048x1024) unless jax_enable_x64 is set.
+    """
+
+    def compute(self) -> jax.Array:
+        """The metric's value, for whatever has been added up."""
+        raise NotImplementedError
 
     def total(self) -> Self:
-        """Summed over all axes but the last, that of classes."""
-        return jax.tree.map(lambda x: x.sum(tuple(range(x.ndim - 1))), self)
+        """Summed over images: over all axes in front of those that one image has."""
+        raise NotImplementedError
+
+    def merge(self, other: Self) -> Self:
+        """Both added up; raises TypeError unless they are of the same metric."""
+        if jax.tree.structure(self) != jax.tree.structure(other):
+            raise TypeError(f"{type(self).__name__}.merge: only sums of the same metric add up; got {other!r}.")
+        return jax.tree.map(_add_leaf, self, other)
 
     def __add__(self, other: Self) -> Self:
-        if type(other) is not type(self):
+        if not isinstance(other, Accumulator):
             return NotImplemented
-        return jax.tree.map(_add_leaf, self, other)
+        return self.merge(other)
 
     def __radd__(self, other: int) -> Self:
         if other != 0:  # where the builtin sum starts
@@ -52,32 +147,40 @@ class _Sums:
         return self
 
 
+# A field that is part of the pytree's structure, not of its sums.
+_STATIC = {"static": True}
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Ratio(_Sums):
-    """A ratio of sums: `numerator` and `denominator` add up over images, batches and devices; `value()` divides them.
+class Ratio(Accumulator):
+    """A ratio of sums: `numerator` and `denominator` add up; `compute()` divides them.
 
-    Outside jit the sums are added on the host in 64 bits. Inside jit they are 32-bit (counts up to 2**31 - 1, some
-    thousand frames of 2048x1024) unless jax_enable_x64 is set.
+    `kept_axes` says how many axes the sums of one image have: the last one, of classes, unless said otherwise.
 
     >>> import jax.numpy as jnp
     >>> first, second = Ratio(jnp.array(1), jnp.array(2)), Ratio(jnp.array(5), jnp.array(6))
-    >>> float((first + second).value())  # 6 / 8, not the mean of 1/2 and 5/6
+    >>> float((first + second).compute())  # 6 / 8, not the mean of 1/2 and 5/6
     0.75
     """
 
     numerator: jax.Array | np.ndarray
     denominator: jax.Array | np.ndarray
+    kept_axes: int = dataclasses.field(default=1, metadata=_STATIC)
 
-    def value(self) -> jax.Array:
+    def compute(self) -> jax.Array:
         """numerator / denominator; NaN where the denominator is 0."""
         return divide(self.numerator, self.denominator)
+
+    def total(self) -> Self:
+        """Summed over images: over all axes but the last `kept_axes`."""
+        return _sum_images(self, self.kept_axes)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class PrecisionRecall(_Sums):
-    """Two ratios, of what was predicted and of what is true; `value()` is their harmonic mean F1 = 2 P R / (P + R).
+class PrecisionRecall(Accumulator):
+    """Two ratios, of what was predicted and of what is true; `compute()` is their harmonic mean F1 = 2 P R / (P + R).
 
     F1 is NaN where neither map has anything, and 0 where only one has.
     """
@@ -85,19 +188,74 @@ class PrecisionRecall(_Sums):
     precision: Ratio
     recall: Ratio
 
-    def value(self) -> jax.Array:
+    def compute(self) -> jax.Array:
         """The harmonic mean of precision and recall."""
-        precision, recall = self.precision.value(), self.recall.value()
+        precision, recall = self.precision.compute(), self.recall.compute()
         neither = jnp.isnan(precision) & jnp.isnan(recall)
         p, r = jnp.nan_to_num(precision), jnp.nan_to_num(recall)
         f1 = 2 * p * r / jnp.where(p + r > 0, p + r, 1)
         return jnp.where(neither, jnp.nan, f1)
 
+    def total(self) -> Self:
+        """Both ratios summed over images."""
+        return dataclasses.replace(self, precision=self.precision.total(), recall=self.recall.total())
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ConfusionCounts(Accumulator):
+    """A confusion matrix that adds up, and the figure that `compute()` takes from it.
+
+    Attributes:
+      matrix: `(..., classes, classes)` pixel counts, rows target, columns prediction.
+      figure: function of the matrix, such as `iou_of`; called with `ignore_index` too, if there is one.
+      ignore_index: the class that is not counted.
+      kept_axes: how many axes the counts of one image have: three for several trimap widths.
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import metrics
+    >>> counts = metrics.iou.accumulate(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=2)
+    >>> (counts + counts).matrix
+    array([[2, 2],
+           [0, 2]])
+    >>> (counts + counts).compute()
+    Array([0.5, 0.5], dtype=float32)
+    """
+
+    matrix: jax.Array | np.ndarray
+    figure: Callable[..., jax.Array] = dataclasses.field(metadata=_STATIC)
+    ignore_index: int | None = dataclasses.field(default=None, metadata=_STATIC)
+    kept_axes: int = dataclasses.field(default=2, metadata=_STATIC)
+
+    def compute(self) -> jax.Array:
+        """The figure of the matrix."""
+        return self.figure(self.matrix) if self.ignore_index is None else self.figure(self.matrix, self.ignore_index)
+
+    def total(self) -> Self:
+        """Summed over images: over all axes but the last `kept_axes`."""
+        return _sum_images(self, self.kept_axes)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageValues:
+    """`(*batch, classes)` values of a metric whose figure for a data set is the mean over the images with the class."""
+
+    values: jax.Array
+
+    def compute(self) -> jax.Array:
+        """The values themselves."""
+        return self.values
+
+    def total(self) -> Ratio:
+        """The sum over all images, and their number, class by class."""
+        return image_mean(self.values, tuple(range(self.values.ndim - 1)))
+
 
 def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
     """The mean over images as a `Ratio` that streams, leaving out images where the value is NaN (the class is absent).
 
-    For figures defined as a mean over images: Csurka's boundary F1, the Hausdorff distance, the surface distances.
+    For figures defined as a mean over images: Csurka's boundary F1, the surface distances. `hausdorff_distance`
+    accumulates in this way already.
 
     Args:
       values: one value per image and class, such as `boundary_f1` returns.
@@ -107,7 +265,7 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
       `Ratio` of (sum of values, number of values), with `axes` gone.
 
     >>> import jax.numpy as jnp
-    >>> image_mean(jnp.array([[1.0, jnp.nan], [3.0, 5.0]])).value()
+    >>> image_mean(jnp.array([[1.0, jnp.nan], [3.0, 5.0]])).compute()
     Array([2., 5.], dtype=float32)
     """
     values = _arguments.array("image_mean", "values", values)

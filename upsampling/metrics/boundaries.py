@@ -1,58 +1,52 @@
 """Boundary IoU and boundary F1 of label maps."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from upsampling.metrics import _labels
-from upsampling.metrics._surfaces import (
-    BEYOND,
-    VOID,
-    Elements,
-    Rule,
-    encode,
-    length,
-    matches,
-    rule,
-)
-from upsampling.metrics.accumulators import PrecisionRecall, Ratio
+from upsampling.metrics import _labels, _surfaces
+from upsampling.metrics._labels import Axes, LabelMap, Spacing
+from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
+from upsampling.metrics.accumulators import PrecisionRecall, Ratio, metric
 
 
+@metric
 def boundary_iou(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     width: float = 0.02,
-    unit: str = "diagonal",
-    void: str = "background",
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
-    """Boundary IoU (Cheng et al. 2021): the IoU of the inner bands along the boundaries, per image and class.
+    unit: Unit = "diagonal",
+    frame: bool = True,
+    void: Void = "background",
+    axes: Axes | None = None,
+) -> Ratio:
+    """Boundary IoU (Cheng et al. 2021): the IoU of the pixels along the inside of the boundaries, per image and class.
 
-    The band of a class is what an erosion of its mask by a 3x3 square, iterated d times after a zero pad, takes away:
-    its pixels within chessboard distance d of another class or of the outside of the image. d = round(width x
-    diagonal), at least 1, as in the authors' code; or `width` pixels.
+    The boundary region of a class is what an erosion of its mask by a 3x3 square, iterated d times after a zero pad,
+    takes away: its pixels within chessboard distance d of another class or of the outside of the image. d = round(width
+    x diagonal), at least 1, as in the authors' code; or `width` pixels.
 
     Args:
       prediction: `(*batch, H, W)` integer labels, 0 to num_classes - 1.
       target: the same shape; may also hold `ignore_index`.
       num_classes: number of classes (static).
       ignore_index: label of the target whose pixels are void (static).
-      width: band width, in `unit` (static).
+      width: width of the boundary region, in `unit` (static).
       unit: "diagonal", a fraction of the image's diagonal, or "pixels" (static).
-      void: what void pixels do (static). "background": they belong to no class in either map, and bands run along
-        them. "neutral": the same, but no bands run along them. "uncounted": both maps' bands are what they are, and
-        void pixels are left out of the counts; what is predicted on them then matters to the pixels around.
+      frame: whether a class that touches the image's frame has a boundary there (static).
+      void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
+        them. "neutral": the same, but no boundaries run along them. "uncounted": both maps' boundary regions are what
+        they are, and void pixels are left out of the counts; what is predicted on them matters to the pixels around.
       axes: the spatial axes, 1 to 3 of them (static); the last two if None.
 
     Returns:
-      `(*batch, num_classes)` float: |Pd ∩ Td| / |Pd ∪ Td|. NaN where a class has a band in neither map, 0 where in one
-      only.
+      `(*batch, num_classes)` float: |Pd ∩ Td| / |Pd ∪ Td|. NaN where a class has a boundary region in neither map, 0
+      where in one only. `boundary_iou.accumulate` gives both counts, summed over the batch, as a `Ratio`.
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -63,59 +57,30 @@ def boundary_iou(
     >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
     >>> boundary_iou(jnp.roll(target, 1, axis=1), target, num_classes=2, width=1, unit="pixels")
     Array([0.7307692 , 0.33333334], dtype=float32)
-    """
-    name = "boundary_iou"
-    return _boundary_iou(name, prediction, target, num_classes, ignore_index, width, unit, void, axes).value()
-
-
-def boundary_iou_sums(
-    prediction: Any,
-    target: Any,
-    num_classes: int,
-    ignore_index: int | None = None,
-    *,
-    width: float = 0.02,
-    unit: str = "diagonal",
-    void: str = "background",
-    axes: int | tuple[int, ...] | None = None,
-) -> Ratio:
-    """What a batch contributes to a data set's `boundary_iou`: pixels of intersection and union of the bands.
-
-    Arguments and errors as in `boundary_iou`.
-
-    Returns:
-      `Ratio` of `(num_classes,)` counts, summed over the batch. Add them up, then `.value()`.
-
-    >>> import jax.numpy as jnp
-    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
-    >>> sums = sum(boundary_iou_sums(jnp.roll(target, k, 1), target, 2, width=1, unit="pixels") for k in (0, 1))
-    >>> sums.value()
+    >>> batches = [(jnp.roll(target, k, axis=1), target) for k in (0, 1)]
+    >>> sum(boundary_iou.accumulate(*maps, 2, width=1, unit="pixels") for maps in batches).compute()
     Array([0.86, 0.6 ], dtype=float32)
     """
-    name = "boundary_iou_sums"
-    return _boundary_iou(name, prediction, target, num_classes, ignore_index, width, unit, void, axes).total()
-
-
-def _boundary_iou(function, prediction, target, num_classes, ignore_index, width, unit, void, axes) -> Ratio:
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes
+    name = "boundary_iou"
+    prediction, target, definition = _surfaces.checked(
+        name, prediction, target, num_classes, ignore_index, None, axes, void, frame=frame
     )
-    pixels = length(function, "width", width, unit, maps[0].shape[-len(spacing) :], spacing)
+    shape, spacing = target.shape, definition.spacing
+    pixels = _surfaces.length(name, "width", width, unit, shape, spacing)
     if unit == "pixels" and (pixels != int(pixels) or pixels < 1):
-        raise ValueError(f"{function}: width in pixels must be whole and at least 1; got {width!r}.")
-    which = rule(function, num_classes, ignore_index, spacing, void)
-    widest = max(maps[0].shape[-len(spacing) :])  # all of the image is in the band
-    return _boundary_iou_counts(*maps, which, min(max(1, round(pixels)), widest))
+        raise ValueError(f"{name}: width in pixels must be whole and at least 1; got {width!r}.")
+    widest = max(shape[-len(spacing) :])  # all of the image
+    return _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest))
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _boundary_iou_counts(prediction, target, which: Rule, width: int) -> Ratio:
+def _boundary_iou(prediction, target, definition: BoundaryDefinition, width: int) -> Ratio:
     def images(prediction, target):
-        prediction, target, counted = encode(prediction, target, which)
+        prediction, target, counted = _surfaces.encode(prediction, target, definition)
         counted = True if counted is None else counted
-        predicted, true = (_near_another_class(x, width) & counted for x in (prediction, target))
+        predicted, true = (_near_another_class(x, width, definition.frame) & counted for x in (prediction, target))
         both, *sizes = (
-            _labels.count_labels(x, where, which.num_classes)
+            _labels.count_labels(x, where, definition.num_classes)
             for x, where in (
                 (target, predicted & true & (prediction == target)),
                 (prediction, predicted),
@@ -124,40 +89,45 @@ def _boundary_iou_counts(prediction, target, which: Rule, width: int) -> Ratio:
         )
         return Ratio(both, sum(sizes) - both)
 
-    return _labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), 1, prediction, target)
 
 
-def _near_another_class(x: jax.Array, width: int) -> jax.Array:
-    """Whether the square of 2 width + 1 pixels around a pixel holds another class or what is beyond the image.
+def _near_another_class(x: jax.Array, width: int, frame: bool) -> jax.Array:
+    """Whether the square of 2 width + 1 pixels around a pixel holds another class or what is beyond the image's frame.
 
-    That is so if the least and the largest label in it differ: the bands of all classes at once. Void is in neither.
+    That is so if the least and the largest label in it differ: the boundaries of all classes at once. Void is neither,
+    nor is what is beyond the image if the frame is no boundary.
     """
     most, least = jnp.iinfo(x.dtype).max, jnp.iinfo(x.dtype).min
-    void = x == VOID
-    lowest, highest = jnp.where(void, most, x), jnp.where(void, least, x)
+    void = x == _surfaces.VOID
+    ends = [jnp.where(void, most, x), jnp.where(void, least, x)]
+    beyond = [_surfaces.BEYOND] * 2 if frame else [most, least]
     for axis in range(1, x.ndim):
         window, edges = [1] * x.ndim, [(0, 0)] * x.ndim
         window[axis], edges[axis] = 2 * width + 1, (width, width)
-        lowest, highest = (jnp.pad(y, edges, constant_values=BEYOND) for y in (lowest, highest))
-        lowest = lax.reduce_window(lowest, most, lax.min, window, (1,) * x.ndim, "VALID")
-        highest = lax.reduce_window(highest, least, lax.max, window, (1,) * x.ndim, "VALID")
-    return lowest != highest
+        ends = [jnp.pad(y, edges, constant_values=fill) for y, fill in zip(ends, beyond, strict=True)]
+        ends = [
+            lax.reduce_window(y, start, of, window, (1,) * x.ndim, "VALID")
+            for y, start, of in zip(ends, (most, least), (lax.min, lax.max), strict=True)
+        ]
+    return ends[0] != ends[1]
 
 
+@metric
 def boundary_f1(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     tolerance: float = 1,
-    unit: str = "pixels",
-    boundary: str = "inside",
+    unit: Unit = "pixels",
+    boundary: Boundary = "inside",
     frame: bool = False,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> PrecisionRecall:
     """Boundary F1, the BF score (Csurka et al. 2013), per image and class.
 
     Precision is the share of the predicted boundary within a Euclidean distance `tolerance` (inclusive) of the true
@@ -175,7 +145,7 @@ def boundary_f1(
       unit: "pixels" (or what `spacing` is in), or "diagonal", a fraction of the image's diagonal (static).
       boundary: what the boundary of a class is (static), see `upsampling.metrics`: "inside", its pixels that share a
         side with a pixel that is not; "between", the points between pixels where four meet of which some are inside;
-        "elements", these points, weighted by the length of the boundary there.
+        "elements", the surface elements at these points, weighted by the length of the boundary there.
       frame: whether a class that touches the image's frame has a boundary there (static).
       void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
         them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
@@ -185,6 +155,8 @@ def boundary_f1(
 
     Returns:
       `(*batch, num_classes)` float. NaN where a class has a boundary in neither map, 0 where in one only.
+      `boundary_f1.accumulate` gives the F1 of all boundaries together, as `PrecisionRecall`; Csurka et al. take the
+      mean over images instead, which is `image_mean(boundary_f1(...))`.
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -196,58 +168,30 @@ def boundary_f1(
     >>> boundary_f1(jnp.roll(target, 2, axis=1), target, num_classes=2, tolerance=1)
     Array([0.57142854, 0.72727275], dtype=float32)
     """
-    chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    return matched("boundary_f1", prediction, target, num_classes, ignore_index, *chosen).value()
-
-
-def boundary_f1_sums(
-    prediction: Any,
-    target: Any,
-    num_classes: int,
-    ignore_index: int | None = None,
-    *,
-    tolerance: float = 1,
-    unit: str = "pixels",
-    boundary: str = "inside",
-    frame: bool = False,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> PrecisionRecall:
-    """What a batch contributes to a data set's boundary F1: boundary matched and in all, of both maps.
-
-    Arguments and errors as in `boundary_f1`. The value is the F1 of all boundaries together; Csurka et al. take the
-    mean over images instead, which is `image_mean(boundary_f1(...))`.
-
-    Returns:
-      `PrecisionRecall` of `(num_classes,)` counts, summed over the batch. Add them up, then `.value()`.
-
-    >>> import jax.numpy as jnp
-    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
-    >>> boundary_f1_sums(target[None], target[None], num_classes=2).value()
-    Array([1., 1.], dtype=float32)
-    """
-    chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    return matched("boundary_f1_sums", prediction, target, num_classes, ignore_index, *chosen).total()
-
-
-def matched(
-    function, prediction, target, num_classes, ignore_index, tolerance, unit, boundary, frame, void, spacing, axes
-) -> PrecisionRecall:
-    """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class; checks all."""
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes, spacing
+    prediction, target, definition = _surfaces.checked(
+        "boundary_f1", prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
-    tolerance = length(function, "tolerance", tolerance, unit, maps[0].shape[-len(spacing) :], spacing)
-    which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
-    return _matched(*maps, which, tolerance)
+    return within_tolerance("boundary_f1", prediction, target, definition, tolerance, unit)
+
+
+def within_tolerance(
+    function: str,
+    prediction: jax.Array,
+    target: jax.Array,
+    definition: BoundaryDefinition,
+    tolerance: float,
+    unit: Unit,
+) -> PrecisionRecall:
+    """Boundary within `tolerance` of the other map's, and in all, of both maps, per image and class; maps checked."""
+    tolerance = _surfaces.length(function, "tolerance", tolerance, unit, target.shape, definition.spacing)
+    return _within_tolerance(prediction, target, definition, tolerance)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _matched(prediction, target, which: Rule, tolerance: float) -> PrecisionRecall:
+def _within_tolerance(prediction, target, definition: BoundaryDefinition, tolerance: float) -> PrecisionRecall:
     def images(prediction, target):
-        both = matches(prediction, target, which, tolerance)
-        total = partial(Elements.total, num_classes=which.num_classes)
+        both = _surfaces.matches(prediction, target, definition, tolerance)
+        total = partial(SurfaceElements.total, num_classes=definition.num_classes)
         return PrecisionRecall(*(Ratio(total(x, where=near), total(x)) for x, near in both))
 
-    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)

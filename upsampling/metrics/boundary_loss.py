@@ -1,30 +1,31 @@
 """The boundary loss: a differentiable distance between boundaries, for training."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from upsampling import _arguments
 from upsampling.metrics import _labels
+from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics.distance_transform import squared_distance
 from upsampling.primitives._common import accumulator
 
 
 def level_sets(
-    target: Any,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
 ) -> jax.Array:
-    """The signed distance to each class's boundary that `boundary_loss` weighs the probabilities with.
+    """The signed distance to each class's boundary, by which `boundary_loss` weights the probabilities.
 
-    Negative in the class and positive outside of it, measured between pixel centres: 1 - d on a pixel of the class
-    whose nearest pixel outside is d pixels away, so that it is 0 on the pixels along the boundary, and d outside. It is
-    that of Kervadec et al. (2019) as their code computes it. With `spacing` the 1 is the smallest pixel size.
+    It is that of Kervadec et al. (2019) as their code computes it, measured between pixel centers. Outside of the class
+    it is the distance to the class. In the class it is 1 - d, where d is the distance to the nearest pixel outside, so
+    that it is 0 on the pixels along the boundary and negative farther in. With `spacing` the 1 is the smallest pixel
+    size.
 
     Args:
       target: `(*batch, H, W)` integer labels, 0 to num_classes - 1, or `ignore_index`.
@@ -46,9 +47,7 @@ def level_sets(
     Array([[ 2.,  1.,  0., -1., -2.]], dtype=float32)
     """
     name = "level_sets"
-    num_classes = _arguments.number(name, "num_classes", num_classes)
-    if ignore_index is not None:
-        ignore_index = _arguments.number(name, "ignore_index", ignore_index, minimum=None)
+    num_classes, ignore_index = _labels.check_classes(name, num_classes, ignore_index)
     target = _labels.check_labels(name, "target", target, num_classes, ignore_index)
     axes, spacing = _labels.geometry(name, target.ndim, axes, spacing)
     return _level_sets(target, num_classes, ignore_index, spacing, axes)
@@ -70,7 +69,7 @@ def _level_sets(target, num_classes, ignore_index, spacing, axes):
     return jnp.moveaxis(signed, [a - 1 for a in last], [a - 1 for a in axes])
 
 
-def boundary_loss(probabilities: Any, level_sets: Any) -> jax.Array:
+def boundary_loss(probabilities: jax.typing.ArrayLike, level_sets: jax.typing.ArrayLike) -> jax.Array:
     """Boundary loss (Kervadec et al. 2019, equation 5): mean over pixels and classes of probability x signed distance.
 
     Up to a constant it is the integral over the area between the predicted and the true boundary of the distance to the

@@ -10,16 +10,17 @@ import numpy as np
 
 from upsampling import _arguments
 from upsampling.metrics import _labels
-from upsampling.metrics.accumulators import divide
+from upsampling.metrics._labels import Axes, LabelMap
+from upsampling.metrics.accumulators import ConfusionCounts, divide, metric
 
 
 def confusion_matrix(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    axes: int | tuple[int, ...] | None = None,
+    axes: Axes | None = None,
 ) -> jax.Array:
     """How many pixels of each true class were given each class.
 
@@ -44,8 +45,21 @@ def confusion_matrix(
     Array([[1, 1],
            [0, 1]], dtype=int32)
     """
-    maps = _labels.check_pair("confusion_matrix", prediction, target, num_classes, ignore_index, axes)
-    return _confusion_matrix(*maps[:4], len(maps[4]))
+    return _matrix("confusion_matrix", prediction, target, num_classes, ignore_index, axes)
+
+
+def _matrix(
+    function: str,
+    prediction: LabelMap,
+    target: LabelMap,
+    num_classes: int,
+    ignore_index: int | None,
+    axes: Axes | None,
+) -> jax.Array:
+    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
+        function, prediction, target, num_classes, ignore_index, axes
+    )
+    return _confusion_matrix(*maps, num_classes, ignore_index, len(spacing))
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))
@@ -65,93 +79,120 @@ def pairs(prediction, target, num_classes: int, ignore_index: int | None) -> tup
     return jnp.where(known, target * num_classes + prediction, 0), known
 
 
-def mean_iou(
-    prediction: Any,
-    target: Any,
+@metric
+def iou(
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    axes: Axes | None = None,
+) -> ConfusionCounts:
     """Intersection over union, per image and class: |P ∩ T| / |P ∪ T| (Jaccard).
 
     Arguments and errors as in `confusion_matrix`.
 
     Returns:
-      `(*batch, num_classes)` float. NaN where a class is in neither map, 0 where it is in one map only. The mean over
-      classes is `jnp.nanmean(..., axis=-1)`. For a data set add the confusion matrices and take `iou_of`.
+      `(*batch, num_classes)` float. NaN where a class is in neither map, 0 where it is in one map only.
+      `iou.accumulate` gives the confusion matrix of the batch: add up over batches, then `.compute()`.
 
     >>> import jax.numpy as jnp
-    >>> mean_iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
+    >>> iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
     Array([0.5, 0.5, nan], dtype=float32)
     """
-    maps = _labels.check_pair("mean_iou", prediction, target, num_classes, ignore_index, axes)
-    return iou_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
+    matrix = _matrix("iou", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, iou_of, ignore_index)
 
 
-def dice(
-    prediction: Any,
-    target: Any,
+@metric
+def mean_iou(
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    axes: Axes | None = None,
+) -> ConfusionCounts:
+    """Mean over the classes present of their intersection over union, per image.
+
+    Arguments and errors as in `confusion_matrix`. A class is present if it is in either map; in one only, its IoU is 0.
+
+    Returns:
+      `(*batch,)` float; NaN where an image has no counted pixel. The mean IoU of a data set, as it is published, is
+      that of the summed matrices, which `mean_iou.accumulate` gives, and not the mean over images.
+
+    >>> import jax.numpy as jnp
+    >>> mean_iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
+    Array(0.5, dtype=float32)
+    """
+    matrix = _matrix("mean_iou", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, mean_iou_of, ignore_index)
+
+
+@metric
+def dice(
+    prediction: LabelMap,
+    target: LabelMap,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    axes: Axes | None = None,
+) -> ConfusionCounts:
     """Dice coefficient (the F1 of pixels), per image and class: 2 |P ∩ T| / (|P| + |T|).
 
-    Arguments, absent classes and errors as in `mean_iou`. For a data set add the confusion matrices and take `dice_of`.
+    Arguments, absent classes, errors and `dice.accumulate` as in `iou`.
 
     >>> import jax.numpy as jnp
     >>> dice(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array([0.5, 0.5], dtype=float32)
     """
-    maps = _labels.check_pair("dice", prediction, target, num_classes, ignore_index, axes)
-    return dice_of(_confusion_matrix(*maps[:4], len(maps[4])), maps[3])
+    matrix = _matrix("dice", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, dice_of, ignore_index)
 
 
+@metric
 def pixel_accuracy(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    axes: Axes | None = None,
+) -> ConfusionCounts:
     """Share of pixels that got their class: `(*batch,)`, NaN where an image has no counted pixel.
 
-    Arguments and errors as in `confusion_matrix`. For a data set add the confusion matrices and take
-    `pixel_accuracy_of`.
+    Arguments and errors as in `confusion_matrix`; `pixel_accuracy.accumulate` as in `iou`.
 
     >>> import jax.numpy as jnp
     >>> pixel_accuracy(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.5, dtype=float32)
     """
-    maps = _labels.check_pair("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
-    return pixel_accuracy_of(_confusion_matrix(*maps[:4], len(maps[4])))
+    matrix = _matrix("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, pixel_accuracy_of)
 
 
+@metric
 def frequency_weighted_iou(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    axes: Axes | None = None,
+) -> ConfusionCounts:
     """IoU of the classes weighted by their share of the true pixels: `(*batch,)` (Long et al. 2015, section 5).
 
-    Arguments and errors as in `confusion_matrix`. For a data set add the confusion matrices and take
-    `frequency_weighted_iou_of`.
+    Arguments and errors as in `confusion_matrix`; `frequency_weighted_iou.accumulate` as in `iou`.
 
     >>> import jax.numpy as jnp
     >>> frequency_weighted_iou(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.33333334, dtype=float32)
     """
-    maps = _labels.check_pair("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
-    return frequency_weighted_iou_of(_confusion_matrix(*maps[:4], len(maps[4])))
+    matrix = _matrix("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, frequency_weighted_iou_of)
 
 
-def iou_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
+def iou_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
     """IoU per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: TP / (TP + FP + FN).
 
     A class in neither map is NaN; so is the class `ignore_index`, if it is one of the classes.
@@ -160,11 +201,27 @@ def iou_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
     >>> iou_of(jnp.array([[3, 1], [0, 4]]))
     Array([0.75, 0.8 ], dtype=float32)
     """
-    hits, true, predicted = _margins("iou_of", matrix)
+    return _iou("iou_of", matrix, ignore_index)
+
+
+def mean_iou_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
+    """Mean IoU over the classes present of a confusion matrix `(*batch, C, C)`, or of a sum of them.
+
+    NaN for an empty matrix; the class `ignore_index` is left out, if it is one of the classes.
+
+    >>> import jax.numpy as jnp
+    >>> mean_iou_of(jnp.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    Array(0.775, dtype=float32)
+    """
+    return jnp.nanmean(_iou("mean_iou_of", matrix, ignore_index), axis=-1)
+
+
+def _iou(function: str, matrix: jax.Array | np.ndarray, ignore_index: int | None) -> jax.Array:
+    hits, true, predicted = _margins(function, matrix)
     return _without(ignore_index, divide(hits, true + predicted - hits))
 
 
-def dice_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
+def dice_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
     """Dice per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: 2 TP / (2 TP + FP + FN).
 
     Absent classes as in `iou_of`.
@@ -177,7 +234,7 @@ def dice_of(matrix: Any, ignore_index: int | None = None) -> jax.Array:
     return _without(ignore_index, divide(2 * hits, true + predicted))
 
 
-def pixel_accuracy_of(matrix: Any) -> jax.Array:
+def pixel_accuracy_of(matrix: jax.Array | np.ndarray) -> jax.Array:
     """Share of correct pixels of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
 
     >>> import jax.numpy as jnp
@@ -188,7 +245,7 @@ def pixel_accuracy_of(matrix: Any) -> jax.Array:
     return divide(hits.sum(-1), true.sum(-1))
 
 
-def frequency_weighted_iou_of(matrix: Any) -> jax.Array:
+def frequency_weighted_iou_of(matrix: jax.Array | np.ndarray) -> jax.Array:
     """Frequency-weighted IoU of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
 
     >>> import jax.numpy as jnp

@@ -21,6 +21,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling.metrics import _labels
+from upsampling.metrics._labels import Axes, Spacing
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -30,7 +31,9 @@ _UNROLL, _STEPS = 8, 16
 _GROUP_CPU, _GROUP = 2**13, 2**26
 
 
-def distance_transform(mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None) -> jax.Array:
+def distance_transform(
+    mask: jax.typing.ArrayLike, spacing: Spacing | None = None, *, axes: Axes | None = None
+) -> jax.Array:
     """Exact Euclidean distance of every pixel of the mask to the nearest pixel of the background.
 
     Args:
@@ -60,7 +63,7 @@ def distance_transform(mask: Any, spacing: Any = None, *, axes: int | tuple[int,
 
 
 def signed_distance_transform(
-    mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None
+    mask: jax.typing.ArrayLike, spacing: Spacing | None = None, *, axes: Axes | None = None
 ) -> jax.Array:
     """Distance to the background in the mask, and minus the distance to the mask in the background.
 
@@ -77,7 +80,9 @@ def signed_distance_transform(
     return _signed_distance_transform(mask, spacing, axes)
 
 
-def nearest_background(mask: Any, spacing: Any = None, *, axes: int | tuple[int, ...] | None = None) -> jax.Array:
+def nearest_background(
+    mask: jax.typing.ArrayLike, spacing: Spacing | None = None, *, axes: Axes | None = None
+) -> jax.Array:
     """Where the nearest pixel of the background is: the index whose distance `distance_transform` gives.
 
     Of several that are equally near it gives one, always the same for the same mask.
@@ -95,7 +100,9 @@ def nearest_background(mask: Any, spacing: Any = None, *, axes: int | tuple[int,
     return _nearest_background(mask, spacing, axes)
 
 
-def _checked(function: str, mask: Any, spacing: Any, axes: Any) -> tuple[jax.Array, tuple[float, ...], tuple]:
+def _checked(
+    function: str, mask: jax.typing.ArrayLike, spacing: Spacing | None, axes: Axes | None
+) -> tuple[jax.Array, tuple[float, ...], tuple]:
     mask = _arguments.array(function, "mask", mask, floating=False)
     if jnp.issubdtype(mask.dtype, jnp.inexact):
         raise TypeError(f"{function}: mask must be bool or integer; got {mask.dtype}. Compare first, as in logits > 0.")
@@ -175,7 +182,7 @@ def _nearer(a: tuple, b: tuple) -> tuple:
 
 
 def _farther(state: tuple, by: int | jax.Array) -> tuple:
-    """The distances of whoever is `by` steps away from these; those without a seed stay where they are."""
+    """These distances, of seeds `by` steps farther away; infinite ones stay as they are."""
     steps, *index = state
     return (jnp.minimum(steps + jnp.asarray(by, steps.dtype), jnp.iinfo(steps.dtype).max // 2), *index)
 
@@ -209,7 +216,7 @@ def _line_by_doubling(*state: jax.Array, axis: int, reach: float) -> tuple:
 
 
 def shift(x: jax.Array, by: int, axis: int, fill: float | int | bool) -> jax.Array:
-    """out[i] = x[i - by] along `axis`, with `fill` moving in from outside."""
+    """out[i] = x[i - by] along `axis`, and `fill` where i - by is outside of x."""
     n = x.shape[axis]
     by = max(-n, min(n, by))
     edges = [(0, 0, 0)] * x.ndim
@@ -248,7 +255,7 @@ def _grouped(function: Any, pixels: int, *arrays: jax.Array) -> tuple:
 
 
 def _envelope_if_needed(*arrays: jax.Array, carried: int, last: int, spacing: float) -> tuple:
-    """Passes over a group of rows that nobody needs."""
+    """Skips a group of rows in which no result is needed."""
     envelope = partial(_envelope_of_rows, carried=carried, last=last, spacing=spacing)
     if len(arrays) == carried:
         return envelope(*arrays)

@@ -1,41 +1,44 @@
 """How far the boundaries of label maps lie apart: Hausdorff, average surface distance, normalized surface Dice."""
 
+import dataclasses
 import math
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Literal, NamedTuple, Self, get_args
 
 import jax
 import jax.numpy as jnp
 
 from upsampling import _arguments
-from upsampling.metrics import _labels
+from upsampling.metrics import _labels, _surfaces
+from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._percentiles import percentile as percentile_of_classes
-from upsampling.metrics._surfaces import Elements, Rule, diagonal, distances, rule
-from upsampling.metrics.accumulators import PrecisionRecall, Ratio
-from upsampling.metrics.boundaries import matched
+from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
+from upsampling.metrics.accumulators import ImageValues, Ratio, metric
+from upsampling.metrics.boundaries import within_tolerance
 
-_MISSING = ("infinity", "diagonal", "nan")
-_PERCENTILES = ("larger", "union")
-_INTERPOLATIONS = ("linear", "step")
-_AVERAGES = ("pooled", "mean", "prediction", "target")
+Missing = Literal["infinity", "diagonal", "nan"]
+PercentileOf = Literal["larger", "union"]
+Interpolation = Literal["linear", "step"]
+Average = Literal["pooled", "mean", "prediction", "target"]
 
 
+@metric
 def hausdorff_distance(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     percentile: float = 100,
-    percentile_of: str = "larger",
-    interpolation: str | None = None,
-    missing: str = "infinity",
-    boundary: str = "inside",
+    percentile_of: PercentileOf = "larger",
+    interpolation: Interpolation | None = None,
+    missing: Missing = "infinity",
+    boundary: Boundary = "inside",
     frame: bool = True,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> ImageValues:
     """Hausdorff distance of the boundaries, or a percentile of it (HD95), per image and class.
 
     The largest distance from a point of one boundary to the nearest point of the other, of both directions.
@@ -55,7 +58,7 @@ def hausdorff_distance(
         unit of `spacing`) or "nan" (static).
       boundary: what the boundary of a class is (static), see `upsampling.metrics`: "inside", its pixels that share a
         side with a pixel that is not; "between", the points between pixels where four meet of which some are inside;
-        "elements", these points, weighted by the length of the boundary there.
+        "elements", the surface elements at these points, weighted by the length of the boundary there.
       frame: whether a class that touches the image's frame has a boundary there (static).
       void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
         them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
@@ -65,7 +68,7 @@ def hausdorff_distance(
 
     Returns:
       `(*batch, num_classes)` float. NaN where a class has a boundary in neither map. A data set's figure is the mean
-      over images: `image_mean(hausdorff_distance(...))` streams it.
+      over the images that have the class: `hausdorff_distance.accumulate` gives their sum and number, as a `Ratio`.
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -78,50 +81,53 @@ def hausdorff_distance(
     Array([ 2.,  2., nan], dtype=float32)
     """
     name = "hausdorff_distance"
-    _arguments.one_of(name, "percentile_of", percentile_of, _PERCENTILES)
-    _arguments.one_of(name, "missing", missing, _MISSING)
+    _arguments.one_of(name, "percentile_of", percentile_of, get_args(PercentileOf))
+    _arguments.one_of(name, "missing", missing, get_args(Missing))
     if interpolation is None:
         interpolation = "step" if boundary == "elements" else "linear"
-    _arguments.one_of(name, "interpolation", interpolation, _INTERPOLATIONS)
-    if isinstance(percentile, bool) or not isinstance(percentile, (int, float)):
-        raise TypeError(f"{name}: percentile must be a Python number; got {percentile!r}.")
-    if not 0 <= percentile <= 100:
+    _arguments.one_of(name, "interpolation", interpolation, get_args(Interpolation))
+    percentile = _arguments.number(name, "percentile", percentile, real=True, zero=True)
+    if percentile > 100:
         raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        name, prediction, target, num_classes, ignore_index, axes, spacing
+    prediction, target, definition = _surfaces.checked(
+        name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
-    which = rule(name, num_classes, ignore_index, spacing, void, boundary, frame)
     if boundary == "elements" and interpolation == "linear":
         raise ValueError(f'{name}: interpolation="linear" has no meaning for weighted boundary="elements".')
-    value = _hausdorff_distance(*maps, which, float(percentile), percentile_of == "union", interpolation == "linear")
-    return jnp.where(jnp.isinf(value), _distance_if_missing(missing, maps[1].shape, which), value)
+    value = _hausdorff_distance(
+        prediction, target, definition, percentile, percentile_of == "union", interpolation == "linear"
+    )
+    return ImageValues(jnp.where(jnp.isinf(value), _distance_if_missing(missing, target.shape, definition), value))
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def _hausdorff_distance(prediction, target, which: Rule, percent: float, union: bool, linear: bool) -> jax.Array:
+def _hausdorff_distance(
+    prediction, target, definition: BoundaryDefinition, percent: float, union: bool, linear: bool
+) -> jax.Array:
     def images(prediction, target):
-        both = [_Flat.of(*x, rank=len(which.spacing)) for x in distances(prediction, target, which)]
+        both = [_Flat.of(*x, rank=len(definition.spacing)) for x in _surfaces.distances(prediction, target, definition)]
         if percent == 100:
-            return jnp.fmax(*(_farthest(x, which.num_classes) for x in both))
+            return jnp.fmax(*(_farthest(x, definition.num_classes) for x in both))
         if union:
             both = [jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both)]
         each = [
-            percentile_of_classes(jnp.sqrt(x.squared), x.slot, x.size, which.num_classes, percent, linear) for x in both
+            percentile_of_classes(jnp.sqrt(x.squared), x.slot, x.size, definition.num_classes, percent, linear)
+            for x in both
         ]
         return jnp.fmax(each[0], each[-1])
 
-    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)
 
 
 class _Flat(NamedTuple):
-    """Squared distances, classes and sizes of elements, all `(images, elements)`."""
+    """Squared distances, classes and sizes of surface elements, all `(images, elements)`."""
 
     squared: jax.Array
     slot: jax.Array
     size: jax.Array | None
 
     @classmethod
-    def of(cls, x: Elements, squared: jax.Array, rank: int) -> Self:
+    def of(cls, x: SurfaceElements, squared: jax.Array, rank: int) -> Self:
         slot, size = x
         if slot.ndim == 4 and slot.shape[1] > 2**rank:  # points between pixels, of many classes
             slot, squared, size = _classes_that_meet(slot, squared, size, 2**rank)
@@ -130,7 +136,7 @@ class _Flat(NamedTuple):
 
 
 def _classes_that_meet(slot: jax.Array, squared: jax.Array, size: jax.Array | None, most: int) -> tuple:
-    """The same elements with an axis of `most` places instead of all classes: no more of them meet in a point."""
+    """The same surface elements with an axis of `most` places instead of all classes: no more meet in a point."""
     none, found = slot.shape[1], []
     place = jnp.full_like(slot[:, :1], -1)
     for _ in range(most):
@@ -149,26 +155,72 @@ def _farthest(x: _Flat, num_classes: int) -> jax.Array:
     return jnp.where(largest < 0, jnp.nan, jnp.sqrt(jnp.abs(largest)))
 
 
-def _distance_if_missing(missing: str, shape: tuple[int, ...], which: Rule) -> float:
+def _distance_if_missing(missing: Missing, shape: tuple[int, ...], definition: BoundaryDefinition) -> float:
     """The distance of a class that one map only has."""
-    across = diagonal(shape[-len(which.spacing) :], which.spacing)
+    across = _surfaces.diagonal(shape, definition.spacing)
     return {"infinity": math.inf, "diagonal": across, "nan": math.nan}[missing]
 
 
+@dataclasses.dataclass(frozen=True)
+class _SurfaceDistances:
+    """Distances summed, and boundary, of the predicted and the true one, `(*batch, classes)`.
+
+    far: the distance of a class that has a boundary in one map only.
+    """
+
+    predicted: Ratio
+    true: Ratio
+    average: Average
+    far: float
+
+    def compute(self) -> jax.Array:
+        """The average distance per image and class."""
+        if self.average == "mean":
+            value = (self.predicted.compute() + self.true.compute()) / 2
+        else:
+            value = self._chosen().compute()
+        in_one_map = (self.predicted.denominator > 0) != (self.true.denominator > 0)
+        return jnp.where(in_one_map, self.far, value)
+
+    def total(self) -> Ratio:
+        """Distances summed over the batch, and boundary; leaves out what is NaN per image."""
+        if self.average == "mean":
+            raise ValueError(
+                'average_surface_distance.accumulate: average="mean" is not a ratio of sums. Take '
+                "image_mean(average_surface_distance(...)), or another average: 'pooled', 'prediction', 'target'."
+            )
+        sums = self._chosen()
+        if math.isnan(self.far):
+            known = jnp.isfinite(sums.numerator)
+            sums = Ratio(jnp.where(known, sums.numerator, 0), jnp.where(known, sums.denominator, 0))
+        return sums.total()
+
+    def _chosen(self) -> Ratio:
+        if self.average == "pooled":
+            return _pooled(self.predicted, self.true)
+        return self.predicted if self.average == "prediction" else self.true
+
+
+def _pooled(predicted: Ratio, true: Ratio) -> Ratio:
+    """The ratio of both maps' boundaries together."""
+    return Ratio(predicted.numerator + true.numerator, predicted.denominator + true.denominator)
+
+
+@metric
 def average_surface_distance(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
-    average: str = "pooled",
-    missing: str = "infinity",
-    boundary: str = "inside",
+    average: Average = "pooled",
+    missing: Missing = "infinity",
+    boundary: Boundary = "inside",
     frame: bool = True,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> _SurfaceDistances:
     """Average symmetric surface distance (ASSD) of the boundaries, per image and class.
 
     Args:
@@ -180,7 +232,10 @@ def average_surface_distance(
 
     Returns:
       `(*batch, num_classes)` float, in the unit of `spacing`. NaN where a class has a boundary in neither map; for
-      one map only see `missing`.
+      one map only see `missing`. `average_surface_distance.accumulate` gives distances and boundary, summed over the
+      batch, as a `Ratio`: there `missing="nan"` leaves out the images where the class is in one map only; otherwise all
+      of the boundary in such an image has that distance. `average="mean"` is no ratio of sums, and a ValueError there:
+      take `image_mean(average_surface_distance(...))` for the mean over images.
 
     Raises:
       As `hausdorff_distance`.
@@ -190,104 +245,47 @@ def average_surface_distance(
     >>> average_surface_distance(jnp.roll(target, 2, axis=1), target, num_classes=2)[1]
     Array(1., dtype=float32)
     """
-    chosen = average, missing, boundary, frame, void, spacing, axes
-    predicted, true, far = _sums("average_surface_distance", prediction, target, num_classes, ignore_index, *chosen)
-    both = (predicted.value() + true.value()) / 2
-    value = both if average == "mean" else _choose(average, predicted, true).value()
-    in_one_map = (predicted.denominator > 0) != (true.denominator > 0)
-    return jnp.where(in_one_map, far, value)
-
-
-def average_surface_distance_sums(
-    prediction: Any,
-    target: Any,
-    num_classes: int,
-    ignore_index: int | None = None,
-    *,
-    average: str = "pooled",
-    missing: str = "infinity",
-    boundary: str = "inside",
-    frame: bool = True,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> Ratio:
-    """What a batch contributes to a data set's `average_surface_distance`: distances summed, and boundary in all.
-
-    Arguments and errors as in `average_surface_distance`. `average="mean"` is no ratio of sums; take
-    `image_mean(average_surface_distance(...))` for the mean over images. `missing="nan"` leaves out the images where
-    the class is in one map only; otherwise every boundary element of such an image has that distance.
-
-    Returns:
-      `Ratio` of `(num_classes,)` sums over the batch. Add them up, then `.value()`.
-
-    >>> import jax.numpy as jnp
-    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
-    >>> average_surface_distance_sums(jnp.roll(target, 2, axis=1)[None], target[None], num_classes=2).value()[1]
-    Array(1., dtype=float32)
-    """
-    name = "average_surface_distance_sums"
-    if average == "mean":
-        raise ValueError(
-            f'{name}: average="mean" is not a ratio of sums. Take image_mean(average_surface_distance(...)), '
-            "or another average: 'pooled', 'prediction', 'target'."
-        )
-    chosen = average, missing, boundary, frame, void, spacing, axes
-    predicted, true, _ = _sums(name, prediction, target, num_classes, ignore_index, *chosen)
-    sums = _choose(average, predicted, true)
-    if missing == "nan":
-        known = jnp.isfinite(sums.numerator)
-        sums = Ratio(jnp.where(known, sums.numerator, 0), jnp.where(known, sums.denominator, 0))
-    return sums.total()
-
-
-def _choose(average: str, predicted: Ratio, true: Ratio) -> Ratio:
-    if average == "pooled":
-        return Ratio(predicted.numerator + true.numerator, predicted.denominator + true.denominator)
-    return predicted if average == "prediction" else true
-
-
-def _sums(
-    function, prediction, target, num_classes, ignore_index, average, missing, boundary, frame, void, spacing, axes
-) -> tuple[Ratio, Ratio, float]:
-    _arguments.one_of(function, "average", average, _AVERAGES)
-    _arguments.one_of(function, "missing", missing, _MISSING)
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes, spacing
+    name = "average_surface_distance"
+    _arguments.one_of(name, "average", average, get_args(Average))
+    _arguments.one_of(name, "missing", missing, get_args(Missing))
+    prediction, target, definition = _surfaces.checked(
+        name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
-    which = rule(function, num_classes, ignore_index, spacing, void, boundary, frame)
-    far = _distance_if_missing(missing, maps[1].shape, which)
-    return *_summed_distances(*maps, which, math.inf if missing == "nan" else far), far
+    far = _distance_if_missing(missing, target.shape, definition)
+    predicted, true = _summed_distances(prediction, target, definition, math.inf if missing == "nan" else far)
+    return _SurfaceDistances(predicted, true, average, far)
 
 
 @partial(jax.jit, static_argnums=2)
-def _summed_distances(prediction, target, which: Rule, far: float) -> tuple[Ratio, Ratio]:
+def _summed_distances(prediction, target, definition: BoundaryDefinition, far: float) -> tuple[Ratio, Ratio]:
     """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 
     def images(prediction, target):
-        return tuple(summed(*x) for x in distances(prediction, target, which))
+        predicted, true = _surfaces.distances(prediction, target, definition)
+        return summed(*predicted), summed(*true)
 
-    def summed(x: Elements, squared: jax.Array) -> Ratio:
+    def summed(x: SurfaceElements, squared: jax.Array) -> Ratio:
         distance = jnp.where(jnp.isinf(squared), far, jnp.sqrt(squared))
-        return Ratio(x.total(which.num_classes, each=distance), x.total(which.num_classes))
+        return Ratio(x.total(definition.num_classes, each=distance), x.total(definition.num_classes))
 
-    return _labels.over_images(images, len(which.spacing), which.num_classes, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)
 
 
+@metric
 def normalized_surface_dice(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     tolerance: float = 1,
-    unit: str = "pixels",
-    boundary: str = "inside",
+    unit: Unit = "pixels",
+    boundary: Boundary = "inside",
     frame: bool = True,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> Ratio:
     """Normalized surface Dice (NSD, Nikolov et al. 2018), per image and class.
 
     The share of both boundaries together that lies within a Euclidean distance `tolerance` (inclusive) of the other.
@@ -300,6 +298,7 @@ def normalized_surface_dice(
 
     Returns:
       `(*batch, num_classes)` float. NaN where a class has a boundary in neither map, 0 where in one only.
+      `normalized_surface_dice.accumulate` gives boundary matched and in all, summed over the batch, as a `Ratio`.
 
     Raises:
       As `hausdorff_distance`, and ValueError for a negative tolerance.
@@ -309,41 +308,9 @@ def normalized_surface_dice(
     >>> normalized_surface_dice(jnp.roll(target, 2, axis=1), target, num_classes=2)[1]
     Array(0.6666667, dtype=float32)
     """
-    chosen = tolerance, unit, boundary, frame, void, spacing, axes
     name = "normalized_surface_dice"
-    return _surface_dice(matched(name, prediction, target, num_classes, ignore_index, *chosen)).value()
-
-
-def normalized_surface_dice_sums(
-    prediction: Any,
-    target: Any,
-    num_classes: int,
-    ignore_index: int | None = None,
-    *,
-    tolerance: float = 1,
-    unit: str = "pixels",
-    boundary: str = "inside",
-    frame: bool = True,
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> Ratio:
-    """What a batch contributes to a data set's `normalized_surface_dice`: boundary matched, and in all.
-
-    Arguments and errors as in `normalized_surface_dice`.
-
-    Returns:
-      `Ratio` of `(num_classes,)` sums over the batch. Add them up, then `.value()`.
-
-    >>> import jax.numpy as jnp
-    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
-    >>> normalized_surface_dice_sums(target[None], target[None], num_classes=2).value()
-    Array([1., 1.], dtype=float32)
-    """
-    chosen = tolerance, unit, boundary, frame, void, spacing, axes
-    name = "normalized_surface_dice_sums"
-    return _surface_dice(matched(name, prediction, target, num_classes, ignore_index, *chosen)).total()
-
-
-def _surface_dice(both: PrecisionRecall) -> Ratio:
-    return _choose("pooled", both.precision, both.recall)
+    prediction, target, definition = _surfaces.checked(
+        name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
+    )
+    both = within_tolerance(name, prediction, target, definition, tolerance, unit)
+    return _pooled(both.precision, both.recall)

@@ -3,34 +3,35 @@
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling.metrics import _labels, confusion
-from upsampling.metrics._surfaces import Rule, diagonal, encode, length, rule, touches_another
-from upsampling.metrics.accumulators import Ratio
+from upsampling.metrics import _labels, _surfaces, confusion
+from upsampling.metrics._labels import Axes, LabelMap, Spacing
+from upsampling.metrics._surfaces import BoundaryDefinition, Unit, Void
+from upsampling.metrics.accumulators import ConfusionCounts, Ratio, metric
 from upsampling.metrics.distance_transform import squared_distance
 
 
+@metric
 def trimap_iou(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     width: float | Sequence[float] = 3,
-    unit: str = "pixels",
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
-    """IoU of the pixels in a band along the true boundary (Kohli et al. 2009), by band width, per image and class.
+    unit: Unit = "pixels",
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> ConfusionCounts:
+    """IoU of the pixels in a trimap, those near the true boundary (Kohli et al. 2009), by width, per image and class.
 
-    The band holds the pixels of either side that are less than `width` from a pixel that touches the true boundary, in
-    Euclidean distance. So a band of width 1 is the pixels that touch it, and one of width w is w pixels on each side.
+    The trimap holds the pixels on both sides that are less than `width` from a pixel that touches the true boundary, in
+    Euclidean distance. So a trimap of width 1 is the pixels that touch it, and one of width w is w pixels on each side.
     A pixel touches the boundary if it shares a side with a pixel of another class.
 
     Args:
@@ -47,7 +48,9 @@ def trimap_iou(
 
     Returns:
       `(*batch, num_classes)` float, or `(*batch, widths, num_classes)` for several widths. NaN where a class is in the
-      band of neither map, 0 where in one only.
+      trimap in neither map, 0 where in one only. `trimap_iou.accumulate` gives the confusion matrix of the batch's
+      trimaps: add up over batches, then `.compute()`, or take `pixel_accuracy_of` its `.matrix` for the share of pixels
+      that Kohli et al. plot.
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -62,25 +65,22 @@ def trimap_iou(
     """
     chosen = width, unit, void, spacing, axes
     matrix = _trimap("trimap_iou", prediction, target, num_classes, ignore_index, *chosen)
-    return confusion.iou_of(matrix, ignore_index)
+    return ConfusionCounts(matrix, confusion.iou_of, ignore_index, kept_axes=3 if isinstance(width, Sequence) else 2)
 
 
 def trimap_confusion_matrix(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     width: float | Sequence[float] = 3,
-    unit: str = "pixels",
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
+    unit: Unit = "pixels",
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
 ) -> jax.Array:
-    """`confusion_matrix` of the pixels in a band along the true boundary: what `trimap_iou` streams by.
-
-    Sum it over the batch axes, add over batches, and take `iou_of`, or `pixel_accuracy_of` for the share of pixels that
-    Kohli et al. plot.
+    """`confusion_matrix` of the pixels in a trimap, those near the true boundary.
 
     Arguments and errors as in `trimap_iou`.
 
@@ -99,64 +99,71 @@ def trimap_confusion_matrix(
 
 
 def _trimap(function, prediction, target, num_classes, ignore_index, width, unit, void, spacing, axes) -> jax.Array:
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes, spacing
+    prediction, target, definition = _surfaces.checked(
+        function, prediction, target, num_classes, ignore_index, spacing, axes, void
     )
-    widths = _lengths(function, "width", width, unit, maps[0].shape[-len(spacing) :], spacing)
+    widths = _lengths(function, "width", width, unit, target.shape, definition.spacing)
     if not widths or min(widths) <= 0:
         raise ValueError(f"{function}: width must be above 0; got {width!r}.")
-    which = rule(function, num_classes, ignore_index, spacing, void)
-    matrix = _trimap_confusion_matrix(*maps, which, widths)
+    matrix = _trimap_confusion_matrix(prediction, target, definition, widths)
     return matrix if isinstance(width, Sequence) else matrix[..., 0, :, :]
 
 
 def _lengths(
-    function: str, argument: str, given: Any, unit: str, shape: tuple[int, ...], spacing: tuple[float, ...]
+    function: str,
+    argument: str,
+    given: float | Sequence[float],
+    unit: Unit,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...],
 ) -> tuple[float, ...]:
-    given = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
-    return tuple(length(function, argument, value, unit, shape, spacing) for value in given)
+    values = given if isinstance(given, Sequence) else (given,)
+    return tuple(_surfaces.length(function, argument, value, unit, shape, spacing) for value in values)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _trimap_confusion_matrix(prediction, target, which: Rule, widths: tuple[float, ...]) -> jax.Array:
-    num_classes, beyond = which.num_classes, _beyond(target, which)
+def _trimap_confusion_matrix(
+    prediction, target, definition: BoundaryDefinition, widths: tuple[float, ...]
+) -> jax.Array:
+    num_classes, beyond = definition.num_classes, _beyond(target, definition)
 
     def images(prediction, target):
-        squared = _squared_from_boundary(prediction, target, which, max(widths))
-        pair, known = confusion.pairs(prediction, target, num_classes, which.ignore_index)
-        bands = (known & (squared < min(width, beyond) ** 2) for width in widths)
-        counts = [_labels.count_labels(pair, band, num_classes**2) for band in bands]
+        squared = _squared_from_boundary(prediction, target, definition, max(widths))
+        pair, known = confusion.pairs(prediction, target, num_classes, definition.ignore_index)
+        trimaps = (known & (squared < min(width, beyond) ** 2) for width in widths)
+        counts = [_labels.count_labels(pair, trimap, num_classes**2) for trimap in trimaps]
         return jnp.stack(counts, axis=1).reshape(-1, len(widths), num_classes, num_classes)
 
-    return _labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), 1, prediction, target)
 
 
-def _beyond(target: jax.Array, which: Rule) -> float:
+def _beyond(target: jax.Array, definition: BoundaryDefinition) -> float:
     """Farther than any pixel is from another; its square fits 32 bits, as that of a given length might not."""
-    return 2 * diagonal(target.shape[-len(which.spacing) :], which.spacing)
+    return 2 * _surfaces.diagonal(target.shape, definition.spacing)
 
 
-def _squared_from_boundary(prediction, target, which: Rule, limit: float) -> jax.Array:
+def _squared_from_boundary(prediction, target, definition: BoundaryDefinition, limit: float) -> jax.Array:
     """Squared distance of every pixel to the nearest one that touches the true boundary."""
-    _, true, _ = encode(prediction, target, which)
-    return squared_distance(touches_another(true, frame=False), which.spacing, limit)
+    _, true, _ = _surfaces.encode(prediction, target, definition)
+    return squared_distance(_surfaces.touches_another(true, frame=False), definition.spacing, limit)
 
 
 DISTANCES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, float("inf"))
 
 
+@metric
 def error_by_distance(
-    prediction: Any,
-    target: Any,
+    prediction: LabelMap,
+    target: LabelMap,
     num_classes: int,
     ignore_index: int | None = None,
     *,
     distances: Sequence[float] = DISTANCES,
-    unit: str = "pixels",
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> jax.Array:
+    unit: Unit = "pixels",
+    void: Void = "background",
+    spacing: Spacing | None = None,
+    axes: Axes | None = None,
+) -> Ratio:
     """Error rate as a function of the distance from the true boundary, per image and class.
 
     The share of a class's true pixels with another label, among those whose distance to the nearest pixel that touches
@@ -175,7 +182,9 @@ def error_by_distance(
 
     Returns:
       `(*batch, len(distances) - 1, num_classes)` float; NaN where a bin holds no pixel of a class. Images without any
-      boundary are infinitely far from one, and count in a last bin that is open.
+      boundary are infinitely far from one, and count in a last bin that is open. `error_by_distance.accumulate` gives
+      wrong pixels and pixels, summed over the batch, as a `Ratio`; the curve over all classes is
+      numerator.sum(-1) / denominator.sum(-1).
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -189,77 +198,38 @@ def error_by_distance(
     Array([[0.25      , 0.33333334],
            [0.        , 0.        ]], dtype=float32)
     """
-    chosen = distances, unit, void, spacing, axes
-    return _error_by_distance("error_by_distance", prediction, target, num_classes, ignore_index, *chosen).value()
-
-
-def error_by_distance_sums(
-    prediction: Any,
-    target: Any,
-    num_classes: int,
-    ignore_index: int | None = None,
-    *,
-    distances: Sequence[float] = DISTANCES,
-    unit: str = "pixels",
-    void: str = "background",
-    spacing: Any = None,
-    axes: int | tuple[int, ...] | None = None,
-) -> Ratio:
-    """What a batch contributes to a data set's `error_by_distance`: wrong pixels, and pixels, per bin and class.
-
-    Arguments and errors as in `error_by_distance`.
-
-    Returns:
-      `Ratio` of `(len(distances) - 1, num_classes)` counts, summed over the batch. Add them up, then `.value()`. The
-      curve over all classes is numerator.sum(-1) / denominator.sum(-1).
-
-    >>> import jax.numpy as jnp
-    >>> target = jnp.zeros((8, 8), int).at[2:6, 2:6].set(1)
-    >>> error_by_distance_sums(1 - target, target, num_classes=2, distances=(0, 1)).value()
-    Array([[1., 1.]], dtype=float32)
-    """
-    chosen = distances, unit, void, spacing, axes
-    sums = _error_by_distance("error_by_distance_sums", prediction, target, num_classes, ignore_index, *chosen)
-    return jax.tree.map(lambda x: x.sum(tuple(range(x.ndim - 2))), sums)
-
-
-def _error_by_distance(
-    function, prediction, target, num_classes, ignore_index, distances, unit, void, spacing, axes
-) -> Ratio:
-    *maps, num_classes, ignore_index, spacing = _labels.check_pair(
-        function, prediction, target, num_classes, ignore_index, axes, spacing
+    name = "error_by_distance"
+    prediction, target, definition = _surfaces.checked(
+        name, prediction, target, num_classes, ignore_index, spacing, axes, void
     )
     if not isinstance(distances, Sequence) or isinstance(distances, str):
-        raise TypeError(f"{function}: distances must be a sequence of numbers; got {distances!r}.")
-    *edges, last = distances if len(distances) else (None,)
-    shape = maps[0].shape[-len(spacing) :]
-    finite = edges if last == float("inf") else distances
-    bins = _lengths(function, "distances", finite, unit, shape, spacing)
-    bins += () if len(bins) == len(distances) else (float("inf"),)
+        raise TypeError(f"{name}: distances must be a sequence of numbers; got {distances!r}.")
+    is_open = len(distances) > 0 and distances[-1] == float("inf")
+    bins = _lengths(name, "distances", distances[:-1] if is_open else distances, unit, target.shape, definition.spacing)
+    bins += (float("inf"),) if is_open else ()
     if len(bins) < 2 or any(a >= b for a, b in itertools.pairwise(bins)):
-        raise ValueError(f"{function}: distances must be at least 2 and increase; got {distances!r}.")
-    which = rule(function, num_classes, ignore_index, spacing, void)
-    return _errors(*maps, which, bins)
+        raise ValueError(f"{name}: distances must be at least 2 and increase; got {distances!r}.")
+    return _error_by_distance(prediction, target, definition, bins)
 
 
 @partial(jax.jit, static_argnums=(2, 3))
-def _errors(prediction, target, which: Rule, bins: tuple[float, ...]) -> Ratio:
-    num_classes, count = which.num_classes, len(bins) - 1
+def _error_by_distance(prediction, target, definition: BoundaryDefinition, bins: tuple[float, ...]) -> Ratio:
+    num_classes, count = definition.num_classes, len(bins) - 1
 
     def images(prediction, target):
-        squared = _squared_from_boundary(prediction, target, which, bins[-1])
-        edges = jnp.asarray(np.square(np.minimum(bins, _beyond(target, which))), squared.dtype)
-        band = jnp.sum(squared[..., None] >= edges, axis=-1) - 1
+        squared = _squared_from_boundary(prediction, target, definition, bins[-1])
+        edges = jnp.asarray(np.square(np.minimum(bins, _beyond(target, definition))), squared.dtype)
+        place = jnp.sum(squared[..., None] >= edges, axis=-1) - 1
         # Infinitely far is beyond the open last bin's start, and must not be beyond its end.
-        band = jnp.where(jnp.isinf(squared) & np.isinf(bins[-1]), count - 1, band)
-        known = (target >= 0) & (target < num_classes) & (band >= 0) & (band < count)
-        if which.ignore_index is not None:
-            known &= target != which.ignore_index
-        slot = jnp.where(known, band * num_classes + target, 0)
+        place = jnp.where(jnp.isinf(squared) & np.isinf(bins[-1]), count - 1, place)
+        known = (target >= 0) & (target < num_classes) & (place >= 0) & (place < count)
+        if definition.ignore_index is not None:
+            known &= target != definition.ignore_index
+        slot = jnp.where(known, place * num_classes + target, 0)
         wrong, pixels = (
             _labels.count_labels(slot, where, count * num_classes).reshape(-1, count, num_classes)
             for where in (known & (prediction != target), known)
         )
-        return Ratio(wrong, pixels)
+        return Ratio(wrong, pixels, kept_axes=2)
 
-    return _labels.over_images(images, len(which.spacing), 1, prediction, target)
+    return _labels.over_images(images, len(definition.spacing), 1, prediction, target)

@@ -11,9 +11,9 @@ import numpy as np
 import onnx.helper
 import onnxruntime
 import PIL.Image
-import torch
-import torch.nn.functional as F
 from onnx import TensorProto
+
+from tests.optional import F, torch
 
 _TORCH = {"linear": "bilinear", "cubic": "bicubic", "lanczos3": "lanczos"}
 

@@ -1,14 +1,13 @@
-"""Neighbourhood attention against plain statements of it: the paper's, and NATTEN's over enlarged maps."""
+"""Neighborhood attention against plain statements of it: the paper's, and NATTEN's over enlarged maps."""
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 import upsampling as up
+from tests.optional import F, torch
 from upsampling import attention
 
 
@@ -17,7 +16,7 @@ def normal(seed, *shape):
 
 
 def seen(p, m, window, dilation):
-    """Where neighbourhood attention looks from pixel p of m: `window` pixels `dilation` apart, inward at edges."""
+    """Where neighborhood attention looks from pixel p of m: `window` pixels `dilation` apart, inward at edges."""
     phase = range(p % dilation, m, dilation)
     nearest = sorted(phase, key=lambda q: abs(q - p))[:window]
     if len(nearest) < len(phase) and len(nearest) % 2 == 1:
@@ -58,24 +57,30 @@ def test_neighborhood_attention(case):
     x, queries, keys = normal(0, *size, 4), normal(1, *output, 8), normal(2, *size, 8)
 
     def ours(x, queries, keys):
-        return up.neighborhood_attention(x, queries, keys, window=window, heads=heads)
+        return up.neighborhood_attention(x, queries, keys, kernel_size=window, heads=heads)
 
     leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, queries, keys)]
     expected = naf(*leaves, window, heads)
-    y, back = jax.vjp(ours, *map(jnp.asarray, (x, queries, keys)))
+    cotangent = normal(3, *expected.shape)
+
+    @jax.jit
+    def pulled(cotangent, *arrays):
+        y, pull = jax.vjp(ours, *arrays)
+        return y, pull(cotangent)
+
+    y, gradients = pulled(cotangent, x, queries, keys)
     np.testing.assert_allclose(y, expected.detach(), atol=1e-4)
-    cotangent = normal(3, *y.shape)
     theirs = torch.autograd.grad(expected, leaves, torch.tensor(cotangent, dtype=torch.float64))
-    for a, b in zip(back(jnp.asarray(cotangent)), theirs, strict=True):
+    for a, b in zip(gradients, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_the_window_moves_inward_at_edges():
-    centres, counts = attention.neighbours(5, 10, 3)
-    assert centres.tolist() == [1, 1, 1, 1, 2, 2, 3, 3, 3, 3]
+    centers, counts = attention.neighbor_windows(5, 10, 3)
+    assert centers.tolist() == [1, 1, 1, 1, 2, 2, 3, 3, 3, 3]
     assert (counts == 1).all()
     # Thirteen pixels of five: every second of the enlarged map, where some of the five come twice.
-    centres, counts = attention.neighbours(5, 13, 3)
+    centers, counts = attention.neighbor_windows(5, 13, 3)
     assert (counts.sum(1) == 3).all()
     assert set(np.unique(counts)) == {0, 1, 2}
 
@@ -83,21 +88,21 @@ def test_the_window_moves_inward_at_edges():
 def test_keys_are_the_means_of_queries():
     x, queries = normal(0, 3, 4, 2), normal(1, 7, 9, 4)
     keys = np.moveaxis(F.adaptive_avg_pool2d(torch.tensor(queries).permute(2, 0, 1), (3, 4)).numpy(), 0, -1)
-    y = up.neighborhood_attention(x, queries, window=3, heads=1)
-    np.testing.assert_allclose(y, up.neighborhood_attention(x, queries, keys, window=3, heads=1), atol=1e-5)
+    y = up.neighborhood_attention(x, queries, kernel_size=3, heads=1)
+    np.testing.assert_allclose(y, up.neighborhood_attention(x, queries, keys, kernel_size=3, heads=1), atol=1e-5)
 
 
 def test_one_window_over_everything_is_attention():
     x, queries, keys = normal(0, 3, 3, 4), normal(1, 6, 9, 8), normal(2, 3, 3, 8)
     flat = lambda a: jnp.asarray(a).reshape(1, -1, 2, a.shape[-1] // 2)  # noqa: E731
     expected = jax.nn.dot_product_attention(flat(queries), flat(keys), jnp.pad(flat(x), [(0, 0)] * 3 + [(0, 2)]))
-    y = up.neighborhood_attention(x, queries, keys, window=3, heads=2)
+    y = up.neighborhood_attention(x, queries, keys, kernel_size=3, heads=2)
     np.testing.assert_allclose(y, expected[..., :2].reshape(6, 9, 4), atol=1e-5)
 
 
 def test_rotation():
     x = normal(0, 2, 5, 6, 16)
-    y = attention.rotate(jnp.asarray(x), heads=2, base=100.0)
+    y = attention.rotary_embedding(jnp.asarray(x), heads=2, base=100.0)
     # Complex numbers make the formula one line: channels c and c + 4 of a head of 8.
     periods = 100.0 ** (np.arange(2) / 2)
     rows, columns = ((np.arange(n) + 0.5) / n * 2 - 1 for n in (5, 6))
@@ -113,26 +118,32 @@ def test_batches_and_transforms():
     x, queries = jnp.asarray(normal(0, 2, 3, 3, 4, 4)), jnp.asarray(normal(1, 2, 3, 6, 12, 8))
 
     def function(x, queries):
-        return up.neighborhood_attention(x, queries, window=3, heads=2)
+        return up.neighborhood_attention(x, queries, kernel_size=3, heads=2)
 
     y = function(x, queries)
     chex.assert_shape(y, (2, 3, 6, 12, 4))
     np.testing.assert_allclose(function(x[1, 2], queries[1, 2]), y[1, 2], atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(function, 1, 1)(x, queries), y, atol=1e-5)
-    np.testing.assert_allclose(jax.jit(function)(x, queries), y, atol=1e-5)
     dx, dq, dy = (jnp.asarray(normal(n, *a.shape)) for n, a in ((2, x), (3, queries), (4, y)))
-    forward, backward = jax.jvp(function, (x, queries), (dx, dq))[1], jax.vjp(function, x, queries)[1](dy)
+
+    @jax.jit  # one program, which shares what they have in common
+    def transformed(x, queries, dx, dq, dy):
+        same, forward = jax.jvp(function, (x, queries), (dx, dq))
+        return same, jax.vmap(function, 1, 1)(x, queries), forward, jax.vjp(function, x, queries)[1](dy)
+
+    same, mapped, forward, backward = transformed(x, queries, dx, dq, dy)
+    np.testing.assert_allclose(mapped, y, atol=1e-5)
+    np.testing.assert_allclose(same, y, atol=1e-5)
     np.testing.assert_allclose((dx * backward[0]).sum() + (dq * backward[1]).sum(), (forward * dy).sum(), rtol=1e-3)
 
 
 def test_dtypes():
     x, queries = normal(0, 3, 4, 4), normal(1, 6, 12, 8)
     with jax.enable_x64(True):
-        exact = up.neighborhood_attention(x.astype(np.float64), queries.astype(np.float64), window=3, heads=2)
+        exact = up.neighborhood_attention(x.astype(np.float64), queries.astype(np.float64), kernel_size=3, heads=2)
         assert exact.dtype == jnp.float64
-        np.testing.assert_allclose(up.neighborhood_attention(x, queries, window=3, heads=2), exact, atol=1e-5)
+        np.testing.assert_allclose(up.neighborhood_attention(x, queries, kernel_size=3, heads=2), exact, atol=1e-5)
     for dtype in (jnp.bfloat16, jnp.float16):
-        y = up.neighborhood_attention(jnp.asarray(x, dtype), jnp.asarray(queries), window=3, heads=2)
+        y = up.neighborhood_attention(jnp.asarray(x, dtype), jnp.asarray(queries), kernel_size=3, heads=2)
         assert y.dtype == dtype
         error = jnp.abs(y.astype(jnp.float32) - exact.astype(np.float32)).max()
         assert error < 2 * jnp.finfo(dtype).eps * float(np.abs(exact).max())
@@ -144,10 +155,16 @@ def test_dtypes():
         (lambda x, q: up.neighborhood_attention(x[0, 0], q), "neighborhood_attention: x must be .*got shape"),
         (lambda x, q: up.neighborhood_attention(x[0], q), "queries must have the batch axes of x"),
         (lambda x, q: up.neighborhood_attention(q, x), "at least its height and width; got shape"),
-        (lambda x, q: up.neighborhood_attention(x, q, window=4), "window must be odd; got 4"),
-        (lambda x, q: up.neighborhood_attention(x, q, heads=3), "heads=3 must divide the 4 channels of x and the 8"),
-        (lambda x, q: up.neighborhood_attention(x, q, q), "keys must have the size of x and the channels of queries"),
-        (lambda x, q: attention.rotate(x, heads=2), r"rotate: x must be .*multiple of 4 \* heads=8 channels"),
+        (lambda x, q: up.neighborhood_attention(x, q, kernel_size=4), r"kernel_size must be odd.*got \(4,\)"),
+        (lambda x, q: up.neighborhood_attention(x, q, heads=3), "heads=3 must divide channels=4 and query_channels=8"),
+        (
+            lambda x, q: up.neighborhood_attention(x, q, q),
+            r"keys must have shape \(2, 4, 4, 8\), the size of x and the channels of queries",
+        ),
+        (
+            lambda x, q: attention.rotary_embedding(x, heads=2),
+            r"rotary_embedding: x must have a multiple of 4 \* heads=8 channels",
+        ),
     ],
 )
 def test_errors_explain(call, message):

@@ -2,14 +2,14 @@
 
 import dataclasses
 import re
+from typing import get_args
 
 import cv2
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 from tests import frameworks
+from tests.optional import F, torch
 from tests.references import make_tensorflow
 from upsampling import conventions
 from upsampling.primitives.taps import Axis, operators, outside
@@ -204,11 +204,22 @@ def test_tensorflow_live():
 
 def test_presets_are_known_by_name():
     assert {name: preset.name for name, preset in conventions.PRESETS.items()} == {n: n for n in conventions.PRESETS}
+    assert get_args(conventions.Preset) == tuple(conventions.PRESETS)
+    assert {name: vars(conventions)[name] for name in conventions.PRESETS} == conventions.PRESETS
     assert conventions.get("resize", "opencv") is conventions.opencv
     own = dataclasses.replace(conventions.torch, name="own", cubic=-0.5)
     assert conventions.get("resize", own) is own
     with pytest.raises(ValueError, match=r"resize: convention='pytorch' is not known\. Did you mean 'torch'\?"):
         conventions.get("resize", "pytorch")
+
+
+def test_methods_are_known_by_name():
+    assert get_args(conventions.Synonym) == tuple(conventions.SYNONYMS)
+    assert get_args(conventions.Method) == (*conventions.METHODS, *conventions.SYNONYMS)
+    assert set(conventions.SYNONYMS.values()) <= set(conventions.METHODS)
+    # No framework has Lanczos 2; each other method is one that a preset has.
+    has = {method for preset in conventions.PRESETS.values() for method in (*preset.methods, *preset.antialiased)}
+    assert set(conventions.METHODS) - has == {"lanczos2"}
 
 
 def test_onnx_is_equal_where_its_attributes_are():
@@ -230,9 +241,22 @@ def test_onnx_refuses_unknown_attributes(attributes, message):
         conventions.onnx(**attributes)
 
 
+def test_onnx_refuses_numbers_for_truth_values():
+    with pytest.raises(TypeError, match=r"conventions\.onnx: exclude_outside must be True or False; got 1"):
+        conventions.onnx(exclude_outside=1)
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [{"grid": "half"}, {"edge": "wrap"}, {"nearest_rounding": "up"}, {"methods": ("bilinear",)}, {"area": "mean"}],
+    [
+        {"grid": "half"},
+        {"nearest_grid": "half"},
+        {"edge": "wrap"},
+        {"nearest_rounding": "up"},
+        {"methods": ("bilinear",)},
+        {"antialiased": ("cubic", "bicubic")},
+        {"area": "mean"},
+    ],
 )
 def test_a_convention_refuses_unknown_decisions(wrong):
     with pytest.raises(ValueError, match=f"Convention: {next(iter(wrong))}="):

@@ -1,6 +1,7 @@
 """Transposed convolutions against PyTorch, ONNX Runtime and sums written from the definition."""
 
 import functools
+import inspect
 import itertools
 
 import jax
@@ -8,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-import torch
-import torch.nn.functional as F
 from flax import nnx
 from jax import lax
 from onnx import TensorProto, helper
 
+from tests.optional import F, torch
 from upsampling.convolution import (
     deconv,
     pixel_shuffle,
@@ -79,7 +79,7 @@ def close(actual, expected, tolerance=1e-4):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-3, np.abs(expected).max(initial=0)))
 
 
-def stamped(x, kernel, strides, dilation, groups, low, size):
+def by_definition(x, kernel, strides, dilation, groups, low, size):
     """The transposed convolution written from its definition, in float64."""
     window, inner, out = kernel.shape[:-2], kernel.shape[-2], kernel.shape[-1]
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
@@ -100,28 +100,35 @@ def stamped(x, kernel, strides, dilation, groups, low, size):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_output_and_gradients_are_pytorchs(seed):
-    for x_shape, kernel_shape, arguments in random_cases(6, seed):
-        rng = np.random.default_rng(seed)
-        x, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, kernel_shape))
-        bias = rng.standard_normal(kernel_shape[-1]).astype(np.float32)
-        rank = len(kernel_shape) - 2
-        theirs = [channels_first(x), torch.tensor(torch_kernel(kernel, arguments["groups"])), torch.tensor(bias)]
+    cases, arrays = random_cases(6, seed), []
+    rng = np.random.default_rng(seed)
+    for x_shape, kernel_shape, arguments in cases:
+        spacing = {k: v for k, v in arguments.items() if k != "groups"}
+        size = transposed_conv_size(x_shape[1:-1], kernel_shape[:-2], **spacing)
+        shapes = (x_shape, kernel_shape, kernel_shape[-1:], (x_shape[0], *size, kernel_shape[-1]))
+        arrays.append([rng.standard_normal(shape).astype(np.float32) for shape in shapes])
+
+    @jax.jit  # all cases in one program: most of the time goes into compiling
+    def outputs_and_gradients(arrays):
+        results = []
+        for (*operands, g), (_, _, arguments) in zip(arrays, cases, strict=True):
+            y, pull = jax.vjp(functools.partial(transposed_conv, **arguments), *operands)
+            results.append((y, pull(g)))
+        return results
+
+    found = zip(outputs_and_gradients(arrays), arrays, cases, strict=True)
+    for (y, gradients), (x, kernel, bias, g), (_, _, arguments) in found:
+        groups = arguments["groups"]
+        theirs = [channels_first(x), torch.tensor(torch_kernel(kernel, groups)), torch.tensor(bias)]
         for t in theirs:
             t.requires_grad_()
         torch_arguments = {"stride" if k == "strides" else k: v for k, v in arguments.items()}
-        expected = TORCH_CONV[rank](*theirs, **torch_arguments)
-        y, pull = jax.vjp(lambda *a, arguments=arguments: transposed_conv(*a, **arguments), x, kernel, bias)
+        expected = TORCH_CONV[kernel.ndim - 2](*theirs, **torch_arguments)
         close(y, np.moveaxis(expected.detach().numpy(), 1, -1))
-        g = rng.standard_normal(y.shape).astype(np.float32)
         expected = torch.autograd.grad(expected, theirs, channels_first(g))
-        actual = pull(g)
-        close(actual[0], np.moveaxis(expected[0].numpy(), 1, -1))
-        close(torch_kernel(actual[1], arguments["groups"]), expected[1].numpy())
-        close(actual[2], expected[2].numpy())
-        size = transposed_conv_size(
-            x_shape[1:-1], kernel_shape[:rank], **{k: v for k, v in arguments.items() if k != "groups"}
-        )
-        assert y.shape[1:-1] == size
+        close(gradients[0], np.moveaxis(expected[0].numpy(), 1, -1))
+        close(torch_kernel(gradients[1], groups), expected[1].numpy())
+        close(gradients[2], expected[2].numpy())
 
 
 # Window, strides, dilation, groups, size of the input, crop, size of the output. Together they reach every form's
@@ -138,6 +145,20 @@ FORMS = [
 ]
 
 
+def outputs_and_gradients(forms, geometry, x, kernel, g):
+    """Of each form, by its name."""
+
+    @jax.jit
+    def compute(x, kernel, g):
+        found = {}
+        for name, form in forms.items():
+            y, pull = jax.vjp(functools.partial(form, geometry), x, kernel)
+            found[name] = y, pull(g)
+        return found
+
+    return compute(x, kernel, g)
+
+
 @pytest.mark.parametrize("block_bytes", [1, 1 << 30])
 @pytest.mark.parametrize(("window", "strides", "dilation", "groups", "spatial", "low", "size"), FORMS)
 def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides, dilation, groups, spatial, low, size):
@@ -147,28 +168,20 @@ def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides,
     x = jnp.asarray(rng.standard_normal((2, *spatial, 3 * groups)), jnp.float32)
     kernel = jnp.asarray(rng.standard_normal((*window, 3, 2 * groups)), jnp.float32)
     geometry = primitive.Geometry(strides, dilation, low, size, groups)
-    expected = stamped(x, kernel, strides, dilation, groups, low, size)
+    expected = by_definition(x, kernel, strides, dilation, groups, low, size)
     g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
     forms = {
-        "stamp": primitive.transposed_conv,
+        "chosen": primitive.transposed_conv,
         "dilation": primitive._by_dilation,
         "taps": primitive._by_taps,
         "phases": lambda *a: primitive._by_phases(*a, convolve=primitive._convolve),
         "columns": primitive._by_columns,
     }
-    gradients = {}
-
-    @functools.partial(jax.jit, static_argnums=0)
-    def both(name, x, kernel, g):
-        y, pull = jax.vjp(functools.partial(forms[name], geometry), x, kernel)
-        return y, pull(g)
-
-    for name in forms:
-        y, gradients[name] = both(name, x, kernel, g)
+    found = outputs_and_gradients(forms, geometry, x, kernel, g)
+    for y, gradients in found.values():
         close(y, expected, 1e-5)
-    for name in forms:
-        close(gradients[name][0], gradients["dilation"][0], 1e-5)
-        close(gradients[name][1], gradients["dilation"][1], 1e-5)
+        close(gradients[0], found["dilation"][1][0], 1e-5)
+        close(gradients[1], found["dilation"][1][1], 1e-5)
 
 
 @pytest.mark.parametrize(
@@ -185,14 +198,32 @@ def test_channels_by_themselves_at_stride_one_are_sums_of_shifts(window, dilatio
     kernel = jnp.asarray(rng.standard_normal((*window, 1, 3)), jnp.float32)
     geometry = primitive.Geometry((1,) * rank, dilation, low, size, 3)
     assert primitive._is_sum_of_shifts(geometry, kernel)
-    expected = stamped(x, kernel, (1,) * rank, dilation, 3, low, size)
+    expected = by_definition(x, kernel, (1,) * rank, dilation, 3, low, size)
     g = jnp.asarray(rng.standard_normal(expected.shape), jnp.float32)
-    y, pull = jax.vjp(functools.partial(primitive.transposed_conv, geometry), x, kernel)
-    close(y, expected, 1e-5)
-    _, pull_dilated = jax.vjp(functools.partial(primitive._by_dilation, geometry), x, kernel)
-    for ours, theirs in zip(pull(g), pull_dilated(g), strict=True):
+    forms = {"chosen": primitive.transposed_conv, "dilation": primitive._by_dilation}
+    found = outputs_and_gradients(forms, geometry, x, kernel, g)
+    close(found["chosen"][0], expected, 1e-5)
+    for ours, theirs in zip(found["chosen"][1], found["dilation"][1], strict=True):
         close(ours, theirs, 1e-5)
     assert not primitive._is_sum_of_shifts(geometry, jnp.zeros((*(129,) * rank, 1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("window", "pads", "dilation", "groups"),
+    [((3, 2), ((1, 1), (0, 3)), (1, 2), 1), ((5,), ((0, 0),), (1,), 6), ((1, 3, 2), ((0, 1),) * 3, (3, 1, 2), 2)],
+)
+def test_convolve_is_xlas_convolution(window, pads, dilation, groups):
+    rng, rank = np.random.default_rng(0), len(window)
+    x = rng.standard_normal((2, *(7, 6, 5)[:rank], 6), np.float32)
+    kernel = rng.standard_normal((*window, 6 // groups, 12), np.float32)
+
+    @jax.jit
+    def compute(x, kernel):
+        ours = primitive.convolve(x, kernel, pads=pads, dilation=dilation, groups=groups)
+        return ours, convolution(x, kernel, (1,) * rank, pads, dilation, groups)
+
+    ours, xlas = compute(x, kernel)
+    close(ours, xlas, 1e-5)
 
 
 def onnx_run(operator, inputs, opset=18, **attributes):
@@ -235,14 +266,16 @@ def test_is_onnxs_conv_transpose(seed):
     ("size", "window", "stride"), [(8, 4, 2), (8, 3, 1), (3, 4, 2), (5, 2, 2), (2, 7, 1), (4, 1, 2)]
 )
 def test_circular_and_same_are_flaxs(size, window, stride, transpose_kernel):
-    x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
-    kernel = jax.random.normal(jax.random.key(1), (window, window, 3, 2))
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, size, size + 1, 3), np.float32)
+    kernel = rng.standard_normal((window, window, 3, 2), np.float32)
     for padding in ("SAME", "CIRCULAR"):
         theirs = nnx.ConvTranspose(
             3, 2, (window,) * 2, (stride,) * 2, padding=padding, transpose_kernel=transpose_kernel, rngs=nnx.Rngs(0)
         )
         theirs.kernel[...] = kernel.swapaxes(2, 3) if transpose_kernel else kernel[::-1, ::-1]
-        close(transposed_conv(x, kernel, strides=stride, padding=padding), theirs(x), 1e-5)
+        ours = jax.jit(functools.partial(transposed_conv, strides=stride, padding=padding))
+        close(ours(x, kernel), nnx.jit(theirs)(x), 1e-5)
 
 
 def convolution(x, kernel, strides, padding, dilation, groups):
@@ -284,34 +317,32 @@ def test_deconv_is_the_adjoint(size, window, strides, dilation, groups, padding)
         padding = (padding,) * rank
     elif not isinstance(padding, str):
         padding = padding[:rank]
-    inner, out = 4, 8
-    kernel = jax.random.normal(jax.random.key(0), (*window, inner // groups, out))
-    checked = 0
+    rng, inner, out = np.random.default_rng(0), 4, 8
+    kernel = rng.standard_normal((*window, inner // groups, out), np.float32)
+    arguments = {"strides": strides, "padding": padding, "dilation": dilation, "groups": groups}
+    forward = functools.partial(convolution, **arguments)
     # Every size that the convolution maps to the same one.
+    cases = []
     for more in itertools.product(*(range(s) for s in strides)):
-        x = jax.random.normal(jax.random.key(1), (2, *(n + m for n, m in zip(size, more, strict=True)), inner))
-        forward = functools.partial(
-            convolution, kernel=kernel, strides=strides, padding=padding, dilation=dilation, groups=groups
-        )
-        if min(jax.eval_shape(forward, x).shape) < 1:
-            continue
-        y, pull = jax.vjp(forward, x)
-        y = jax.random.normal(jax.random.key(2), y.shape)
-        back = deconv(
-            y,
-            kernel,
-            strides=strides,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            output_size=x.shape[1:-1],
-        )
-        close(back, pull(y)[0], 1e-5)
-        left, right = jnp.vdot(forward(x), y), jnp.vdot(x, back)
-        scale = jnp.linalg.norm(forward(x)) * jnp.linalg.norm(y)
+        x = rng.standard_normal((2, *(n + m for n, m in zip(size, more, strict=True)), inner), np.float32)
+        shape = jax.eval_shape(forward, x, kernel).shape
+        if min(shape) >= 1:
+            cases.append((x, rng.standard_normal(shape, np.float32)))
+    assert cases or size == (1,)
+
+    @jax.jit
+    def compute(kernel, cases):
+        results = []
+        for x, y in cases:
+            there, pull = jax.vjp(lambda x: forward(x, kernel), x)
+            results.append((there, pull(y)[0], deconv(y, kernel, **arguments, output_size=x.shape[1:-1])))
+        return results
+
+    for (x, y), (there, expected, back) in zip(cases, compute(kernel, cases), strict=True):
+        close(back, expected, 1e-5)
+        left, right = np.vdot(there, y), np.vdot(x, back)
+        scale = np.linalg.norm(there) * np.linalg.norm(y)
         assert abs(left - right) < 1e-5 * scale
-        checked += 1
-    assert checked or size == (1,)
 
 
 def test_deconv_without_output_size():
@@ -370,18 +401,16 @@ def test_vmap_over_kernels(kernel_shape):
     gradient = jax.grad(loss, argnums=(0, 1))
 
     def one_by_one(f, *arguments):
-        return jax.tree.map(lambda *a: jnp.stack(a), *(f(*a) for a in zip(*arguments, strict=True)))
+        return jax.lax.map(lambda a: f(*a), arguments)
 
     @jax.jit
     def pairs(x, kernels):
+        gradients = one_by_one(gradient, x, kernels)
         return [
             (jax.vmap(f)(x, kernels), one_by_one(f, x, kernels)),
             (jax.vmap(f, (None, 0))(x[0], kernels), one_by_one(lambda kernel: f(x[0], kernel), kernels)),
-            (jax.vmap(gradient)(x, kernels), one_by_one(gradient, x, kernels)),
-            (
-                jax.grad(lambda *a: jax.vmap(loss)(*a).sum(), argnums=(0, 1))(x, kernels),
-                one_by_one(gradient, x, kernels),
-            ),
+            (jax.vmap(gradient)(x, kernels), gradients),
+            (jax.grad(lambda *a: jax.vmap(loss)(*a).sum(), argnums=(0, 1))(x, kernels), gradients),
         ]
 
     for actual, expected in pairs(x, kernels):
@@ -414,12 +443,12 @@ def test_gradients_multiply_no_zeros():
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
 def test_any_batch_axes(batch):
-    x = jax.random.normal(jax.random.key(0), (*batch, 3, 4, 5))
-    kernel = jax.random.normal(jax.random.key(1), (4, 4, 5, 2))
-    y = transposed_conv(x, kernel)
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal((*batch, 3, 4, 5), np.float32), rng.standard_normal((4, 4, 5, 2), np.float32)
+    y, expected = jax.jit(lambda x, k: (transposed_conv(x, k), transposed_conv(x.reshape(-1, 3, 4, 5), k)))(x, kernel)
     assert y.shape == (*batch, 6, 8, 2)
-    close(y.reshape(-1, 6, 8, 2), transposed_conv(x.reshape(-1, 3, 4, 5), kernel), 1e-6)
-    assert deconv(y, kernel).shape == (*batch, 12, 16, 5)
+    close(y.reshape(-1, 6, 8, 2), expected, 1e-6)
+    assert jax.eval_shape(deconv, y, kernel).shape == (*batch, 12, 16, 5)
     assert transposed_conv(jnp.zeros((0, 3, 4, 5)), kernel).shape == (0, 6, 8, 2)
 
 
@@ -427,18 +456,21 @@ def test_any_batch_axes(batch):
 def test_half_precision_accumulates_in_float32(dtype):
     # Ones over 4096 channels: a half-precision sum would stop growing at 256 or 2048.
     x, kernel = jnp.ones((4, 4096), dtype), jnp.ones((2, 4096, 1), dtype)
-    for f in (
-        lambda: transposed_conv(x, kernel),
-        lambda: transposed_conv(x, jnp.ones((3, 4096, 1), dtype))[2:3],
-        lambda: sub_pixel_conv(x, kernel[:1], scale=1),
-        lambda: deconv(x, kernel.swapaxes(1, 2)),
-    ):
-        y = f()
+
+    @jax.jit
+    def outputs(x, kernel):
+        return (
+            transposed_conv(x, kernel),
+            transposed_conv(x, jnp.ones((3, 4096, 1), dtype))[2:3],
+            sub_pixel_conv(x, kernel[:1], scale=1),
+            deconv(x, kernel.swapaxes(1, 2)),
+        )
+
+    for y in outputs(x, kernel):
         assert y.dtype == dtype
-        assert (y.astype(jnp.float32) >= 4096).all()
-    gradient = jax.grad(lambda kernel: transposed_conv(jnp.ones((4096, 1), dtype), kernel).sum().astype(jnp.float32))(
-        jnp.ones((2, 1, 1), dtype)
-    )
+        assert (np.asarray(y, np.float32) >= 4096).all()
+    x, kernel = jnp.ones((4096, 1), dtype), jnp.ones((2, 1, 1), dtype)
+    gradient = jax.jit(jax.grad(lambda kernel: transposed_conv(x, kernel).sum().astype(jnp.float32)))(kernel)
     assert gradient.dtype == dtype
     assert (gradient == 4096).all()
 
@@ -460,12 +492,21 @@ def test_float64():
 
 
 def test_worked_example():
-    """Section 4 of the design: 2×2, stride 2, no padding, window 3."""
-    assert transposed_conv_size((2, 2), 3, 2) == (5, 5)
-    assert transposed_conv_size(2, 3, 2) == (5,)
+    """2×2, stride 2, no padding, window 3."""
+    assert transposed_conv_size((2, 2), 3, 2, padding=0) == (5, 5)
+    assert transposed_conv_size(2, 3, 2, padding="VALID") == (5,)
     assert transposed_conv_size((2, 2), 3, 2, "SAME") == (4, 4)
     assert transposed_conv_size((2, 2), 3, 2, padding=1) == (3, 3)
     assert torch.nn.ConvTranspose2d(3, 3, 3, stride=2, padding=1)(torch.ones(1, 3, 2, 2)).shape[2:] == (3, 3)
+
+
+def test_the_size_function_has_the_defaults_of_the_function():
+    ours, sizes = (inspect.signature(f).parameters for f in (transposed_conv, transposed_conv_size))
+    for name in ("strides", "padding", "output_padding", "dilation"):
+        assert sizes[name].default == ours[name].default, name
+    for window in ((3, 4), (1, 7)):
+        y = jax.eval_shape(transposed_conv, np.ones((5, 6, 1), np.float32), np.ones((*window, 1, 1), np.float32))
+        assert y.shape[:-1] == transposed_conv_size((5, 6), window)
 
 
 @pytest.mark.parametrize(("mode", "order"), [("CRD", "CRD"), ("DCR", "DCR")])
@@ -511,11 +552,16 @@ def test_sub_pixel_conv_is_pytorchs(padding, torch_padding):
     if torch_padding == "circular":
         padded, torch_padding = F.pad(padded, (1, 1, 1, 1), mode="circular"), 0
     expected = F.pixel_shuffle(F.conv2d(padded, *theirs[1:], padding=torch_padding), 2)
-    y, pull = jax.vjp(lambda *a: sub_pixel_conv(*a, padding=padding), x, kernel, bias)
+    g = rng.standard_normal(expected.movedim(1, -1).shape, np.float32)
+
+    @jax.jit
+    def compute(arrays, g):
+        y, pull = jax.vjp(lambda *a: sub_pixel_conv(*a, padding=padding), *arrays)
+        return y, pull(g)
+
+    y, ours = compute((x, kernel, bias), g)
     close(y, np.moveaxis(expected.detach().numpy(), 1, -1))
-    g = rng.standard_normal(y.shape).astype(np.float32)
     dx, dkernel, dbias = torch.autograd.grad(expected, theirs, channels_first(g))
-    ours = pull(g)
     close(ours[0], np.moveaxis(dx.numpy(), 1, -1))
     close(ours[1], dkernel.numpy().transpose(2, 3, 1, 0))
     close(ours[2], dbias.numpy())
@@ -533,11 +579,11 @@ X, K = np.ones((2, 4, 4, 6), np.float32), np.ones((3, 3, 6, 4), np.float32)
         (lambda: transposed_conv(X, K[0, 0]), ValueError, "kernel must be .* 1, 2 or 3 window axes"),
         (lambda: transposed_conv(X, np.ones((1,) * 6)), ValueError, "kernel must be .* 1, 2 or 3 window axes"),
         (lambda: transposed_conv(X, K[:0]), ValueError, "none empty; got"),
-        (lambda: transposed_conv(X[0, 0], K), ValueError, r"x must be \(\*batch, 2 spatial axes, channels\)"),
-        (lambda: transposed_conv(X[:, :0], K), ValueError, "no empty spatial axis"),
+        (lambda: transposed_conv(X[0, 0], K), ValueError, r"x must be \(\*batch, \*spatial, channels\) with 2"),
+        (lambda: transposed_conv(X[:, :0], K), ValueError, "none empty; got shape"),
         (lambda: transposed_conv(X[..., :5], K), ValueError, "x must have 6 channels"),
-        (lambda: transposed_conv(X, K, groups=3), ValueError, "groups=3 must divide the kernel's 4 output channels"),
-        (lambda: transposed_conv(X, K, groups=2), ValueError, "x must have 12 channels, the kernel's 6 in each of 2"),
+        (lambda: transposed_conv(X, K, groups=3), ValueError, "transposed_conv: groups=3 must divide out=4"),
+        (lambda: transposed_conv(X, K, groups=2), ValueError, "x must have 12 channels, 6 in each of groups=2"),
         (lambda: transposed_conv(X, K, groups=0), ValueError, "groups must be at least 1"),
         (lambda: transposed_conv(X, K, np.ones(3, np.float32)), ValueError, r"bias must have shape \(4,\)"),
         (lambda: transposed_conv(X, K, np.ones(4, int)), TypeError, "bias must be floating"),
@@ -567,7 +613,7 @@ X, K = np.ones((2, 4, 4, 6), np.float32), np.ones((3, 3, 6, 4), np.float32)
         ),
         (lambda: transposed_conv_size((4, 4), (3,), 2), ValueError, "transposed_conv_size: kernel_size must be"),
         (lambda: transposed_conv_size((0, 4), 3, 2), ValueError, "transposed_conv_size: size must be at least 1"),
-        (lambda: deconv(X, K), ValueError, "deconv: y must have the 4 channels that the convolution"),
+        (lambda: deconv(X, K), ValueError, "deconv: y must have 4 channels, as the convolution with"),
         (lambda: deconv(X[..., :4], K, groups=3), ValueError, "deconv: groups=3 must divide"),
         (lambda: deconv(X[..., :4], K, padding="valid"), ValueError, "deconv: padding='valid' is not known"),
         (

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 import upsampling as up
+from tests.optional import F, torch
 from upsampling import guided
 
 
@@ -30,14 +29,20 @@ def last(x):
     return np.moveaxis(x.detach().numpy(), -3, -1)
 
 
-def gradients(ours, theirs, *arrays):
-    """Compares vector-Jacobian products with PyTorch's, for a fixed cotangent."""
+def compare(ours, theirs, *arrays, atol=1e-4):
+    """Compares values and vector-Jacobian products with PyTorch's, for a fixed cotangent."""
     leaves = [torch.tensor(np.asarray(a, np.float64), requires_grad=True) for a in arrays]
-    y = theirs(*leaves)
-    cotangent = normal(9, *y.shape)
-    expected = torch.autograd.grad(y, leaves, torch.tensor(cotangent, dtype=torch.float64))
-    given = jax.vjp(ours, *map(jnp.asarray, arrays))[1](jnp.asarray(cotangent))
-    for a, b in zip(given, expected, strict=True):
+    expected = theirs(*leaves)
+    cotangent = normal(9, *expected.shape)
+
+    @jax.jit
+    def pulled(cotangent, *arrays):
+        y, pull = jax.vjp(ours, *arrays)
+        return y, pull(cotangent)
+
+    y, given = pulled(cotangent, *arrays)
+    np.testing.assert_allclose(y, expected.detach(), atol=atol)
+    for a, b in zip(given, torch.autograd.grad(expected, leaves, torch.tensor(cotangent).double()), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3 * max(1.0, float(abs(b).max())))
 
 
@@ -96,8 +101,7 @@ def torch_kopf(x, guide):
 def test_joint_bilateral_gradients():
     x, guide = normal(0, 3, 4, 2), uniform(1, 6, 8, 3)
     ours = functools.partial(up.joint_bilateral, radius=1, sigma_spatial=0.5, sigma_range=0.5)
-    np.testing.assert_allclose(ours(x, guide), torch_kopf(torch.tensor(x), torch.tensor(guide)), atol=1e-4)
-    gradients(ours, torch_kopf, x, guide)
+    compare(ours, torch_kopf, x, guide)
 
 
 def test_joint_bilateral_keeps_what_it_must():
@@ -145,9 +149,14 @@ def test_bilateral_kernel(size, radius):
     def theirs(e, t, s):
         return torch_kernel(e, radius, t, s)
 
-    arrays = (embedding, temperature, sigma)
-    np.testing.assert_allclose(ours(*arrays), theirs(*map(torch.tensor, arrays)), atol=1e-5)
-    gradients(ours, theirs, *arrays)
+    compare(ours, theirs, embedding, temperature, sigma, atol=1e-5)
+
+
+def test_bilateral_kernel_fades_where_the_gaussian_leaves_nothing():
+    """Without the floor it would be divided by zero."""
+    e = jnp.array([[[0.0], [1.0]]])
+    kernel = up.bilateral_kernel(e, radius=1, temperature=1e4, sigma_spatial=0.05)
+    np.testing.assert_allclose(kernel[0, 0, 1], 0, atol=1e-6)
 
 
 def test_bilateral_kernel_of_tiny_images():
@@ -164,11 +173,10 @@ def test_bilateral_kernel_of_tiny_images():
 @pytest.mark.parametrize(("size", "output", "window"), [((3, 4), (6, 12), 5), ((4, 3), (7, 5), 3)])
 def test_learned_bilateral(size, output, window):
     x, kernel = normal(0, *size, 3), normal(1, *output, window, window)
-    np.testing.assert_allclose(
-        up.learned_bilateral(x, kernel), torch_filter(torch.tensor(x), torch.tensor(kernel)), atol=1e-4
-    )
-    gradients(up.learned_bilateral, torch_filter, x, kernel)
+    compare(up.learned_bilateral, torch_filter, x, kernel)
 
+
+HE = {"form": "joint", "average": True, "convention": "torch"}  # He and Sun's; the defaults are Wu et al.'s
 
 # --- guided filter: least squares, window by window -------------------------------------------------------------------
 
@@ -201,13 +209,13 @@ def he(x, guide, low, radius, epsilon, *, average, align):
 def test_guided_filter_is_a_regression_in_each_window(guide_channels, average):
     x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, guide_channels)
     low = last(F.adaptive_avg_pool2d(first(guide), (5, 4)))
-    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, average=average)
+    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, **HE | {"average": average})
     np.testing.assert_allclose(y, he(x, guide, low, 1, 0.01, average=average, align=False), atol=1e-4)
 
 
 def test_guided_filter_with_its_own_low_resolution_guide_and_corners():
     x, guide, low = normal(0, 4, 5, 2), uniform(1, 7, 9, 2), uniform(2, 4, 5, 2)
-    y = up.guided_filter(x, guide, low, radius=2, epsilon=0.05, convention="torch_align_corners")
+    y = up.guided_filter(x, guide, low, radius=2, epsilon=0.05, **HE | {"convention": "torch_align_corners"})
     np.testing.assert_allclose(y, he(x, guide, low, 2, 0.05, average=True, align=True), atol=1e-4)
 
 
@@ -216,45 +224,76 @@ def test_channelwise_guided_filter(guide_channels):
     """Each channel alone is a joint fit of one channel to one."""
     x, guide = normal(0, 5, 4, 3), uniform(1, 10, 12, guide_channels)
     low = last(F.adaptive_avg_pool2d(first(guide), (5, 4)))
-    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, form="channelwise", average=False)
+    y = up.guided_filter(x, guide, radius=1, epsilon=0.01, convention="torch")
     for c in range(3):
         part = np.s_[..., c % guide_channels : c % guide_channels + 1]
         expected = he(x[..., c : c + 1], guide[part], low[part], 1, 0.01, average=False, align=False)
         np.testing.assert_allclose(y[..., c : c + 1], expected, atol=1e-4)
 
 
-def torch_fast_guided(x, guide, radius, epsilon):
+def torch_fast_guided(x, guide, radius, epsilon, average=True, align=False):
     """The covariance form, every guide channel for its channel of x."""
     x, guide = x.permute(2, 0, 1)[None], guide.permute(2, 0, 1)[None]
     mean = lambda a: F.avg_pool2d(a, 2 * radius + 1, 1, radius, count_include_pad=False)  # noqa: E731
     low = F.adaptive_avg_pool2d(guide, x.shape[-2:])
     a = (mean(low * x) - mean(low) * mean(x)) / (mean(low * low) - mean(low) ** 2 + epsilon)
     b = mean(x) - a * mean(low)
-    a, b = (F.interpolate(mean(p), guide.shape[-2:], mode="bilinear") for p in (a, b))
+    a, b = (mean(p) if average else p for p in (a, b))
+    a, b = (F.interpolate(p, guide.shape[-2:], mode="bilinear", align_corners=align) for p in (a, b))
     return (a * guide + b)[0].permute(1, 2, 0)
+
+
+def test_guided_filters_defaults_are_wus():
+    """The fast layer: radius 1, no average, corners aligned, with the epsilon of segmentation."""
+    theirs = functools.partial(torch_fast_guided, radius=1, epsilon=1e-2, average=False, align=True)
+    compare(up.guided_filter, theirs, normal(0, 5, 4, 2), uniform(1, 10, 12, 2))
+
+
+def torch_convolutional(x, guide, low, kernel, radius):
+    """Wu et al.'s form, its slopes made of covariance and variance by a fixed function."""
+    x, guide, low = (a.permute(2, 0, 1)[None] for a in (x, guide, low))
+    weight = kernel.permute(2, 0, 1)[:, None]
+    conv = functools.partial(F.conv2d, weight=weight, padding=radius, dilation=radius, groups=x.shape[1])
+    mean = lambda a: conv(a) / conv(torch.ones_like(x))  # noqa: E731
+    covariance, variance = mean(low * x) - mean(low) * mean(x), mean(low * low) - mean(low) ** 2
+    a = covariance + 2 * variance
+    b = mean(x) - a * mean(low)
+    a, b = (F.interpolate(p, guide.shape[-2:], mode="bilinear", align_corners=True) for p in (a, b))
+    return (a * guide + b)[0].permute(1, 2, 0)
+
+
+def test_convolutional_guided_filter():
+    def slopes(moments):
+        covariance, variance = jnp.split(moments, 2, -1)
+        return covariance + 2 * variance
+
+    ours = functools.partial(guided.convolutional_guided_filter, slopes=slopes, radius=2)
+    theirs = functools.partial(torch_convolutional, radius=2)
+    arrays = normal(0, 5, 4, 2), uniform(1, 10, 12, 2), uniform(2, 5, 4, 2), uniform(3, 3, 3, 2)
+    compare(ours, theirs, *arrays)
 
 
 def test_guided_filter_gradients():
     x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, 2)
-    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, form="channelwise")
+    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, **HE | {"form": "channelwise"})
     theirs = functools.partial(torch_fast_guided, radius=1, epsilon=0.05)
-    gradients(ours, theirs, x, guide)
+    compare(ours, theirs, x, guide)
     # One channel, where both forms are the same.
-    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05)
-    gradients(ours, theirs, x[..., :1], guide[..., :1])
+    ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, **HE)
+    compare(ours, theirs, x[..., :1], guide[..., :1])
 
     def joint(x, guide):
         # The same as a system of equations with a diagonal matrix: a second channel that is always zero.
-        return up.guided_filter(x, jnp.concatenate([guide, jnp.zeros_like(guide)], -1), radius=1, epsilon=0.05)
+        return up.guided_filter(x, jnp.concatenate([guide, jnp.zeros_like(guide)], -1), radius=1, epsilon=0.05, **HE)
 
-    gradients(joint, theirs, x[..., :1], guide[..., :1])
+    compare(joint, theirs, x[..., :1], guide[..., :1])
 
 
 def test_guided_filter_far_from_the_origin():
     x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, 3)
-    y = up.guided_filter(x, guide, radius=1)
-    np.testing.assert_allclose(up.guided_filter(x, guide + 100, radius=1), y, atol=1e-3)
-    np.testing.assert_allclose(up.guided_filter(x + 100, guide, radius=1) - 100, y, atol=1e-3)
+    y = up.guided_filter(x, guide, **HE)
+    np.testing.assert_allclose(up.guided_filter(x, guide + 100, **HE), y, atol=1e-3)
+    np.testing.assert_allclose(up.guided_filter(x + 100, guide, **HE) - 100, y, atol=1e-3)
 
 
 def test_means_leave_out_what_is_outside():
@@ -276,8 +315,8 @@ def test_means_leave_out_what_is_outside():
 
 FUNCTIONS = {
     "joint_bilateral": lambda x, guide: up.joint_bilateral(x, guide, radius=1, sigma_range=0.5),
-    "guided_filter": lambda x, guide: up.guided_filter(x, guide, radius=1),
-    "channelwise": lambda x, guide: up.guided_filter(x, guide, radius=1, form="channelwise"),
+    "guided_filter": lambda x, guide: up.guided_filter(x, guide, **HE),
+    "channelwise": lambda x, guide: up.guided_filter(x, guide),
     "learned_bilateral": lambda x, guide: up.learned_bilateral(x, up.bilateral_kernel(guide, radius=1)),
 }
 
@@ -289,12 +328,17 @@ def test_batches_and_transforms(name):
     y = function(x, guide)
     chex.assert_shape(y, (2, 3, 8, 15, 2))
     np.testing.assert_allclose(function(x[1, 2], guide[1, 2]), y[1, 2], atol=1e-5)
-    np.testing.assert_allclose(jax.vmap(function, 1, 1)(x, guide), y, atol=1e-5)
-    np.testing.assert_allclose(jax.jit(function)(x, guide), y, atol=1e-5)
     # Forward and reverse derivatives agree: <J v, u> = <v, J' u>.
     dx, dguide, dy = normal(2, *x.shape), normal(3, *guide.shape), normal(4, *y.shape)
-    forward = jax.jvp(function, (x, guide), (jnp.asarray(dx), jnp.asarray(dguide)))[1]
-    backward = jax.vjp(function, x, guide)[1](jnp.asarray(dy))
+
+    @jax.jit  # one program, which shares what they have in common
+    def transformed(x, guide, dx, dguide, dy):
+        same, forward = jax.jvp(function, (x, guide), (dx, dguide))
+        return same, jax.vmap(function, 1, 1)(x, guide), forward, jax.vjp(function, x, guide)[1](dy)
+
+    same, mapped, forward, backward = transformed(x, guide, dx, dguide, dy)
+    np.testing.assert_allclose(mapped, y, atol=1e-5)
+    np.testing.assert_allclose(same, y, atol=1e-5)
     expected = np.sum(forward * dy)
     given = np.sum(dx * backward[0]) + np.sum(dguide * backward[1])
     np.testing.assert_allclose(given, expected, rtol=1e-3, atol=1e-2)
@@ -316,26 +360,39 @@ def test_dtypes(name):
         assert error < 4 * jnp.finfo(dtype).eps * float(np.abs(exact).max())
 
 
+ROI = up.conventions.onnx(coordinate_transformation_mode="tf_crop_and_resize", roi=[(0.0, 0.5)] * 3)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda x, g: up.joint_bilateral(x[0], g), r"joint_bilateral: guide must have the batch axes of x, \(\)"),
         (lambda x, g: up.joint_bilateral(x, g[0, 0]), "joint_bilateral: guide must be .*channels.*got shape"),
-        (lambda x, g: up.joint_bilateral(x, g[:, :0]), "joint_bilateral: guide must be .*none of the last three empty"),
+        (lambda x, g: up.joint_bilateral(x, g[:, :0]), "joint_bilateral: guide must be .*none empty"),
         (lambda x, g: up.joint_bilateral(x, g, radius=-1), "joint_bilateral: radius must be at least 0; got -1"),
         (lambda x, g: up.joint_bilateral(x, g, sigma_range=0.0), "joint_bilateral: sigma_range must be .*above 0"),
         (lambda x, g: up.joint_bilateral(x, g, sigma_spatial=-1.0), "sigma_spatial must be .*above 0; got -1"),
         (lambda x, g: up.bilateral_kernel(g[0, 0]), "bilateral_kernel: embedding must be .*got shape"),
-        (lambda x, g: up.bilateral_kernel(g, temperature=jnp.ones(3)), "must have no axes; got shape"),
-        (lambda x, g: up.learned_bilateral(x, g), "learned_bilateral: kernel must be .*k odd"),
-        (lambda x, g: up.learned_bilateral(x, jnp.ones((2, 8, 8, 2, 2))), "kernel must be .*k odd"),
-        (lambda x, g: up.learned_bilateral(x, jnp.ones((3, 8, 8, 3, 3))), r"batch axes of x, \(2,\)"),
+        (lambda x, g: up.bilateral_kernel(g, temperature=jnp.ones(3)), r"temperature must have shape \(\); got \(3,\)"),
+        (
+            lambda x, g: up.learned_bilateral(x, g),
+            r"learned_bilateral: kernel must have shape \(2, H, W, k, k\).*k odd",
+        ),
+        (lambda x, g: up.learned_bilateral(x, jnp.ones((2, 8, 8, 2, 2))), "the window of kernel must be odd"),
+        (
+            lambda x, g: up.learned_bilateral(x, jnp.ones((3, 8, 8, 3, 3))),
+            r"shape \(2, H, W, k, k\), the batch axes of x",
+        ),
         (lambda x, g: up.guided_filter(x, g, form="chanelwise"), "guided_filter: form.*Did you mean 'channelwise'"),
-        (lambda x, g: up.guided_filter(x, g, form="channelwise"), "guide must have one channel or those of x, 2"),
-        (lambda x, g: up.guided_filter(x, g, g), "guided_filter: guide_low must have the size of x"),
+        (lambda x, g: up.guided_filter(x, g), "guide must have one channel or those of x, 2"),
+        (
+            lambda x, g: up.guided_filter(x, g, g, form="joint"),
+            r"guided_filter: guide_low must have shape \(2, 4, 4, 3\), the size of x",
+        ),
         (lambda x, g: up.guided_filter(x, g, epsilon=0.0), "guided_filter: epsilon must be .*above 0; got 0"),
         (lambda x, g: up.guided_filter(x, g, radius=-2), "guided_filter: radius must be at least 0; got -2"),
-        (lambda x, g: up.guided_filter(x, g, convention="tourch"), "Did you mean 'torch'"),
+        (lambda x, g: up.guided_filter(x, g, convention="tourch"), "guided_filter: .*Did you mean 'torch'"),
+        (lambda x, g: up.guided_filter(x, g, convention=ROI), "guided_filter: convention .* cannot enlarge"),
     ],
 )
 def test_errors_explain(call, message):
@@ -349,3 +406,5 @@ def test_type_errors_explain():
         up.joint_bilateral(x, guide.astype(jnp.int32))
     with pytest.raises(TypeError, match=r"guided_filter: radius must be whole numbers; got 1\.5"):
         up.guided_filter(x, guide, radius=1.5)
+    with pytest.raises(TypeError, match=r"guided_filter: average must be True or False; got 'False'"):
+        up.guided_filter(x, guide, average="False")

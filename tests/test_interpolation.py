@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
 import upsampling as up
 from tests import frameworks
+from tests.optional import F, torch
 from tests.references import make_tensorflow
 from upsampling import conventions
 from upsampling.interpolation import _compiled
@@ -50,15 +49,25 @@ def test_numbers_are_the_framework_s(name, method, antialias):
 
 @pytest.mark.parametrize("name", make_tensorflow.METHODS)
 def test_numbers_are_tensorflow_s(name):
-    seen = set()
+    first = {}
+    for key, convention, *case in make_tensorflow.cases():
+        if convention == name:
+            first.setdefault(tuple(case[:2]), (key, *case[2:]))
+    assert set(first) == set(make_tensorflow.METHODS[name])
+
+    @jax.jit
+    def compute(images):
+        return {
+            (method, antialias): up.resize(x, size, method=method, convention=name, antialias=antialias)
+            for ((method, antialias), (_, _, size)), x in zip(first.items(), images, strict=True)
+        }
+
+    actual = compute([x for _, x, _ in first.values()])
     with np.load(make_tensorflow.PATH) as recorded:
-        for key, convention, method, antialias, x, size in make_tensorflow.cases():
-            if convention == name and (method, antialias) not in seen:
-                seen.add((method, antialias))
-                actual = up.resize(x, size, method=method, convention=name, antialias=antialias)
-                tolerance = 0 if method == "nearest" else 1e-5
-                np.testing.assert_allclose(actual, recorded[key], rtol=0, atol=tolerance, err_msg=method)
-    assert seen == set(make_tensorflow.METHODS[name])
+        for (method, antialias), (key, _, _) in first.items():
+            tolerance = 0 if method == "nearest" else 1e-5
+            found = actual[method, antialias]
+            np.testing.assert_allclose(found, recorded[key], rtol=0, atol=tolerance, err_msg=method)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -206,8 +215,8 @@ def test_what_is_not_finite_stays_where_it_is():
     x[5] = np.nan
     for method, reach in (("nearest", 0.5), ("bilinear", 1), ("bicubic", 2)):
         y = np.asarray(up.resize(x, (24,), method=method))[:, 0]
-        centre = (np.arange(24) + 0.5) / 2 - 0.5
-        np.testing.assert_array_equal(np.isnan(y), np.abs(centre - 5) < reach)
+        center = (np.arange(24) + 0.5) / 2 - 0.5
+        np.testing.assert_array_equal(np.isnan(y), np.abs(center - 5) < reach)
         # The same for the adjoint: a pixel of it sums only the outputs that it feeds.
         g = np.zeros((24, 1), np.float32)
         g[3] = np.nan
@@ -245,16 +254,28 @@ def test_every_way_is_the_matrix_product_and_its_transforms_too(way):
     backward = np.einsum("hi,wj,nhwc->nijc", rows, columns, y)
     close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5)
 
+    @jax.jit
+    def compute(x, y):
+        value, pull_back = jax.vjp(resize, x)
+        transpose = jax.linear_transpose(resize, x)
+        tangent = jax.jvp(resize, (x,), (x[::-1],))[1]
+        return (
+            tangent,
+            value,
+            pull_back(y)[0],
+            transpose(y)[0],
+            jax.linear_transpose(lambda y: transpose(y)[0], y)(x)[0],
+        )
+
+    tangent, value, pulled_back, transposed, transposed_twice = compute(x, y)
     close(resize(x), forward)
-    tangent = jax.jvp(resize, (x,), (x[::-1],))[1]
     close(tangent, forward[::-1])
-    value, pull_back = jax.vjp(resize, x)
     close(value, forward)
-    close(pull_back(y)[0], backward)
-    close(jax.linear_transpose(resize, x)(y)[0], backward)
-    close(jax.linear_transpose(lambda y: jax.linear_transpose(resize, x)(y)[0], y)(x)[0], forward)
+    close(pulled_back, backward)
+    close(transposed, backward)
+    close(transposed_twice, forward)
     # <Ax, y> = <x, A'y>
-    left, right = np.vdot(forward, y), np.vdot(x, pull_back(y)[0])
+    left, right = np.vdot(forward, y), np.vdot(x, pulled_back)
     assert abs(left - right) <= 1e-6 * abs(left)
 
 
@@ -262,13 +283,20 @@ def test_every_way_is_the_matrix_product_and_its_transforms_too(way):
 def test_vmap(way):
     shape, size, method, antialias = WAYS[way]
     resize = functools.partial(up.resize, size=size, method=method, antialias=antialias)
-    x = image(0, 2, *shape)
-    expected = np.asarray(resize(x))
-    for axis in (0, 2, 4):
-        mapped = jax.vmap(resize, in_axes=axis, out_axes=axis)(np.moveaxis(x, 0, axis))
-        np.testing.assert_allclose(np.moveaxis(mapped, axis, 0), expected, rtol=0, atol=1e-6)
-    gradients = jax.vmap(jax.grad(lambda x: jnp.sum(resize(x) ** 2)))(x)
-    np.testing.assert_allclose(gradients, jax.grad(lambda x: jnp.sum(resize(x) ** 2))(x), rtol=1e-5, atol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(resize(x) ** 2))
+
+    @jax.jit
+    def compute(x):
+        mapped = [
+            jnp.moveaxis(jax.vmap(resize, in_axes=axis, out_axes=axis)(jnp.moveaxis(x, 0, axis)), axis, 0)
+            for axis in (0, 2, 4)
+        ]
+        return resize(x), mapped, gradient(x), jax.vmap(gradient)(x)
+
+    expected, mapped, gradient_of_all, gradients = compute(image(0, 2, *shape))
+    for actual in mapped:
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(gradients, gradient_of_all, rtol=1e-5, atol=1e-5)
 
 
 def test_gradients_agree_with_finite_differences_to_any_order():
@@ -284,15 +312,31 @@ def test_gradients_agree_with_finite_differences_to_any_order():
             def difference(g, x, v, h=1e-5):
                 return (g(x + h * v) - g(x - h * v)) / (2 * h)
 
-            np.testing.assert_allclose(jnp.vdot(jax.grad(f)(x), v), difference(f, x, v), rtol=1e-7)
-            np.testing.assert_allclose(jax.jvp(f, (x,), (v,))[1], difference(f, x, v), rtol=1e-7)
-            forward_over_reverse = jax.jvp(jax.grad(f), (x,), (v,))[1]
-            np.testing.assert_allclose(forward_over_reverse, difference(jax.grad(f), x, v), rtol=1e-6, atol=1e-8)
-            reverse_over_reverse = jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), v))(x)  # noqa: B023
-            np.testing.assert_allclose(reverse_over_reverse, forward_over_reverse, rtol=1e-10, atol=1e-12)
-            third = jax.grad(lambda x: jnp.vdot(jax.jvp(jax.grad(f), (x,), (v,))[1], w))(x)  # noqa: B023
-            expected = difference(lambda x: jax.jvp(jax.grad(f), (x,), (v,))[1], x, w)  # noqa: B023
-            np.testing.assert_allclose(third, expected, rtol=1e-5, atol=1e-7)
+            @jax.jit  # one program, and not an eager one for every step
+            def compute(x, v, w, f=f):
+                gradient = jax.grad(f)
+
+                def curvature(x):
+                    return jax.jvp(gradient, (x,), (v,))[1]
+
+                return {
+                    "first, reverse": (jnp.vdot(gradient(x), v), difference(f, x, v)),
+                    "first, forward": (jax.jvp(f, (x,), (v,))[1], difference(f, x, v)),
+                    "second": (curvature(x), difference(gradient, x, v)),
+                    "second, reverse": (jax.grad(lambda x: jnp.vdot(gradient(x), v))(x), curvature(x)),
+                    "third": (jax.grad(lambda x: jnp.vdot(curvature(x), w))(x), difference(curvature, x, w)),
+                }
+
+            tolerances = {
+                "first, reverse": (1e-7, 0),
+                "first, forward": (1e-7, 0),
+                "second": (1e-6, 1e-8),
+                "second, reverse": (1e-10, 1e-12),
+                "third": (1e-5, 1e-7),
+            }
+            for name, (actual, expected) in compute(x, v, w).items():
+                rtol, atol = tolerances[name]
+                np.testing.assert_allclose(actual, expected, rtol=rtol, atol=atol, err_msg=name)
 
 
 def test_checkpointed_and_scanned():

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
-import torch
-import torch.nn.functional as F
 from onnx import TensorProto, helper
 
+from tests.optional import F, torch
 from upsampling.pooling import max_pool_with_indices, max_unpool
 
 POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
@@ -42,13 +41,18 @@ def test_values_indices_and_gradient_are_pytorchs(size, window, strides, padding
         x = np.round(x)
     theirs = first(x).requires_grad_()
     values, indices = POOL[len(size)](theirs, window, strides, padding, return_indices=True)
-    (y, places), pull = jax.vjp(lambda x: max_pool_with_indices(x, window, strides, padding), x)
+    g = rng.standard_normal(last(values).shape).astype(np.float32)
+
+    @jax.jit
+    def compute(x, g):
+        results, pull = jax.vjp(lambda x: max_pool_with_indices(x, window, strides, padding), x)
+        return *results, pull((g, np.zeros(g.shape, jax.dtypes.float0)))[0]
+
+    y, places, actual = compute(x, g)
     np.testing.assert_array_equal(y, last(values))
     np.testing.assert_array_equal(places, last(indices))
     assert places.dtype == jnp.int32
-    g = rng.standard_normal(y.shape).astype(np.float32)
     (expected,) = torch.autograd.grad(values, theirs, first(g))
-    actual = pull((g, np.zeros(y.shape, jax.dtypes.float0)))[0]
     np.testing.assert_allclose(actual, last(expected), atol=1e-6)
 
 
@@ -90,23 +94,35 @@ def test_unpooling_is_onnxs():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_transformations_and_dtypes(dtype):
-    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 4, 2), dtype)
-    y, indices = max_pool_with_indices(x)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 3, 5, 4, 2)), dtype)
+    unpool = lambda y, i: max_unpool(y, i, (5, 4))  # noqa: E731
+
+    @jax.jit
+    def compute(x):
+        y, indices = max_pool_with_indices(x)
+        return {
+            "pooled": (y, indices),
+            "mapped": jax.vmap(max_pool_with_indices)(x),
+            "alone": max_pool_with_indices(x[0, 0])[1],
+            "unpooled": unpool(y, indices),
+            "unpooled, mapped": jax.vmap(unpool)(y, indices),
+            "tangent": jax.jvp(lambda x: max_pool_with_indices(x)[0], (x,), (x,))[1],
+            "tangent of unpooling": jax.jvp(lambda y: unpool(y, indices), (y,), (y,))[1],
+        }
+
+    found = jax.tree.map(np.asarray, compute(x))
+    y, indices = found["pooled"]
     assert y.dtype == dtype
     assert y.shape == (2, 3, 2, 2, 2)
-    both = jax.jit(jax.vmap(max_pool_with_indices))(x)
-    np.testing.assert_array_equal(both[0], y)
-    np.testing.assert_array_equal(both[1], indices)
-    alone = max_pool_with_indices(x[0, 0])
-    np.testing.assert_array_equal(alone[1], indices[0, 0])
-    back = max_unpool(y, indices, (5, 4))
-    assert back.dtype == dtype
-    np.testing.assert_array_equal(jax.vmap(lambda y, i: max_unpool(y, i, (5, 4)))(y, indices), back)
-    assert (back != 0).sum() == y.size
+    np.testing.assert_array_equal(found["mapped"][0], y)
+    np.testing.assert_array_equal(found["mapped"][1], indices)
+    np.testing.assert_array_equal(found["alone"], indices[0, 0])
+    assert found["unpooled"].dtype == dtype
+    np.testing.assert_array_equal(found["unpooled, mapped"], found["unpooled"])
+    assert (found["unpooled"] != 0).sum() == y.size
     # Along the direction of the input itself, pooling and unpooling are their own derivatives.
-    tangent = jax.jvp(lambda x: max_pool_with_indices(x)[0], (x,), (x,))[1]
-    np.testing.assert_array_equal(tangent, y)
-    np.testing.assert_array_equal(jax.jvp(lambda y: max_unpool(y, indices, (5, 4)), (y,), (y,))[1], back)
+    np.testing.assert_array_equal(found["tangent"], y)
+    np.testing.assert_array_equal(found["tangent of unpooling"], found["unpooled"])
 
 
 def test_float64():

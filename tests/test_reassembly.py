@@ -2,14 +2,17 @@
 
 import functools
 import itertools
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from upsampling._arguments import Edge
+from upsampling.primitives import _common
 from upsampling.primitives import window_sum as primitive
-from upsampling.reassembly import carafe, fade, reassemble, reassemble_to, sapa, similarities
+from upsampling.reassembly import carafe, fade, gated_queries, reassemble, reassemble_to, sapa, similarities
 
 
 def close(actual, expected, tolerance=1e-4):
@@ -24,43 +27,64 @@ def normal(seed, *shapes, dtype=np.float32):
     return [rng.standard_normal(shape).astype(dtype) for shape in shapes]
 
 
-def walk(x, centres, window, dilation, edge):
-    """Every output pixel, its tap and the input pixel the tap sees; nothing where that is zero."""
+@functools.cache
+def padded(n, edge):
+    """The pixels of an axis, and 20 beyond it on both sides, by NumPy's padding."""
+    mode = {"replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}[edge]
+    return np.pad(np.arange(n), 20, mode).tolist()
+
+
+def walk(x, centers, window, dilation, edge):
+    """Every output pixel, its tap and the input pixel that the tap reads; nothing where that is zero."""
     spatial = x.shape[1:-1]
-    for pixel in itertools.product(*(range(len(c)) for c in centres)):
+    for pixel in itertools.product(*(range(len(c)) for c in centers)):
         for tap in np.ndindex(*window):
             seen = [
-                c[p] + (t - k // 2) * d for c, p, t, k, d in zip(centres, pixel, tap, window, dilation, strict=True)
+                c[p] + (t - k // 2) * d for c, p, t, k, d in zip(centers, pixel, tap, window, dilation, strict=True)
             ]
-            if edge == "replicate":
-                seen = [min(max(i, 0), n - 1) for i, n in zip(seen, spatial, strict=True)]
+            if edge != "zero":
+                seen = [padded(n, edge)[i + 20] for i, n in zip(seen, spatial, strict=True)]
             elif not all(0 <= i < n for i, n in zip(seen, spatial, strict=True)):
                 continue
             yield pixel, tap, tuple(seen)
 
 
-def reassembled(x, weights, centres, dilation, edge):
+def reassembled(x, weights, centers, dilation, edge):
     """The definition: (n, *spatial, c), (n, *size, groups, *window)."""
-    rank, groups = len(centres), weights.shape[1 + len(centres)]
-    y = np.zeros((x.shape[0], *map(len, centres), x.shape[-1]))
-    for pixel, tap, seen in walk(x, centres, weights.shape[2 + rank :], dilation, edge):
+    rank, groups = len(centers), weights.shape[1 + len(centers)]
+    y = np.zeros((x.shape[0], *map(len, centers), x.shape[-1]))
+    for pixel, tap, seen in walk(x, centers, weights.shape[2 + rank :], dilation, edge):
         weight = weights[(slice(None), *pixel, slice(None), *tap)].astype(float)
         value = x[(slice(None), *seen)].reshape(x.shape[0], groups, -1)
         y[(slice(None), *pixel)] += (weight[..., None] * value).reshape(x.shape[0], -1)
     return y
 
 
-def pulled_back(x, weights, y, centres, dilation, edge):
+def pulled_back(x, weights, y, centers, dilation, edge):
     """The gradients of `(reassembled * y).sum()`."""
-    rank, groups = len(centres), weights.shape[1 + len(centres)]
+    rank, groups = len(centers), weights.shape[1 + len(centers)]
     dx, dweights = np.zeros(x.shape), np.zeros(weights.shape)
-    for pixel, tap, seen in walk(x, centres, weights.shape[2 + rank :], dilation, edge):
+    for pixel, tap, seen in walk(x, centers, weights.shape[2 + rank :], dilation, edge):
         there = (slice(None), *pixel, slice(None), *tap)
         weight, value = weights[there].astype(float), x[(slice(None), *seen)].reshape(x.shape[0], groups, -1)
         g = y[(slice(None), *pixel)].reshape(x.shape[0], groups, -1).astype(float)
         dx[(slice(None), *seen)] += (weight[..., None] * g).reshape(x.shape[0], -1)
         dweights[there] += (value * g).sum(-1)
     return dx, dweights
+
+
+def check(ours, x, weights, g, centers, dilation, edge):
+    """Output and gradients, in one compiled program."""
+
+    @jax.jit
+    def pulled(x, weights, g):
+        y, pull = jax.vjp(ours, x, weights)
+        return y, *pull(g)
+
+    y, *gradients = pulled(x, weights, g)
+    close(y, reassembled(x, weights, centers, dilation, edge), 1e-5)
+    for actual, expected in zip(gradients, pulled_back(x, weights, g, centers, dilation, edge), strict=True):
+        close(actual, expected, 1e-5)
 
 
 def repeated(spatial, scale):
@@ -74,6 +98,8 @@ CASES = [
     ((1, 1), (4, 4), (5, 5), (1, 1), 1, 2, "replicate"),
     ((1, 2), (1, 3), (7, 1), (3, 1), 3, 3, "zero"),
     ((6,), (3,), (5,), (2,), 2, 6, "zero"),
+    ((6,), (1,), (5,), (2,), 1, 2, "reflect"),
+    ((3,), (2,), (7,), (1,), 2, 2, "symmetric"),
     ((3, 2, 4), (2, 1, 2), (3, 1, 3), (1, 1, 1), 1, 2, "replicate"),
 ]
 
@@ -83,30 +109,34 @@ CASES = [
 def test_outputs_and_gradients(monkeypatch, unrolled, spatial, scale, window, dilation, groups, channels, edge):
     """With the taps in one loop, and row by row."""
     monkeypatch.setattr(primitive, "UNROLLED_TAPS", unrolled)
-    jax.clear_caches()
+    jax.clear_caches()  # which do not know of it
     size = tuple(n * s for n, s in zip(spatial, scale, strict=True))
     x, weights, g = normal(0, (2, *spatial, channels), (2, *size, groups, *window), (2, *size, channels))
-    y, pull = jax.vjp(
-        functools.partial(reassemble, scale=scale, dilation=dilation, edge=edge), jnp.asarray(x), jnp.asarray(weights)
-    )
-    centres = repeated(spatial, scale)
-    close(y, reassembled(x, weights, centres, dilation, edge), 1e-5)
-    for actual, expected in zip(pull(g), pulled_back(x, weights, g, centres, dilation, edge), strict=True):
-        close(actual, expected, 1e-5)
+    ours = functools.partial(reassemble, scale=scale, dilation=dilation, edge=edge)
+    check(ours, x, weights, g, repeated(spatial, scale), dilation, edge)
 
 
-@pytest.mark.parametrize("edge", ["zero", "replicate"])
+@pytest.mark.parametrize("edge", get_args(Edge))
 def test_any_size(edge):
-    centres, dilation = [(0, 0, 1, 1, 1, 2, 3), (3, 2, 0, 0, 4)], (1, 2)
+    centers, dilation = [(0, 0, 1, 1, 1, 2, 3), (3, 2, 0, 0, 4)], (1, 2)
     x, weights, g = normal(0, (2, 4, 5, 4), (2, 7, 5, 2, 3, 3), (2, 7, 5, 4))
-    y, pull = jax.vjp(
-        functools.partial(reassemble_to, centres=centres, dilation=dilation, edge=edge),
-        jnp.asarray(x),
-        jnp.asarray(weights),
-    )
-    close(y, reassembled(x, weights, centres, dilation, edge), 1e-5)
-    for actual, expected in zip(pull(g), pulled_back(x, weights, g, centres, dilation, edge), strict=True):
-        close(actual, expected, 1e-5)
+    ours = functools.partial(reassemble_to, centers=centers, dilation=dilation, edge=edge)
+    check(ours, x, weights, g, centers, dilation, edge)
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_gradient_to_the_weights_in_blocks_of_rows(monkeypatch, uniform):
+    """Two or three blocks of two rows, in each of two images."""
+    monkeypatch.setattr(_common, "BLOCK_BYTES", 900)
+    assert primitive.block_rows(4, 3 * 9 * 4 * 4) == primitive.block_rows(6, 3 * 9 * 4 * 4) == 2
+    jax.clear_caches()
+    scale, centers = (2, 3), [(0, 1, 1, 3, 2, 3), (0, 2, 1)]
+    ours = functools.partial(reassemble, scale=scale) if uniform else functools.partial(reassemble_to, centers=centers)
+    centers = repeated((4, 3), scale) if uniform else centers
+    size = tuple(map(len, centers))
+    x, weights, g = normal(0, (2, 4, 3, 4), (2, *size, 2, 3, 3), (2, *size, 4))
+    check(ours, x, weights, g, centers, (1, 1), "zero")
+    jax.clear_caches()
 
 
 def by_gathers(x, weights, scale, dilation=1):
@@ -147,9 +177,9 @@ def test_derivatives_of_derivatives():
     def tangent(f):
         return jax.jvp(f, (x, weights), (jnp.ones_like(x), weights))
 
-    for derivative in (tangent, curvature, penalty):
-        a, b = jax.jit(lambda derivative=derivative: (derivative(ours), derivative(reference)))()
-        jax.tree.map(close, a, b)
+    derivatives = (tangent, curvature, penalty)
+    a, b = jax.jit(lambda: tuple([derivative(f) for derivative in derivatives] for f in (ours, reference)))()
+    jax.tree.map(close, a, b)
 
 
 def test_vmap():
@@ -182,6 +212,51 @@ def test_similarities_are_inner_products():
         products = keys[(slice(None), *seen)] * queries[(slice(None), *pixel)]
         expected[(slice(None), *pixel, slice(None), *tap)] = products.reshape(2, 2, 3).sum(-1)
     close(ours, expected, 1e-5)
+
+
+def softmax(logits, axes):
+    weights = np.exp(logits - logits.max(axes, keepdims=True))
+    return weights / weights.sum(axes, keepdims=True)
+
+
+def enlarged(x, scale):
+    return x.repeat(scale[0], -3).repeat(scale[1], -2)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_carafe_is_its_formula():
+    """The channels of the logits are groups, windows and blocks, in this order."""
+    x, logits = normal(0, (2, 3, 2, 4), (2, 3, 2, 2 * 15 * 6))
+    blocks = logits.astype(float).reshape(2, 3, 2, 2, 3, 5, 2, 3).transpose(0, 1, 6, 2, 7, 3, 4, 5)
+    weights = softmax(blocks.reshape(2, 6, 6, 2, 3, 5), (-2, -1))
+    expected = reassembled(x, weights, repeated((3, 2), (2, 3)), (1, 1), "zero")
+    close(carafe(x, logits, scale=(2, 3), kernel_size=(3, 5), groups=2), expected, 1e-5)
+
+
+def test_sapa_is_its_formula():
+    x, queries, keys = normal(0, (1, 3, 2, 4), (1, 6, 6, 3), (1, 3, 2, 3))
+    centers, logits = repeated((3, 2), (2, 3)), np.zeros((1, 6, 6, 1, 5, 5))
+    for pixel, tap, seen in walk(keys, centers, (5, 5), (1, 1), "zero"):
+        logits[(0, *pixel, 0, *tap)] = queries[(0, *pixel)] @ keys[(0, *seen)]
+    expected = reassembled(x, softmax(logits, (-2, -1)), centers, (1, 1), "zero")
+    close(sapa(x, queries, keys, scale=(2, 3)), expected, 1e-5)
+    # Logits are computed in float32: with bfloat16 they would be wrong by up to a quarter.
+    half = [jnp.asarray(a, jnp.bfloat16) for a in (x, 9 * queries, 9 * keys)]
+    exact = sapa(*(a.astype(jnp.float32) for a in half), scale=(2, 3))
+    assert sapa(*half, scale=(2, 3)).dtype == jnp.bfloat16
+    close(sapa(*half, scale=(2, 3)).astype(jnp.float32), exact, 0.02)
+
+
+def test_gated_queries_and_fade_are_their_formulas():
+    x, guide, high, low, gate = normal(0, (3, 2, 4), (6, 6, 4), (6, 6, 9), (3, 2, 9), (3, 2, 1))
+    scale, g = (2, 3), enlarged(sigmoid(gate.astype(float)), (2, 3))
+    close(gated_queries(guide, x, gate, scale=scale), g * guide + (1 - g) * enlarged(x, scale), 1e-5)
+    weights = softmax((high + enlarged(low, scale)).astype(float).reshape(1, 6, 6, 1, 3, 3), (-2, -1))
+    y = reassembled(x[None], weights, repeated((3, 2), scale), (1, 1), "zero")[0]
+    close(fade(x, guide, high, low, gate, scale=scale, kernel_size=3), g * guide + (1 - g) * y, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -222,32 +297,33 @@ def test_temporaries_are_smaller_than_the_output():
 
 def test_no_scatter():
     x, weights, y = jnp.ones((1, 4, 4, 2)), jnp.ones((1, 7, 7, 1, 3, 3)), jnp.ones((1, 7, 7, 2))
-    centres = [(0, 0, 1, 1, 2, 2, 3)] * 2
-    text = jax.jit(lambda x, w, y: jax.vjp(lambda *a: reassemble_to(*a, centres), x, w)[1](y)).lower(x, weights, y)
+    centers = [(0, 0, 1, 1, 2, 2, 3)] * 2
+    text = jax.jit(lambda x, w, y: jax.vjp(lambda *a: reassemble_to(*a, centers), x, w)[1](y)).lower(x, weights, y)
     assert "scatter" not in text.as_text()
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x, w: reassemble(x, w[..., :2]), r"reassemble: window must be odd.*got \(3, 2\)"),
-        (lambda x, w: reassemble(x, w[:, :5]), r"reassemble: weights must be .* here \(2, 6, 8\)"),
-        (lambda x, w: reassemble(x, w, scale=3), r"weights must be .* here \(2, 9, 12\)"),
-        (lambda x, w: reassemble(x, w[:, :, :, 0]), "weights must be"),
-        (lambda x, w: reassemble(x, jnp.repeat(w, 3, 3)), "groups=3 must divide the 4 channels of x"),
+        (lambda x, w: reassemble(x, w[..., :2]), r"reassemble: the window of weights must be odd.*got \(3, 2\)"),
+        (lambda x, w: reassemble(x, w[:, :5]), r"reassemble: weights must have shape \(2, 6, 8, groups, k, k\)"),
+        (lambda x, w: reassemble(x, w, scale=3), r"weights must have shape \(2, 9, 12, groups, k, k\)"),
+        (lambda x, w: reassemble(x, w[:, :, :, 0]), "weights must have shape"),
+        (lambda x, w: reassemble(x, jnp.repeat(w, 3, 3)), "the groups of weights=3 must divide channels=4"),
         (lambda x, w: reassemble(x, w, edge="wrap"), "reassemble: edge='wrap' is not known"),
         (lambda x, w: reassemble(x, w, scale=0), "scale must be at least 1"),
         (lambda x, w: reassemble(x, w, dilation=0), "dilation must be at least 1"),
         (lambda x, w: reassemble(x[0, 0], w, scale=2), "x must be .* with 2 spatial axes"),
-        (lambda x, w: reassemble_to(x, w, [(0,) * 6, (4,) * 8]), r"centres must be input pixels, below \(3, 4\)"),
-        (lambda x, w: similarities(x, x, (2, 2), 3), r"queries must have shape \(2, 6, 8, 4\)"),
-        (lambda x, w: carafe(x, x), r"carafe: logits must be \(2, 3, 4, 100\)"),
-        (lambda x, w: carafe(x, x, groups=3), "carafe: groups=3 must divide the 4 channels"),
+        (lambda x, w: reassemble_to(x, w, [(0,) * 6, (4,) * 8]), r"centers must be input pixels, below \(3, 4\)"),
+        (lambda x, w: reassemble_to(x, w, [(0,) * 6, (-1,) * 8]), "centers must be at least 0"),
+        (lambda x, w: similarities(x, x, (2, 2), 3), r"queries must have shape \(2, 6, 8, 4\), for x of shape"),
+        (lambda x, w: carafe(x, x), r"carafe: logits must have shape \(2, 3, 4, 100\)"),
+        (lambda x, w: carafe(x, x, groups=3), "carafe: groups=3 must divide channels=4"),
         (lambda x, w: carafe(x, x, kernel_size=4), "carafe: kernel_size must be odd"),
         (lambda x, w: sapa(x, x, x), "sapa: queries must be .* here"),
         (lambda x, w: sapa(x, x, x[:1]), "sapa: keys must have the batch and size of x"),
         (lambda x, w: fade(x, x, x, x, x), "fade: guide must be"),
-        (lambda x, w: fade(x, jnp.ones((2, 6, 8, 4)), x, x, x), r"fade: map_logits must be \(2, 3, 4, 25\)"),
+        (lambda x, w: fade(x, jnp.ones((2, 6, 8, 4)), x, x, x), r"fade: map_logits must have shape \(2, 3, 4, 25\)"),
     ],
 )
 def test_errors_explain(call, message):

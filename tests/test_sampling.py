@@ -1,14 +1,15 @@
 """Sampling against PyTorch's grid_sample, and against the sum of hats that Jaderberg et al. define it by."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from jax.test_util import check_grads
 
 import upsampling as up
+from tests.optional import F, torch
 from upsampling.primitives import grid_sample as primitive
 
 PADDING = {"replicate": "border", "zero": "zeros", "reflect": "reflection", "symmetric": "reflection"}
@@ -22,6 +23,17 @@ def hats(x, positions):
     rows = torch.clamp(1 - torch.abs(rows - torch.arange(height)), min=0)
     columns = torch.clamp(1 - torch.abs(columns - torch.arange(width)), min=0)
     return torch.einsum("npqi,npqj,nijc->npqc", rows, columns, x)
+
+
+def pulled(ours, z, *arrays):
+    """Value and gradients, in one compiled program."""
+
+    @jax.jit
+    def program(z, *arrays):
+        y, pull = jax.vjp(ours, *arrays)
+        return y, *pull(z)
+
+    return program(z, *arrays)
 
 
 def doubles(*arrays):
@@ -54,9 +66,8 @@ def test_numbers_and_gradients_are_pytorchs(method, edge, example):
             positions = up.positions_from_grid(grid, x.shape[-3:-1], align_corners=align)
             return up.grid_sample(x, positions, method=method, edge=edge)
 
-        y, pull = jax.vjp(ours, x, grid)
+        y, dx, d_positions = pulled(ours, z, x, grid)
         np.testing.assert_allclose(y, np.moveaxis(theirs.detach().numpy(), 1, -1), atol=2e-5)
-        dx, d_positions = pull(z)
         np.testing.assert_allclose(dx, np.moveaxis(d_image, 1, -1), atol=2e-5)
         np.testing.assert_allclose(d_positions, d_grid, atol=2e-4)
 
@@ -78,8 +89,7 @@ def test_on_pixels_and_edges_gradients_are_pytorchs(edge):
     theirs = F.grid_sample(image, places, padding_mode=PADDING[edge], align_corners=align)
     z = np.random.default_rng(2).standard_normal((*positions.shape[:-1], 2)).astype(np.float32)
     d_image, d_grid = torch.autograd.grad(theirs, (image, places), torch.tensor(np.moveaxis(z, -1, 1).astype(float)))
-    y, pull = jax.vjp(lambda x, p: up.grid_sample(x, p, edge=edge), x, positions)
-    dx, dp = pull(z)
+    y, dx, dp = pulled(functools.partial(up.grid_sample, edge=edge), z, x, positions)
     np.testing.assert_allclose(y, np.moveaxis(theirs.detach().numpy(), 1, -1), atol=1e-5)
     np.testing.assert_allclose(dx, np.moveaxis(d_image.numpy(), 1, -1), atol=1e-5)
     if not align:  # with align_corners PyTorch's own grid falls beside whole positions by rounding
@@ -170,12 +180,17 @@ def test_any_batch_and_transforms(batch):
     flat = up.grid_sample(x.reshape(-1, 3, 4, 2), positions.reshape(-1, 5, 3, 2))
     np.testing.assert_allclose(y.reshape(flat.shape), flat, atol=1e-6)
     if batch:
-        np.testing.assert_allclose(jax.vmap(up.grid_sample)(x, positions), y, atol=1e-6)
-        one = jax.vmap(up.grid_sample, (None, 0))(x[0], positions)
+        gradient = jax.grad(lambda x, p: jnp.sum(up.grid_sample(x, p) ** 2), (0, 1))
+
+        @jax.jit
+        def mapped(x, positions):
+            each, one = jax.vmap(up.grid_sample)(x, positions), jax.vmap(up.grid_sample, (None, 0))(x[0], positions)
+            return each, one, jax.vmap(gradient, (None, 0))(x[0], positions)
+
+        each, one, pull = mapped(x, positions)
+        np.testing.assert_allclose(each, y, atol=1e-6)
         np.testing.assert_allclose(one[-1], up.grid_sample(x[0], positions[-1]), atol=1e-6)
-        pull = jax.vmap(jax.grad(lambda x, p: jnp.sum(up.grid_sample(x, p) ** 2), (0, 1)), (None, 0))(x[0], positions)
-        last = jax.grad(lambda x, p: jnp.sum(up.grid_sample(x, p) ** 2), (0, 1))(x[0], positions[-1])
-        for all_of_them, expected in zip(pull, last, strict=True):
+        for all_of_them, expected in zip(pull, jax.jit(gradient)(x[0], positions[-1]), strict=True):
             np.testing.assert_allclose(all_of_them[-1], expected, atol=1e-5)
 
 
@@ -185,8 +200,7 @@ def test_dtypes(dtype):
     with jax.enable_x64(dtype == jnp.float64):
         x = jnp.asarray(rng.standard_normal((9, 7, 4)), dtype)
         positions = jnp.asarray(rng.uniform(0, 6, (5, 6, 2)), jnp.promote_types(dtype, jnp.float32))
-        y, pull = jax.vjp(up.grid_sample, x, positions)
-        dx, dp = pull(y)
+        y, dx, dp = jax.jit(lambda x, p: (lambda y, pull: (y, *pull(y)))(*jax.vjp(up.grid_sample, x, p)))(x, positions)
         assert (y.dtype, dx.dtype, dp.dtype) == (dtype, dtype, positions.dtype)
         eps = float(jnp.finfo(dtype).eps)
         exact = hats(*(a[None] for a in doubles(x, positions)))[0].detach()
@@ -215,7 +229,7 @@ def test_dysample_is_its_formula(scale, groups, scoped):
     offsets, scope = (rng.standard_normal((2, *size, groups, 2)).astype(np.float32) for _ in range(2))
     z = rng.standard_normal((2, *size, 8)).astype(np.float32)
     given = (x, offsets, scope) if scoped else (x, offsets)
-    y, pull = jax.vjp(lambda *a: up.dysample(*a, scale=scale), *given)
+    y, *gradients = pulled(functools.partial(up.dysample, scale=scale), z, *given)
     image, moves, *rest = theirs = doubles(*given)
     axes = [torch.tensor((np.arange(n * s) + 0.5) / s - 0.5) for n, s in zip((5, 3), factors, strict=True)]
     first = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[:, :, None]
@@ -224,7 +238,7 @@ def test_dysample_is_its_formula(scale, groups, scoped):
     blocks = [hats(b, positions[..., g, :]) for g, b in enumerate(torch.chunk(image, groups, -1))]
     expected = torch.cat(blocks, -1)
     np.testing.assert_allclose(y, expected.detach(), atol=1e-5)
-    for ours, gradient in zip(pull(z), torch.autograd.grad(expected, theirs, torch.tensor(z).double()), strict=True):
+    for ours, gradient in zip(gradients, torch.autograd.grad(expected, theirs, torch.tensor(z).double()), strict=True):
         np.testing.assert_allclose(ours, gradient, atol=1e-4)
 
 
@@ -241,7 +255,7 @@ def test_flow_warp_is_its_formula(align_corners, size):
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, 5, 4, 3)).astype(np.float32)
     flow, z = (rng.standard_normal((2, *size, c)).astype(np.float32) for c in (2, 3))
-    y, pull = jax.vjp(lambda x, f: up.flow_warp(x, 3 * f, align_corners=align_corners), x, flow)
+    y, *ours = pulled(lambda x, f: up.flow_warp(x, 3 * f, align_corners=align_corners), z, x, flow)
     image, moves = doubles(np.moveaxis(x, -1, 1), flow)
     lines = [torch.linspace(-1, 1, n) if align_corners else (2 * torch.arange(n) + 1) / n - 1 for n in size]
     grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1) + 3 * moves / torch.tensor(size)
@@ -249,7 +263,6 @@ def test_flow_warp_is_its_formula(align_corners, size):
     np.testing.assert_allclose(y, np.moveaxis(expected.detach().numpy(), 1, -1), atol=1e-5)
     cotangent = torch.tensor(np.moveaxis(z, -1, 1).astype(float))
     dx, df = (g.numpy() for g in torch.autograd.grad(expected, (image, moves), cotangent))
-    ours = pull(z)
     np.testing.assert_allclose(ours[0], np.moveaxis(dx, 1, -1), atol=1e-4)
     np.testing.assert_allclose(ours[1], df, atol=1e-4)
 
@@ -270,21 +283,45 @@ OFFSETS = jnp.ones((2, 8, 8, 3, 2))
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: up.grid_sample(X[0, 0], P), ValueError, r"grid_sample: x must be \(\*batch, H, W, channels\)"),
-        (lambda: up.grid_sample(X[:, :0], P), ValueError, "grid_sample: x must be .* no empty image"),
+        (lambda: up.grid_sample(X[0, 0], P), ValueError, r"grid_sample: x must be \(\*batch, \*spatial, channels\)"),
+        (lambda: up.grid_sample(X[:, :0], P), ValueError, "grid_sample: x must be .* none empty"),
         (lambda: up.grid_sample(X.astype(int), P), TypeError, "grid_sample: x must be floating"),
         (lambda: up.grid_sample(X, P.astype(int)), TypeError, "grid_sample: positions must be floating"),
-        (lambda: up.grid_sample(X, P[..., :1]), ValueError, r"grid_sample: positions must be \(2, H', W', 2\) for x"),
-        (lambda: up.grid_sample(X, P[0]), ValueError, r"grid_sample: positions must be \(2, H', W', 2\) for x"),
+        (
+            lambda: up.grid_sample(X, P[..., :1]),
+            ValueError,
+            r"grid_sample: positions must have shape \(2, H', W', 2\), for x",
+        ),
+        (
+            lambda: up.grid_sample(X, P[0]),
+            ValueError,
+            r"grid_sample: positions must have shape \(2, H', W', 2\), for x",
+        ),
         (lambda: up.grid_sample(X, P, method="linear"), ValueError, "grid_sample: method='linear' is not known"),
         (lambda: up.grid_sample(X, P, edge="zeros"), ValueError, "edge='zeros' is not known. Did you mean 'zero'"),
-        (lambda: up.positions_from_grid(P[..., :1], 4), ValueError, r"positions_from_grid: grid must be \(\.\.\., 2\)"),
+        (
+            lambda: up.positions_from_grid(P[..., :1], 4),
+            ValueError,
+            r"grid must have shape \(\.\.\., \.\.\., \.\.\., 2\)",
+        ),
         (lambda: up.positions_from_grid(P, 0), ValueError, "positions_from_grid: size must be at least 1"),
-        (lambda: up.dysample(X, OFFSETS[:, :7]), ValueError, r"dysample: offsets must be \(2, 8, 8, groups, 2\) for x"),
-        (lambda: up.dysample(X, OFFSETS, OFFSETS[:1]), ValueError, "dysample: scope must have the shape of offsets"),
-        (lambda: up.dysample(X[..., :4], OFFSETS), ValueError, "number of groups that divides the 4 channels .* got 3"),
+        (
+            lambda: up.dysample(X, OFFSETS[:, :7]),
+            ValueError,
+            r"dysample: offsets must have shape \(2, 8, 8, groups, 2\), for x",
+        ),
+        (
+            lambda: up.dysample(X, OFFSETS, OFFSETS[:1]),
+            ValueError,
+            r"dysample: scope must have shape \(2, 8, 8, 3, 2\), that of offsets",
+        ),
+        (
+            lambda: up.dysample(X[..., :4], OFFSETS),
+            ValueError,
+            "dysample: the groups of offsets=3 must divide channels=4",
+        ),
         (lambda: up.dysample(X, OFFSETS, scale=0), ValueError, "dysample: scale must be at least 1"),
-        (lambda: up.flow_warp(X, P[:1]), ValueError, r"flow_warp: flow must be \(2, H', W', 2\) for x"),
+        (lambda: up.flow_warp(X, P[:1]), ValueError, r"flow_warp: flow must have shape \(2, H', W', 2\), for x"),
         (lambda: up.flow_warp(X, P, edge="wrap"), ValueError, "flow_warp: edge='wrap' is not known"),
     ],
 )

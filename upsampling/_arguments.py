@@ -1,6 +1,6 @@
 """Checks at the door: each error names the function, the argument, what was given and what is allowed.
 
-A public function or a layer checks and normalises its arguments here, once, and then calls cores that check nothing.
+A public function or a layer checks and normalizes its arguments here, once, and then calls cores that check nothing.
 All checks look at static facts only (shapes, dtypes, Python values), so they run while tracing and cost a compiled
 function nothing.
 """
@@ -9,31 +9,34 @@ import difflib
 import math
 import numbers
 from collections.abc import Collection, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+Name = TypeVar("Name", bound=str)
+
 Numbers = int | Sequence[int]
 """One whole number for all spatial axes, or one per axis."""
 
-Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+Padding = Literal["SAME", "VALID", "CIRCULAR"] | int | Sequence[int] | Sequence[tuple[int, int]]
 """A named rule, one number, one per axis, or a (low, high) pair per axis."""
 
 Edge = Literal["zero", "replicate", "reflect", "symmetric"]
-"""What lies beyond the image: zeros; its nearest pixel; its mirror image about the centres of its outermost pixels; or
+"""What lies beyond the image: zeros; its nearest pixel; its mirror image about the centers of its outermost pixels; or
 about their outer edges, which repeats them. Without an argument it is what the method's authors publish, and "zero" for
 plain operators on windows, "replicate" for plain sampling."""
 
 EDGES: tuple[Edge, ...] = get_args(Edge)
 
 
-def one_of(function: str, argument: str, given: Any, known: Collection[str]) -> str:
+def one_of(function: str, argument: str, given: Any, known: Collection[Name]) -> Name:
     """Returns `given` if it is a known name, else raises ValueError with the nearest known one."""
-    if isinstance(given, str) and given in known:
-        return given
+    for name in known:
+        if isinstance(given, str) and given == name:
+            return name
     near = difflib.get_close_matches(given, known, n=1) if isinstance(given, str) else []
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{function}: {argument}={given!r} is not known.{hint} Known: {', '.join(map(repr, known))}.")
@@ -61,6 +64,7 @@ def spatial_map(
     channels: int | None = None,
     floating: bool = True,
     empty_channels: bool = False,
+    what: str = "",
 ) -> jax.Array:
     """Returns `given` as a JAX array, checked to be `(*batch, *spatial, channels)` with `rank` spatial axes.
 
@@ -71,6 +75,7 @@ def spatial_map(
       channels: how many it must have; any number if not given.
       floating: whether it must be floating.
       empty_channels: whether it may have no channels.
+      what: says in the error why it must have that many channels.
 
     Raises:
       TypeError: not an array, or not floating where it must be.
@@ -84,15 +89,23 @@ def spatial_map(
             f"empty; got shape {given.shape}."
         )
     if channels is not None and given.shape[-1] != channels:
-        raise ValueError(f"{function}: {argument} must have {channels} channels; got shape {given.shape}.")
+        why = what and f", {what}"
+        raise ValueError(f"{function}: {argument} must have {channels} channels{why}; got shape {given.shape}.")
     return given
 
 
-def shaped(function: str, argument: str, given: Any, shape: tuple[int, ...], what: str = "") -> jax.Array:
-    """Returns `given` as a floating JAX array of exactly this shape; `what` says in the error why it is that one."""
+def shaped(function: str, argument: str, given: Any, shape: tuple[int | str, ...], what: str = "") -> jax.Array:
+    """Returns `given` as a floating JAX array of this shape, in which a name stands for any number.
+
+    `what` says in the error why it is that shape.
+    """
     given = array(function, argument, given)
-    if given.shape != shape:
-        raise ValueError(f"{function}: {argument} must have shape {shape}{what and f', {what}'}; got {given.shape}.")
+    fits = given.ndim == len(shape) and all(
+        isinstance(n, str) or m == n for m, n in zip(given.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+        raise ValueError(f"{function}: {argument} must have shape {wanted}{what and f', {what}'}; got {given.shape}.")
     return given
 
 
@@ -134,6 +147,7 @@ def per_axis(
     *,
     minimum: int | None = 1,
     real: bool = False,
+    zero: bool = False,
 ) -> tuple:
     """Returns `given` as a tuple of `rank` Python numbers.
 
@@ -143,6 +157,7 @@ def per_axis(
       rank: number of spatial axes; None means the length of `given`, or two for a single number.
       minimum: the least value allowed, None for any.
       real: whether fractions are allowed; then every number must also be finite and above zero.
+      zero: whether real numbers may be zero.
 
     Raises:
       TypeError: not numbers, or traced values (geometry is static).
@@ -166,28 +181,31 @@ def per_axis(
             f"{function}: {argument} must be one number or {rank or 'at least 1'} of them, one per spatial axis; "
             f"got {len(values)}: {given!r}."
         )
-    return tuple(_number(function, argument, v, minimum=minimum, real=real) for v in values)
+    return tuple(_number(function, argument, v, minimum=minimum, real=real, zero=zero) for v in values)
 
 
-def number(function: str, argument: str, given: Any, *, minimum: int | None = 1, real: bool = False) -> Any:
+def number(
+    function: str, argument: str, given: Any, *, minimum: int | None = 1, real: bool = False, zero: bool = False
+) -> Any:
     """Returns one Python number, with the checks of `per_axis`."""
-    return per_axis(function, argument, (given,), 1, minimum=minimum, real=real)[0]
+    return per_axis(function, argument, (given,), 1, minimum=minimum, real=real, zero=zero)[0]
 
 
-def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool) -> Any:
+def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool, zero: bool) -> Any:
     allowed: Any = numbers.Real if real else numbers.Integral
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, allowed):
         raise TypeError(f"{function}: {argument} must be {'real' if real else 'whole'} numbers; got {value!r}.")
     if real:
-        if not math.isfinite(value) or value <= 0:
-            raise ValueError(f"{function}: {argument} must be finite and above 0; got {value!r}.")
+        if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            bound = "at least 0" if zero else "above 0"
+            raise ValueError(f"{function}: {argument} must be finite and {bound}; got {value!r}.")
         return float(value)
     if minimum is not None and value < minimum:
         raise ValueError(f"{function}: {argument} must be at least {minimum}; got {value!r}.")
     return int(value)
 
 
-def padding(function: str, given: Any, rank: int, *, names: Collection[str]) -> str | tuple[tuple[int, int], ...]:
+def padding(function: str, given: Any, rank: int, *, names: Collection[Name]) -> Name | tuple[tuple[int, int], ...]:
     """Returns `given` as one of `names`, or as a tuple of `rank` (low, high) pairs of whole numbers of at least 0."""
     if isinstance(given, str):
         return one_of(function, "padding", given, names)

@@ -1,20 +1,18 @@
 """What an upsampler does to a signal."""
 
 import functools
-from collections.abc import Sequence
 
 import numpy as np
 
 from upsampling import _arguments
+from upsampling._arguments import Numbers
 
 
-def overlap(
-    kernel_size: int | Sequence[int], strides: int | Sequence[int], dilation: int | Sequence[int] = 1
-) -> np.ndarray:
+def overlap(kernel_size: Numbers, strides: Numbers, dilation: Numbers = 1) -> np.ndarray:
     """How many taps of a transposed convolution reach each output pixel, away from the edges.
 
     The pattern repeats every `strides` pixels. Where its numbers differ, kernel and stride overlap unevenly, and some
-    pixels sum more terms than their neighbours: the checkerboard that training must then learn to undo. It is even
+    pixels sum more terms than their neighbors: the checkerboard that training must then learn to undo. It is even
     where the stride divides the kernel's size (and has no divisor in common with the dilation). Over several axes the
     numbers multiply, which makes the unevenness worse.
 

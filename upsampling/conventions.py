@@ -30,7 +30,7 @@ import numpy as np
 
 from upsampling import _arguments
 
-METHODS = (
+PlainMethod = Literal[
     "nearest",
     "nearest-exact",
     "linear",
@@ -45,10 +45,18 @@ METHODS = (
     "box",
     "hamming",
     "area",
-)
+]
+"""The methods."""
 
-# One method has several names, by the number of axes that it is used on or the framework that it comes from.
-SYNONYMS = {
+Synonym = Literal["bilinear", "trilinear", "bicubic", "tricubic", "bicubic-pytorch", "mitchellcubic"]
+"""Other names of some, by the number of axes that they are used on or the framework that they come from."""
+
+Method = Literal[PlainMethod, Synonym]
+"""What `resize` takes as a method."""
+
+METHODS: tuple[PlainMethod, ...] = get_args(PlainMethod)
+
+SYNONYMS: dict[str, PlainMethod] = {
     "bilinear": "linear",
     "trilinear": "linear",
     "bicubic": "cubic",
@@ -56,6 +64,18 @@ SYNONYMS = {
     "bicubic-pytorch": "cubic-pytorch",
     "mitchellcubic": "mitchell",
 }
+
+Preset = Literal[
+    "torch",
+    "torch_align_corners",
+    "jax",
+    "tensorflow",
+    "tensorflow1",
+    "tensorflow1_align_corners",
+    "opencv",
+    "pillow",
+]
+"""The names of the conventions in `PRESETS`."""
 
 Grid = Literal[
     "half_pixel",
@@ -71,6 +91,7 @@ Grid = Literal[
 Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
 Aspect = Literal["stretch", "not_larger", "not_smaller"]
 Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum", "single"]
+Edge = Literal["replicate", "renormalize"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +103,10 @@ class Convention:
       methods: the methods that the framework has with `antialias=False`, by the names in `METHODS`.
       antialiased: the methods that it has with `antialias=True`.
       always_antialias: whether kernels widen when an axis shrinks even with `antialias=False`, as Pillow's do.
-      grid: where the centre of output pixel i of m lies on the input's grid, whose pixel centres are 0, 1, ..., n - 1.
+      grid: where the center of output pixel i of m lies on the input's grid, whose pixel centers are 0, 1, ..., n - 1.
         With `step` = n / m input pixels per output pixel (or 1 / scale, see `given_scale`):
         `"half_pixel"`, (i + 0.5) step - 0.5: both images cover the same area;
-        `"half_pixel_symmetric"`, the same about the centre of the image when n * scale is not whole;
+        `"half_pixel_symmetric"`, the same about the center of the image when n * scale is not whole;
         `"pytorch_half_pixel"`, the same, but 0 where m = 1;
         `"tf_half_pixel_for_nn"`, (i + 0.5) step: half a pixel off, but right for a nearest that rounds down;
         `"corner"`, i step: the first pixels coincide;
@@ -94,7 +115,7 @@ class Convention:
         `"crop"`, align_corners on the part of the axis that `roi` names, the middle of it where m = 1.
       nearest_grid: the grid of method nearest, where that differs.
       antialias_grid: the grid when antialiasing, where that differs.
-      nearest_rounding: which pixel is nearest to a centre: `"cell"`, on the half-pixel grid, the one whose area it
+      nearest_rounding: which pixel is nearest to a center: `"cell"`, on the half-pixel grid, the one whose area it
         falls in, floor((i + 0.5) step); `"floor"` and `"ceil"`, always the one before or after; `"half_down"` and
         `"half_up"`, the closer one, and halves go down or up.
       nearest_tie: fractions this close to a half count as halves.
@@ -121,21 +142,21 @@ class Convention:
       cubic: the cubic's sharpness a (Keys 1981): -0.5 reproduces quadratics, -0.75 is sharper.
       antialias_cubic: a, when antialiasing.
       cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
-      edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalise"` drops
+      edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalize"` drops
         them and divides by the sum of the rest. For linear the two are one: its source coordinate is clamped.
       antialias_edge: the same, when antialiasing.
       area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
         pooling); `"overlap"`, each pixel by the part of it that is covered, over the step; `"overlap_sum"`, the same
         over the sum of the parts; `"overlap_or_linear"`, the same where all axes shrink, and otherwise linear with
         flat steps: where an output pixel lies within one input pixel it copies that.
-      outside: the value of output pixels whose centre lies outside the image; None means that edge pixels extend.
+      outside: the value of output pixels whose center lies outside the image; None means that edge pixels extend.
       roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
         spatial axis or one for all.
     """
 
     name: str
-    methods: tuple[str, ...]
-    antialiased: tuple[str, ...] = ()
+    methods: tuple[PlainMethod, ...]
+    antialiased: tuple[PlainMethod, ...] = ()
     always_antialias: bool = False
     grid: Grid = "half_pixel"
     nearest_grid: Grid | None = None
@@ -154,8 +175,8 @@ class Convention:
     cubic: float = -0.5
     antialias_cubic: float = -0.5
     cubic_table: int | None = None
-    edge: Literal["replicate", "renormalise"] = "renormalise"
-    antialias_edge: Literal["replicate", "renormalise"] = "renormalise"
+    edge: Edge = "renormalize"
+    antialias_edge: Edge = "renormalize"
     area: Literal["bins", "overlap", "overlap_sum", "overlap_or_linear"] = "overlap"
     outside: float | None = None
     roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
@@ -165,11 +186,10 @@ class Convention:
             allowed = [
                 value for part in (kind, *get_args(kind)) if get_origin(part) is Literal for value in get_args(part)
             ]
-            value = getattr(self, name)
-            if allowed and value is not None:
-                _arguments.one_of("Convention", name, value, allowed)
-        for method in (*self.methods, *self.antialiased):
-            _arguments.one_of("Convention", "methods", method, METHODS)
+            given = getattr(self, name)
+            for value in given if get_origin(kind) is tuple else (given,):
+                if allowed and value is not None:
+                    _arguments.one_of("Convention", name, value, allowed)
 
     def scaled_size(self, n: int, scale: float) -> int:
         """Returns the size that the framework gives an axis of `n` pixels that is scaled by `scale`."""
@@ -213,7 +233,7 @@ not change. Bilinear clamps its source coordinate, bicubic does not but repeats 
 but a = -0.5 when antialiasing, where taps beyond the edge are dropped. Lanczos exists with `antialias=True` only. Area
 is adaptive average pooling: whole pixels, never fractions. PyTorch antialiases two spatial axes only; here any number.
 
-PyTorch's kernels of nearest and nearest-exact differ from one another where a centre lies exactly between two pixels (2
+PyTorch's kernels of nearest and nearest-exact differ from one another where a center lies exactly between two pixels (2
 to 41 pixels, for instance) and where a scale leaves a size as it is. The preset has the choices of the two-dimensional
 channels-last kernel for four channels and more.
 """
@@ -229,7 +249,7 @@ torch_align_corners = dataclasses.replace(
 """`torch.nn.functional.interpolate(align_corners=True)`, PyTorch 2.13.
 
 The first and the last pixels of both images coincide; a given scale decides the size and no more. Its quirk: when
-antialiasing, the corners do not coincide: PyTorch takes the step of that grid, but places pixels by half-pixel centres.
+antialiasing, the corners do not coincide: PyTorch takes the step of that grid, but places pixels by half-pixel centers.
 """
 
 jax = Convention(
@@ -244,7 +264,7 @@ jax = Convention(
 )
 """`jax.image.resize`, JAX 0.10.
 
-Half-pixel centres throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalised.
+Half-pixel centers throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalized.
 `cubic-pytorch` is PyTorch's bicubic: a = -0.75 and repeated edges, and with antialiasing the same as cubic.
 Antialiasing changes nothing for nearest and area, as there. `jax.image.resize` antialiases unless told not to; here
 one asks for it.
@@ -260,7 +280,7 @@ tensorflow = Convention(
 )
 """`tf.image.resize`, TensorFlow 2.
 
-Half-pixel centres throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalised.
+Half-pixel centers throughout, nearest included; a = -0.5; taps beyond the edge are dropped and the rest renormalized.
 Its quirk: bicubic without antialiasing looks its weights up in a table, at positions rounded to 1/1024 of a pixel.
 Mitchell and gaussian do not interpolate: they blur even an image whose size does not change. Antialiasing changes
 nothing for nearest and area, as there.
@@ -333,7 +353,7 @@ pillow = Convention(
 """`PIL.Image.Image.resize` of images in mode F, Pillow 13.
 
 Kernels widen whenever an axis shrinks; there is no switch, so `antialias` may be given or not. a = -0.5; taps beyond
-the edge are dropped and the rest renormalised. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
+the edge are dropped and the rest renormalized. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
 """
 
 PRESETS: dict[str, Convention] = {
@@ -350,7 +370,18 @@ PRESETS: dict[str, Convention] = {
     )
 }
 
-_ONNX_GRIDS: dict[str, Grid] = {
+OnnxGrid = Literal[
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+    "tf_half_pixel_for_nn",
+    "tf_crop_and_resize",
+]
+OnnxRounding = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+
+_ONNX_GRIDS: dict[OnnxGrid, Grid] = {
     "half_pixel": "half_pixel",
     "half_pixel_symmetric": "half_pixel_symmetric",
     "pytorch_half_pixel": "pytorch_half_pixel",
@@ -359,7 +390,7 @@ _ONNX_GRIDS: dict[str, Grid] = {
     "tf_half_pixel_for_nn": "tf_half_pixel_for_nn",
     "tf_crop_and_resize": "crop",
 }
-_ONNX_ROUNDING: dict[str, Rounding] = {
+_ONNX_ROUNDING: dict[OnnxRounding, Rounding] = {
     "round_prefer_floor": "half_down",
     "round_prefer_ceil": "half_up",
     "floor": "floor",
@@ -369,8 +400,8 @@ _ONNX_ROUNDING: dict[str, Rounding] = {
 
 def onnx(
     *,
-    coordinate_transformation_mode: str = "half_pixel",
-    nearest_mode: str = "round_prefer_floor",
+    coordinate_transformation_mode: OnnxGrid = "half_pixel",
+    nearest_mode: OnnxRounding = "round_prefer_floor",
     cubic_coeff_a: float = -0.75,
     exclude_outside: bool = False,
     extrapolation_value: float = 0.0,
@@ -387,15 +418,16 @@ def onnx(
         tf_half_pixel_for_nn (until opset 12) or tf_crop_and_resize.
       nearest_mode: round_prefer_floor, round_prefer_ceil, floor or ceil.
       cubic_coeff_a: the cubic's sharpness, with antialiasing too.
-      exclude_outside: whether taps beyond the edge are dropped and the rest renormalised; otherwise edge pixels
+      exclude_outside: whether taps beyond the edge are dropped and the rest renormalized; otherwise edge pixels
         repeat. onnxruntime has it for cubic and for antialiased methods only.
-      extrapolation_value: under tf_crop_and_resize, the value of pixels whose centre lies outside the image.
+      extrapolation_value: under tf_crop_and_resize, the value of pixels whose center lies outside the image.
       keep_aspect_ratio_policy: stretch, not_larger or not_smaller, when sizes are given.
       roi: under tf_crop_and_resize, the (start, end) of the part to resize, as fractions of each axis: one pair for
         each spatial axis or one for all. (ONNX lists all starts, then all ends.)
 
     Raises:
       ValueError: an unknown mode or policy.
+      TypeError: an `exclude_outside` that is not True or False.
 
     Source: https://onnx.ai/onnx/operators/onnx__Resize.html, version 19.
 
@@ -404,12 +436,12 @@ def onnx(
         'corner'
     """
     where = "conventions.onnx"
-    grid = _ONNX_GRIDS[
-        _arguments.one_of(where, "coordinate_transformation_mode", coordinate_transformation_mode, _ONNX_GRIDS)
-    ]
+    _arguments.one_of(where, "coordinate_transformation_mode", coordinate_transformation_mode, _ONNX_GRIDS)
     _arguments.one_of(where, "nearest_mode", nearest_mode, _ONNX_ROUNDING)
     _arguments.one_of(where, "keep_aspect_ratio_policy", keep_aspect_ratio_policy, get_args(Aspect))
-    edge = "renormalise" if exclude_outside else "replicate"
+    exclude_outside = _arguments.flag(where, "exclude_outside", exclude_outside)
+    grid = _ONNX_GRIDS[coordinate_transformation_mode]
+    edge = "renormalize" if exclude_outside else "replicate"
     return Convention(
         name="onnx",
         methods=("cubic",) if exclude_outside else ("nearest", "linear", "cubic"),
@@ -434,7 +466,7 @@ def onnx(
     )
 
 
-def get(function: str, convention: str | Convention) -> Convention:
+def get(function: str, convention: Preset | Convention) -> Convention:
     """Returns the convention that `convention` names or is; raises ValueError naming `function` for an unknown name."""
     if isinstance(convention, Convention):
         return convention

@@ -1,25 +1,27 @@
 """Learned upsampling whose weights are the same everywhere: transposed, adjoint and sub-pixel convolutions.
 
-All are one linear map, `stamp`, with other geometry, and a pixel shuffle.
+All are one linear map, the transposed convolution of `primitives.transposed_conv` with other geometry, and a pixel
+shuffle.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from upsampling import _arguments
+from upsampling._arguments import Numbers, Padding
 from upsampling.primitives._common import accumulator
-from upsampling.primitives.transposed_conv import Geometry
+from upsampling.primitives.transposed_conv import Geometry, convolve, full_size
 from upsampling.primitives.transposed_conv import transposed_conv as apply_transposed_conv
 
-Numbers = int | Sequence[int]
-Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+ChannelOrder = Literal["CRD", "DCR"]
+"""Which runs slowest in the channels before a pixel shuffle: the output's channels, or the pixels of the block."""
 
 
 def transposed_conv(
@@ -33,7 +35,7 @@ def transposed_conv(
     dilation: Numbers = 1,
     groups: int = 1,
 ) -> jax.Array:
-    """Stamps `kernel`, weighted by each input pixel, on the output at every stride step.
+    """Transposed convolution: every input pixel adds its multiple of `kernel` to the output, `strides` pixels apart.
 
     Along each axis, with full result `f[i * stride + j * dilation] += x[i] * kernel[j]`, the output is `f` less
     `padding`. The kernel is not flipped, as in PyTorch, TensorFlow, Keras and ONNX.
@@ -43,7 +45,7 @@ def transposed_conv(
       kernel: (*window, in // groups, out). Its window decides the number of spatial axes, 1 to 3. A PyTorch weight
         (in, out // groups, *window) of a convolution without groups transposes to it.
       bias: (out,), added to every pixel.
-      strides: pixels between stamps, one number or one per axis.
+      strides: output pixels from one input pixel to the next, one number or one per axis.
       padding: pixels cropped from the full result: one number, one per axis, or a (low, high) pair per axis. "VALID"
         crops nothing. "SAME" gives `size * strides`. "CIRCULAR" does too, with what falls over an edge wrapped round
         to the other side.
@@ -69,33 +71,27 @@ def transposed_conv(
     Source: Zeiler et al. 2010, "Deconvolutional networks"; Dumoulin and Visin 2016, arXiv:1603.07285, chapter 4.
     """
     name = "transposed_conv"
-    x, kernel = _arguments.array(name, "x", x), _arguments.array(name, "kernel", kernel)
-    rank = _rank(name, x, kernel)
-    strides, dilation, groups = _spacing(name, strides, dilation, groups, rank)
-    _check_channels(name, x, kernel, groups)
-    out = kernel.shape[-1]
-    if bias is not None:
-        bias = _arguments.array(name, "bias", bias)
-        if bias.shape != (out,):
-            raise ValueError(f"{name}: bias must have shape ({out},), one number per output channel; got {bias.shape}.")
-    spatial = x.shape[-1 - rank : -1]
-    circular = padding == "CIRCULAR"
-    low, size = _crop(name, spatial, kernel.shape[:rank], strides, padding, output_padding, dilation)
+    kernel, rank = _kernel(name, kernel)
+    strides, dilation = _spacing(name, strides, dilation, rank)
+    groups = _arguments.divisor(name, "groups", groups, out=kernel.shape[-1])
+    x, bias = _map_and_bias(name, x, bias, kernel, groups)
+    low, size = _crop(name, x.shape[-1 - rank : -1], kernel.shape[:rank], strides, padding, output_padding, dilation)
     geometry = Geometry(strides, dilation, low, size, groups)
-    return _transposed_conv(*_promote(x, kernel, bias), geometry, circular)
+    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, padding == "CIRCULAR")
 
 
 def transposed_conv_size(
     size: Numbers,
     kernel_size: Numbers,
-    strides: Numbers,
-    padding: Padding = 0,
+    strides: Numbers = 2,
+    padding: Padding = "SAME",
     output_padding: Numbers = 0,
     dilation: Numbers = 1,
 ) -> tuple[int, ...]:
-    """The output's spatial size of `transposed_conv`.
+    """The output's spatial size of `transposed_conv`, with the same defaults.
 
-    With zero padding it is `(size - 1) * stride - low - high + dilation * (kernel_size - 1) + 1 + output_padding`.
+    It is `size * strides` with padding "SAME", the default, and "CIRCULAR". With the (low, high) pixels of a number or
+    of pairs it is `(size - 1) * stride - low - high + dilation * (kernel_size - 1) + 1 + output_padding`.
 
     Args:
       size: the input's spatial size, one number per axis. A single number means one axis.
@@ -108,7 +104,7 @@ def transposed_conv_size(
       ValueError, TypeError: what `transposed_conv` raises.
 
     Example: a much-read introduction to segmentation takes a 2×2 map through a 3×3 kernel with stride 2 and without
-    padding, and prints a 4×4 result. The stamps begin at 0 and 2 and are 3 wide, so the result is 5 wide:
+    padding, and prints a 4×4 result. The two pixels' kernels begin at 0 and 2 and are 3 wide, so the result is 5 wide:
 
     >>> import upsampling as up
     >>> up.transposed_conv_size((2, 2), kernel_size=3, strides=2, padding=0)
@@ -136,7 +132,7 @@ def transposed_conv_size(
     name = "transposed_conv_size"
     size = _arguments.per_axis(name, "size", size, 1 if isinstance(size, int) else None)
     window = _arguments.per_axis(name, "kernel_size", kernel_size, len(size))
-    strides, dilation, _ = _spacing(name, strides, dilation, 1, len(size))
+    strides, dilation = _spacing(name, strides, dilation, len(size))
     return _crop(name, size, window, strides, padding, output_padding, dilation)[1]
 
 
@@ -183,26 +179,21 @@ def deconv(
     Source: Zeiler et al. 2010, "Deconvolutional networks"; Shi et al. 2016, arXiv:1609.07009, section 2.
     """
     name = "deconv"
-    y, kernel = _arguments.array(name, "y", y), _arguments.array(name, "kernel", kernel)
-    rank = _rank(name, y, kernel, "y")
-    strides, dilation, groups = _spacing(name, strides, dilation, groups, rank)
-    if kernel.shape[-1] % groups:
-        raise ValueError(f"{name}: groups={groups} must divide the kernel's {kernel.shape[-1]} output channels.")
-    if y.shape[-1] != kernel.shape[-1]:
-        raise ValueError(
-            f"{name}: y must have the {kernel.shape[-1]} channels that the convolution with this kernel puts out; "
-            f"got y {y.shape} and kernel {kernel.shape}."
-        )
+    kernel, rank = _kernel(name, kernel)
+    strides, dilation = _spacing(name, strides, dilation, rank)
+    groups = _arguments.divisor(name, "groups", groups, out=kernel.shape[-1])
+    what = f"as the convolution with the kernel {kernel.shape} puts out"
+    y = _arguments.spatial_map(name, "y", y, rank, channels=kernel.shape[-1], what=what)
     low, size = _adjoint_crop(
         name, y.shape[-1 - rank : -1], kernel.shape[:rank], strides, padding, dilation, output_size
     )
     geometry = Geometry(strides, dilation, low, size, groups)
-    y, kernel = _promote(y, kernel)
+    y, kernel = _arguments.promote(y, kernel)
     return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, padding == "CIRCULAR")
 
 
-def pixel_shuffle(x: jax.Array, scale: Numbers, *, order: str = "CRD") -> jax.Array:
-    """Deals groups of `prod(scale)` channels out to blocks of `scale` pixels.
+def pixel_shuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD") -> jax.Array:
+    """Moves each group of `prod(scale)` channels into a block of `scale` pixels.
 
     Args:
       x: (*batch, *spatial, channels * prod(scale)), any number of batch axes, none included.
@@ -235,8 +226,8 @@ def pixel_shuffle(x: jax.Array, scale: Numbers, *, order: str = "CRD") -> jax.Ar
     return _pixel_shuffle(x, scale, order)
 
 
-def pixel_unshuffle(x: jax.Array, scale: Numbers, *, order: str = "CRD") -> jax.Array:
-    """Gathers blocks of `scale` pixels into channels: the inverse of `pixel_shuffle`.
+def pixel_unshuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD") -> jax.Array:
+    """Moves each block of `scale` pixels into channels: the inverse of `pixel_shuffle`.
 
     Args:
       x: (*batch, *spatial * scale, channels), any number of batch axes, none included.
@@ -269,7 +260,7 @@ def pixel_unshuffle(x: jax.Array, scale: Numbers, *, order: str = "CRD") -> jax.
 def sub_pixel_conv(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, scale: Numbers = 2, padding: Padding = "SAME"
 ) -> jax.Array:
-    """Convolves at low resolution to `prod(scale)` times the channels, then deals them out to pixels.
+    """Convolves at low resolution to `prod(scale)` times the channels, then shuffles those into pixels.
 
     Args:
       x: (*batch, *spatial, in), any number of batch axes, none included.
@@ -295,74 +286,69 @@ def sub_pixel_conv(
     Source: Shi et al. 2016, arXiv:1609.05158.
     """
     name = "sub_pixel_conv"
-    x, kernel = _arguments.array(name, "x", x), _arguments.array(name, "kernel", kernel)
-    rank = _rank(name, x, kernel)
+    kernel, rank = _kernel(name, kernel)
     scale = _arguments.per_axis(name, "scale", scale, rank)
-    _check_channels(name, x, kernel, 1)
-    out = kernel.shape[-1]
-    if out % math.prod(scale):
+    x, bias = _map_and_bias(name, x, bias, kernel, 1)
+    if kernel.shape[-1] % math.prod(scale):
         raise ValueError(
             f"{name}: kernel must have a multiple of {math.prod(scale)} output channels for scale={scale}; "
             f"got {kernel.shape}."
         )
-    if bias is not None:
-        bias = _arguments.array(name, "bias", bias)
-        if bias.shape != (out,):
-            raise ValueError(f"{name}: bias must have shape ({out},), one number per output channel; got {bias.shape}.")
     pads = _conv_padding(name, x.shape[-1 - rank : -1], kernel.shape[:rank], padding)
-    return _sub_pixel_conv(*_promote(x, kernel, bias), scale, pads, padding == "CIRCULAR")
+    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, padding == "CIRCULAR")
 
 
 # Arguments.
 
 
-def _rank(function: str, x: jax.Array, kernel: jax.Array, argument: str = "x") -> int:
-    """The number of spatial axes, which is the kernel's; checks that both arrays have enough axes and no empty one."""
-    rank = kernel.ndim - 2
-    if rank not in (1, 2, 3) or 0 in kernel.shape:
+def _kernel(function: str, kernel: Any) -> tuple[jax.Array, int]:
+    """The kernel as a JAX array, and its number of spatial axes."""
+    kernel = _arguments.array(function, "kernel", kernel)
+    if kernel.ndim not in (3, 4, 5) or 0 in kernel.shape:
         raise ValueError(
             f"{function}: kernel must be (*window, in, out) with 1, 2 or 3 window axes, none empty; got {kernel.shape}."
         )
-    if x.ndim < rank + 1 or 0 in x.shape[-1 - rank :]:
-        raise ValueError(
-            f"{function}: {argument} must be (*batch, {rank} spatial axes, channels) as the kernel {kernel.shape} has "
-            f"it, with no empty spatial axis; got {x.shape}."
-        )
-    return rank
+    return kernel, kernel.ndim - 2
 
 
-def _spacing(function: str, strides: Any, dilation: Any, groups: Any, rank: int) -> tuple[tuple, tuple, int]:
+def _map_and_bias(
+    function: str, x: Any, bias: Any, kernel: jax.Array, groups: int
+) -> tuple[jax.Array, jax.Array | None]:
+    """The input and the bias, checked to fit the kernel."""
+    *_, inner, out = kernel.shape
+    what = f"{inner} in each of groups={groups} for the kernel {kernel.shape}"
+    x = _arguments.spatial_map(function, "x", x, kernel.ndim - 2, channels=inner * groups, what=what)
+    if bias is not None:
+        bias = _arguments.shaped(function, "bias", bias, (out,), "one number per output channel")
+    return x, bias
+
+
+def _spacing(function: str, strides: Any, dilation: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (
         _arguments.per_axis(function, "strides", strides, rank),
         _arguments.per_axis(function, "dilation", dilation, rank),
-        _arguments.number(function, "groups", groups),
     )
 
 
-def _check_channels(function: str, x: jax.Array, kernel: jax.Array, groups: int) -> None:
-    if kernel.shape[-1] % groups:
-        raise ValueError(f"{function}: groups={groups} must divide the kernel's {kernel.shape[-1]} output channels.")
-    if x.shape[-1] != kernel.shape[-2] * groups:
-        raise ValueError(
-            f"{function}: x must have {kernel.shape[-2] * groups} channels, the kernel's {kernel.shape[-2]} in each of "
-            f"{groups} groups; got x {x.shape} and kernel {kernel.shape}."
-        )
+def _padding(function: str, padding: Any, rank: int) -> str | tuple[tuple[int, int], ...]:
+    """Either "SAME" or "CIRCULAR", or a (low, high) pair per axis."""
+    padding = _arguments.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
+    return ((0, 0),) * rank if padding == "VALID" else padding
 
 
 def _crop(
     function: str, size: tuple, window: tuple, strides: tuple, padding: Any, output_padding: Any, dilation: tuple
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """What is cropped before the first pixel of the full result, and the size of the output."""
-    rank = len(size)
-    padding = _arguments.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
-    more = _arguments.per_axis(function, "output_padding", output_padding, rank, minimum=0)
-    extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
-    if padding in ("SAME", "CIRCULAR"):
+    pads = _padding(function, padding, len(size))
+    more = _arguments.per_axis(function, "output_padding", output_padding, len(size), minimum=0)
+    if isinstance(pads, str):
         if any(more):
             raise ValueError(
-                f"{function}: output_padding must be 0 with padding={padding!r}, which fixes the output's size; "
+                f"{function}: output_padding must be 0 with padding={pads!r}, which fixes the output's size; "
                 f"got {output_padding!r}."
             )
+        extents = _extents(window, dilation)
         low = tuple(max(e - s, 0) // 2 for e, s in zip(extents, strides, strict=True))
         return low, tuple(n * s for n, s in zip(size, strides, strict=True))
     if any(m >= max(s, d) for m, s, d in zip(more, strides, dilation, strict=True)):
@@ -370,106 +356,93 @@ def _crop(
             f"{function}: output_padding must be below the larger of stride and dilation on each axis; "
             f"got {output_padding!r} with strides={strides} and dilation={dilation}."
         )
-    pairs = ((0, 0),) * rank if padding == "VALID" else padding
-    result = tuple(
-        (n - 1) * s + e - low - high + m
-        for n, s, e, (low, high), m in zip(size, strides, extents, pairs, more, strict=True)
-    )
+    full = full_size(size, window, strides, dilation)
+    result = tuple(n - low - high + m for n, (low, high), m in zip(full, pads, more, strict=True))
     if min(result) < 1:
-        raise ValueError(
-            f"{function}: padding={padding!r} leaves nothing of the full result of size "
-            f"{tuple((n - 1) * s + e for n, s, e in zip(size, strides, extents, strict=True))}."
-        )
-    return tuple(low for low, _ in pairs), result
+        raise ValueError(f"{function}: padding={pads!r} leaves nothing of the full result of size {full}.")
+    return tuple(low for low, _ in pads), result
 
 
 def _adjoint_crop(
     function: str, size: tuple, window: tuple, strides: tuple, padding: Any, dilation: tuple, output_size: Any
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """As `_crop`, for the adjoint of the convolution that maps `output_size` to `size`."""
-    rank = len(size)
-    padding = _arguments.padding(function, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
-    extents = tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
-    pairs = ((0, 0),) * rank if isinstance(padding, str) else padding
-    if padding in ("SAME", "CIRCULAR"):
+    pads, extents = _padding(function, padding, len(size)), _extents(window, dilation)
+    if isinstance(pads, str):
         least = tuple((n - 1) * s + 1 for n, s in zip(size, strides, strict=True))
         default = tuple(n * s for n, s in zip(size, strides, strict=True))
     else:
-        least = tuple(
-            (n - 1) * s + e - low - high for n, s, e, (low, high) in zip(size, strides, extents, pairs, strict=True)
-        )
+        full = full_size(size, window, strides, dilation)
+        least = tuple(n - low - high for n, (low, high) in zip(full, pads, strict=True))
         default = tuple(max(1, n) for n in least)
     most = tuple(n + s - 1 for n, s in zip(least, strides, strict=True))
     if min(most) < 1:
         raise ValueError(
-            f"{function}: no convolution with padding={padding!r} and a window of {extents} pixels puts out {size}."
+            f"{function}: no convolution with padding={pads!r} and a window of {extents} pixels puts out {size}."
         )
-    result = default if output_size is None else _arguments.per_axis(function, "output_size", output_size, rank)
+    result = default if output_size is None else _arguments.per_axis(function, "output_size", output_size, len(size))
     if any(not low <= n <= high for low, n, high in zip(least, result, most, strict=True)):
         raise ValueError(
             f"{function}: output_size must be one that the convolution maps to {size}, from {least} to {most}; "
             f"got {result}."
         )
-    if padding == "SAME":
-        low = tuple(max((n - 1) * s + e - r, 0) // 2 for n, s, e, r in zip(size, strides, extents, result, strict=True))
-    elif padding == "CIRCULAR":
-        low = tuple((e - 1) // 2 for e in extents)
-    else:
-        low = tuple(low for low, _ in pairs)
-    return low, result
+    if not isinstance(pads, str):
+        return tuple(low for low, _ in pads), result
+    if pads == "CIRCULAR":
+        return tuple((e - 1) // 2 for e in extents), result
+    full = full_size(size, window, strides, dilation)
+    return tuple(max(n - r, 0) // 2 for n, r in zip(full, result, strict=True)), result
+
+
+def _extents(window: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
+    """The pixels from a kernel's first tap to its last."""
+    return tuple(d * (k - 1) + 1 for k, d in zip(window, dilation, strict=True))
 
 
 def _conv_padding(function: str, size: tuple, window: tuple, padding: Any) -> tuple[tuple[int, int], ...]:
     """The pixels by which a convolution of stride 1 pads its input."""
-    padding = _arguments.padding(function, padding, len(size), names=("SAME", "VALID", "CIRCULAR"))
-    if padding == "VALID":
-        padding = ((0, 0),) * len(size)
-    elif isinstance(padding, str):
-        padding = tuple(((k - 1) // 2, k // 2) for k in window)
-    if any(n + low + high < k for n, k, (low, high) in zip(size, window, padding, strict=True)):
+    pads = _padding(function, padding, len(size))
+    if isinstance(pads, str):
+        pads = tuple(((k - 1) // 2, k // 2) for k in window)
+    if any(n + low + high < k for n, k, (low, high) in zip(size, window, pads, strict=True)):
         raise ValueError(f"{function}: the kernel's window {window} is larger than the input {size} with its padding.")
-    return padding
+    return pads
 
 
 def _shuffle_arguments(function: str, x: Any, scale: Any, order: Any) -> tuple[jax.Array, tuple[int, ...]]:
-    x = _arguments.array(function, "x", x, floating=False)
     scale = _arguments.per_axis(function, "scale", scale, None)
-    _arguments.one_of(function, "order", order, ("CRD", "DCR"))
-    if len(scale) > 3 or x.ndim < len(scale) + 1:
-        raise ValueError(
-            f"{function}: x must be (*batch, *spatial, channels) with the 1, 2 or 3 spatial axes of scale={scale}; "
-            f"got {x.shape}."
-        )
-    return x, scale
-
-
-def _promote(*arrays: jax.Array | None) -> tuple:
-    dtype = jnp.result_type(*(a for a in arrays if a is not None))
-    return tuple(None if a is None else a.astype(dtype) for a in arrays)
+    _arguments.one_of(function, "order", order, get_args(ChannelOrder))
+    return _arguments.spatial_map(function, "x", x, len(scale), floating=False, empty_channels=True), scale
 
 
 # Computation.
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
-def _transposed_conv(x, kernel, bias, geometry: Geometry, circular: bool):
-    rank = len(geometry.strides)
+def _transposed_conv(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, geometry: Geometry, circular: bool
+) -> jax.Array:
+    def compute(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if not circular:
+            return apply_transposed_conv(geometry, x, kernel)
+        rank = len(geometry.strides)
+        size = full_size(x.shape[1:-1], kernel.shape[:rank], geometry.strides, geometry.dilation)
+        full = geometry._replace(low=(0,) * rank, size=size)
+        return _wrap(apply_transposed_conv(full, x, kernel), geometry.low, geometry.size)
+
+    return _add_bias(compute, x, kernel, bias)
+
+
+def _add_bias(
+    compute: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, bias: jax.Array | None
+) -> jax.Array:
+    """`compute(x, kernel) + bias` with the batch axes of `x` merged into one, in float32 at least."""
+    rank, wide = kernel.ndim - 2, accumulator(x.dtype)
     batch = x.shape[: -1 - rank]
-    wide = accumulator(x.dtype)
-    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
-    if circular:
-        full = geometry._replace(low=(0,) * rank, size=_full_size(y, kernel, geometry))
-        y = _wrap(apply_transposed_conv(full, y, kernel.astype(wide)), geometry.low, geometry.size)
-    else:
-        y = apply_transposed_conv(geometry, y, kernel.astype(wide))
+    y = compute(x.reshape(math.prod(batch), *x.shape[-1 - rank :]).astype(wide), kernel.astype(wide))
     if bias is not None:
         y = y + bias.astype(wide)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
-
-
-def _full_size(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> tuple[int, ...]:
-    shapes = zip(x.shape[1:-1], kernel.shape, geometry.strides, geometry.dilation, strict=False)
-    return tuple((n - 1) * s + d * (k - 1) + 1 for n, k, s, d in shapes)
 
 
 def _wrap(y: jax.Array, low: tuple[int, ...], size: tuple[int, ...]) -> jax.Array:
@@ -493,7 +466,7 @@ def _swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _pixel_shuffle(x, scale: tuple[int, ...], order: str):
+def _pixel_shuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Array:
     rank = len(scale)
     *batch, channels = x.shape[: x.ndim - 1 - rank] + x.shape[-1:]
     spatial = x.shape[-1 - rank : -1]
@@ -506,7 +479,7 @@ def _pixel_shuffle(x, scale: tuple[int, ...], order: str):
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _pixel_unshuffle(x, scale: tuple[int, ...], order: str):
+def _pixel_unshuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Array:
     rank = len(scale)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
     spatial = tuple(n // s for n, s in zip(x.shape[-1 - rank : -1], scale, strict=True))
@@ -518,20 +491,14 @@ def _pixel_unshuffle(x, scale: tuple[int, ...], order: str):
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5), inline=True)
-def _sub_pixel_conv(x, kernel, bias, scale: tuple[int, ...], pads: tuple, circular: bool):
+def _sub_pixel_conv(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: tuple[int, ...], pads: tuple, circular: bool
+) -> jax.Array:
     rank = len(scale)
-    window = kernel.shape[:rank]
-    wide = accumulator(x.dtype)
-    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
-    if circular:
-        y = jnp.pad(y, ((0, 0), *pads, (0, 0)), mode="wrap")
-        pads = ((0, 0),) * rank
-    # A convolution of stride 1 is a transposed one with the flipped kernel.
-    low = tuple(k - 1 - first for k, (first, _) in zip(window, pads, strict=True))
-    size = tuple(n + sum(p) - k + 1 for n, k, p in zip(y.shape[1:], window, pads, strict=False))
-    ones = (1,) * rank
-    y = apply_transposed_conv(Geometry(ones, ones, low, size, 1), y, lax.rev(kernel.astype(wide), tuple(range(rank))))
-    if bias is not None:
-        y = y + bias.astype(wide)
-    y = y.astype(x.dtype).reshape(*x.shape[: -1 - rank], *y.shape[1:])
-    return _pixel_shuffle(y, scale, "CRD")
+
+    def compute(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        if circular:
+            x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
+        return convolve(x, kernel, pads=((0, 0),) * rank if circular else pads, dilation=(1,) * rank, groups=1)
+
+    return _pixel_shuffle(_add_bias(compute, x, kernel, bias), scale, "CRD")

@@ -2,28 +2,29 @@
 
 import functools
 from collections.abc import Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
 from upsampling import _arguments, conventions
-from upsampling.conventions import Convention
+from upsampling._arguments import Numbers
+from upsampling.conventions import Convention, Method, PlainMethod, Preset
 from upsampling.primitives import taps
 from upsampling.primitives.resample import resample
 
-Sizes = int | Sequence[int]
 Scales = float | Sequence[float]
 
 
 def resize(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    method: str = "bilinear",
-    convention: str | Convention = "torch",
+    method: Method = "bilinear",
+    convention: Preset | Convention = "torch",
     antialias: bool = False,
-    axes: int | Sequence[int] | None = None,
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Resizes the spatial axes of `x` by interpolation, as the framework that `convention` names does it.
 
@@ -88,11 +89,11 @@ def resize(
 
 def nearest(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    convention: str | Convention = "torch",
-    axes: int | Sequence[int] | None = None,
+    convention: Preset | Convention = "torch",
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Copies the nearest pixel: `resize` with method nearest. Keeps every dtype, so it serves label maps.
 
@@ -107,12 +108,12 @@ def nearest(
 
 def bilinear(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    convention: str | Convention = "torch",
+    convention: Preset | Convention = "torch",
     antialias: bool = False,
-    axes: int | Sequence[int] | None = None,
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the two nearest pixels of each axis: `resize` with method bilinear.
 
@@ -126,12 +127,12 @@ def bilinear(
 
 def bicubic(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    convention: str | Convention = "torch",
+    convention: Preset | Convention = "torch",
     antialias: bool = False,
-    axes: int | Sequence[int] | None = None,
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the four nearest pixels of each axis by Keys' cubic (1981): `resize` with method bicubic.
 
@@ -146,12 +147,12 @@ def bicubic(
 
 def lanczos3(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    convention: str | Convention = "jax",
+    convention: Preset | Convention = "jax",
     antialias: bool = False,
-    axes: int | Sequence[int] | None = None,
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the six nearest pixels of each axis by a windowed sinc (Duchon 1979): `resize` with method lanczos3.
 
@@ -168,11 +169,11 @@ def lanczos3(
 
 def area(
     x: jax.Array,
-    size: Sizes | None = None,
+    size: Numbers | None = None,
     *,
     scale: Scales | None = None,
-    convention: str | Convention = "torch",
-    axes: int | Sequence[int] | None = None,
+    convention: Preset | Convention = "torch",
+    axes: Numbers | None = None,
 ) -> jax.Array:
     """Averages the pixels that each output pixel covers: `resize` with method area, for making images smaller.
 
@@ -184,44 +185,65 @@ def area(
     return _resize("area", x, size, scale, "area", convention, False, axes)
 
 
-def _resize(function, x, size, scale, method, convention, antialias, axes) -> jax.Array:
-    """Checks and normalises what is static, then calls the compiled function."""
+def _resize(
+    function: str,
+    x: jax.Array,
+    size: Numbers | None,
+    scale: Scales | None,
+    method: Method,
+    convention: Preset | Convention,
+    antialias: bool,
+    axes: Numbers | None,
+) -> jax.Array:
+    """Checks and normalizes what is static, then calls the compiled function."""
     x = _arguments.array(function, "x", x, floating=False)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{function}: x must be real; got {x.dtype}. Resize its real and imaginary parts.")
-    if not isinstance(antialias, bool):
-        raise TypeError(f"{function}: antialias must be True or False; got {antialias!r}.")
+    antialias = _arguments.flag(function, "antialias", antialias)
     convention = conventions.get(function, convention)
-    method = _known_method(function, method, convention, antialias)
+    plain = _known_method(function, method, convention, antialias)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
     axes = (axes,) if isinstance(axes, int) else axes
     rank = None if axes is None else len(axes)
     if scale is None:
         sizes = _arguments.per_axis(function, "size", size, rank)
-        axes = _known_axes(function, x, len(sizes), axes)
-        given = _shape(function, x, axes)
+        positions, given = _known_axes(function, x, len(sizes), axes)
         sizes, scales = convention.fitted_sizes(given, sizes)
     else:
         scales = _arguments.per_axis(function, "scale", scale, rank, real=True)
-        axes = _known_axes(function, x, len(scales), axes)
-        given = _shape(function, x, axes)
+        positions, given = _known_axes(function, x, len(scales), axes)
         sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
     if min(sizes) < 1:
         raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} vanish: {sizes}.")
-    roi = convention.roi * len(axes) if len(convention.roi) == 1 else convention.roi
-    if len(roi) != len(axes):
+    if len(convention.roi) not in (1, len(given)):
         raise ValueError(
-            f"{function}: the roi of convention {convention.name!r} must have one (start, end) or {len(axes)} of "
-            f"them, one per spatial axis; got {len(roi)}."
+            f"{function}: the roi of convention {convention.name!r} must have one (start, end) or {len(given)} of "
+            f"them, one per spatial axis; got {len(convention.roi)}."
         )
-    geometry = tuple(map(taps.Axis, given, sizes, scales, roi))
-    return _compiled(x, axes, geometry, method, convention, antialias)
+    return _compiled(x, positions, _geometry(given, sizes, scales, convention), plain, convention, antialias)
 
 
-def _known_method(function: str, method: str, convention: Convention, antialias: bool) -> str:
-    names = (*conventions.METHODS, *conventions.SYNONYMS)
-    method = _arguments.one_of(function, "method", method, names)
+def _to_size(
+    x: jax.Array, size: tuple[int, ...], method: PlainMethod, convention: Convention = conventions.torch
+) -> jax.Array:
+    """`resize` to `size`, unchecked, for methods of other modules."""
+    rank = len(size)
+    given = x.shape[-1 - rank : -1]
+    geometry = _geometry(given, *convention.fitted_sizes(given, size), convention)
+    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, False)
+
+
+def _geometry(
+    given: Sequence[int], sizes: Sequence[int], scales: Sequence[float | None], convention: Convention
+) -> tuple[taps.Axis, ...]:
+    roi = convention.roi * len(given) if len(convention.roi) == 1 else convention.roi
+    return tuple(map(taps.Axis, given, sizes, scales, roi))
+
+
+def _known_method(function: str, method: Method, convention: Convention, antialias: bool) -> PlainMethod:
+    """The method's name in `conventions.METHODS`, checked to be one that the convention has."""
+    _arguments.one_of(function, "method", method, get_args(Method))
     plain = conventions.SYNONYMS.get(method, method)
     has, other = convention.methods, convention.antialiased
     if antialias:
@@ -238,28 +260,27 @@ def _known_method(function: str, method: str, convention: Convention, antialias:
     )
 
 
-def _known_axes(function: str, x: jax.Array, rank: int, axes: Sequence[int] | None) -> tuple[int, ...]:
+def _known_axes(
+    function: str, x: jax.Array, rank: int, axes: Sequence[int] | None
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The spatial axes, counted from the front, and their sizes."""
     if axes is None:
         if x.ndim < rank + 1:
             raise ValueError(
                 f"{function}: x must be (*batch, *spatial, channels) with {rank} spatial axes; got shape {x.shape}. "
                 "Name the spatial axes of an array without channels with axes=."
             )
-        return tuple(range(x.ndim - 1 - rank, x.ndim - 1))
+        axes = range(-1 - rank, -1)
     axes = _arguments.per_axis(function, "axes", axes, rank, minimum=None)
     if any(not -x.ndim <= axis < x.ndim for axis in axes):
         raise ValueError(f"{function}: axes={axes} must lie in [{-x.ndim}, {x.ndim}) for x of shape {x.shape}.")
-    positive = tuple(axis % x.ndim for axis in axes)
-    if len(set(positive)) != rank:
+    positions = tuple(axis % x.ndim for axis in axes)
+    if len(set(positions)) != rank:
         raise ValueError(f"{function}: axes={axes} name an axis twice for x of shape {x.shape}.")
-    return positive
-
-
-def _shape(function: str, x: jax.Array, axes: tuple[int, ...]) -> tuple[int, ...]:
-    shape = tuple(x.shape[axis] for axis in axes)
-    if min(shape) < 1:
+    sizes = tuple(x.shape[axis] for axis in positions)
+    if min(sizes) < 1:
         raise ValueError(f"{function}: x must have a pixel on each spatial axis; got shape {x.shape}.")
-    return shape
+    return positions, sizes
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
@@ -267,7 +288,7 @@ def _compiled(
     x: jax.Array,
     axes: tuple[int, ...],
     geometry: tuple[taps.Axis, ...],
-    method: str,
+    method: PlainMethod,
     convention: Convention,
     antialias: bool,
 ) -> jax.Array:

@@ -3,20 +3,22 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from upsampling import _arguments
+from upsampling._arguments import Numbers
 
-Numbers = int | Sequence[int]
-Padding = str | int | Sequence[int] | Sequence[tuple[int, int]]
+PoolPadding = Literal["SAME", "VALID"] | int | Sequence[int] | Sequence[tuple[int, int]]
+"""A named rule, one number, one per axis, or a (low, high) pair per axis."""
 
 
 def max_pool_with_indices(
-    x: jax.Array, window: Numbers = 2, strides: Numbers | None = None, padding: Padding = "VALID"
+    x: jax.Array, window: Numbers = 2, strides: Numbers | None = None, padding: PoolPadding = "VALID"
 ) -> tuple[jax.Array, jax.Array]:
     """The largest value of each window, and where it stood.
 
@@ -48,11 +50,10 @@ def max_pool_with_indices(
     Source: Badrinarayanan et al. 2017, arXiv:1511.00561.
     """
     name = "max_pool_with_indices"
-    x = _arguments.array(name, "x", x)
     window = _arguments.per_axis(name, "window", window, None)
     rank = len(window)
     strides = window if strides is None else _arguments.per_axis(name, "strides", strides, rank)
-    _check_rank(name, x, rank)
+    x = _arguments.spatial_map(name, "x", x, rank, empty_channels=True)
     size = x.shape[-1 - rank : -1]
     pads = _pool_padding(name, size, window, strides, padding)
     if math.prod(size) > jnp.iinfo(jnp.int32).max:
@@ -65,8 +66,8 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
 
     Args:
       x: (*batch, *pooled, channels), any number of batch axes, none included.
-      indices: whole numbers of the same shape, the pixels' numbers in an image of `output_size`, row by row. What lies
-        outside the image is dropped. Where several are equal one value is kept and each receives the gradient, as in
+      indices: whole numbers of the same shape, the pixels' numbers in an image of `output_size`, row by row. Those
+        outside the image are dropped. Where several are equal one value is kept and each receives the gradient, as in
         PyTorch.
       output_size: the output's spatial size: one number for each spatial axis, or one number for two axes.
 
@@ -89,26 +90,17 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     Source: Badrinarayanan et al. 2017, arXiv:1511.00561; Zeiler and Fergus 2014, arXiv:1311.2901.
     """
     name = "max_unpool"
-    x = _arguments.array(name, "x", x)
+    size = _arguments.per_axis(name, "output_size", output_size, None)
+    x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
     indices = _arguments.array(name, "indices", indices, floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
-    size = _arguments.per_axis(name, "output_size", output_size, None)
-    _check_rank(name, x, len(size))
     if x.shape != indices.shape:
         raise ValueError(f"{name}: indices must have the shape of x, {x.shape}; got {indices.shape}.")
     return _unpool(x, indices, size)
 
 
-def _check_rank(function: str, x: jax.Array, rank: int) -> None:
-    if rank > 3 or x.ndim < rank + 1 or 0 in x.shape[-1 - rank : -1]:
-        raise ValueError(
-            f"{function}: x must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none empty; "
-            f"got {x.shape}."
-        )
-
-
-def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: Padding) -> tuple:
+def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: PoolPadding) -> tuple:
     checked = _arguments.padding(function, padding, len(size), names=("SAME", "VALID"))
     if checked == "SAME":
         total = tuple(max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
@@ -122,7 +114,7 @@ def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, pad
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
-def _pool(x, window: tuple, strides: tuple, pads: tuple):
+def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
     rank = len(window)
     y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads)
     indices = jnp.zeros(y.shape, jnp.int32)
@@ -158,8 +150,8 @@ def _largest_jvp(window, strides, pads, primals, tangents):
     return (y, place), (dy, jnp.zeros(place.shape, jax.dtypes.float0))
 
 
-def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float):
-    """What each tap of the window sees, (n, *pooled, channels), row by row in the window."""
+def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float) -> Iterator[jax.Array]:
+    """The pixels at each tap of the window, (n, *pooled, channels), row by row in the window."""
     pooled = tuple(
         (n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(x.shape[1:-1], window, strides, pads, strict=True)
     )
@@ -170,7 +162,7 @@ def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float)
 
 
 @functools.partial(jax.jit, static_argnums=(2,), inline=True)
-def _unpool(x, indices, size: tuple):
+def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
     x = x.reshape(math.prod(batch), -1, channels)

@@ -1,42 +1,42 @@
-"""Sampling at predicted positions, and the positions that methods predict.
-
-All are `grid_sample` at other positions: the primitive and its derivatives are in `_sample`.
-"""
+"""Sampling at predicted positions: `grid_sample`, and the positions that methods predict for it."""
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
 from upsampling import _arguments
+from upsampling._arguments import Edge
 from upsampling.primitives._common import accumulator
 from upsampling.primitives.grid_sample import Rule, mirror, sample
 
-_METHODS = ("nearest", "bilinear", "bicubic")
-_EDGES = ("replicate", "zero", "reflect", "symmetric")
+Method = Literal["nearest", "bilinear", "bicubic"]
 
 
-def grid_sample(x: jax.Array, positions: jax.Array, *, method: str = "bilinear", edge: str = "replicate") -> jax.Array:
-    """The image at any positions.
+def grid_sample(
+    x: jax.Array, positions: jax.Array, *, method: Method = "bilinear", edge: Edge = "replicate"
+) -> jax.Array:
+    """Interpolates an image at any positions.
 
     Args:
       x: (*batch, H, W, channels), any number of batch axes, none included.
-      positions: (*batch, H', W', 2), row and column in input pixels. Pixel centres are at whole numbers: (0, 0) is the
-        first pixel's, (-0.5, -0.5) its outer corner. `positions_from_grid` makes them of PyTorch's normalised grid.
+      positions: (*batch, H', W', 2), row and column in input pixels. Pixel centers are at whole numbers: (0, 0) is the
+        first pixel's, (-0.5, -0.5) its outer corner. `positions_from_grid` makes them of PyTorch's normalized grid.
         Half precision cannot tell pixels apart in images of more than 256 (bfloat16) or 2048 pixels a side: positions
         are computed with in float32 at least, so give them in float32.
       method: "nearest" (of two equally near the even one), "bilinear", or "bicubic" with PyTorch's a of -0.75.
-      edge: what is beyond the image. "replicate": its nearest pixel. "zero": zeros. "reflect": its mirror image at the
-        outermost pixels' centres. "symmetric": its mirror image at their outer edges, which repeats them. PyTorch's
-        padding_mode "reflection" is "reflect" with align_corners=True and "symmetric" without.
+      edge: what lies beyond the image: "zero"; "replicate", its nearest pixel, the default of plain sampling;
+        "reflect", its mirror image about the centers of its outermost pixels; or "symmetric", about their outer edges,
+        which repeats them. PyTorch's padding_mode "reflection" is "reflect" with align_corners=True and "symmetric"
+        without.
 
     Returns:
       (*batch, H', W', channels), in the dtype of `x`. Half precision accumulates in float32. It is differentiable, to
-      any order, by image and positions. Where bilinear sampling has a kink, at whole positions, the derivative is that
-      to the higher side; beyond a replicated edge, and on it, it is zero, both as in PyTorch.
+      any order, with respect to image and positions. Where bilinear sampling has a kink, at whole positions, the
+      derivative is that to the higher side; beyond a replicated edge, and on it, it is zero, both as in PyTorch.
 
       A position that is not a number counts as beyond the low edge, as do infinite ones with a mirrored edge: they give
       the first row or column, or zeros, and no gradient.
@@ -56,20 +56,20 @@ def grid_sample(x: jax.Array, positions: jax.Array, *, method: str = "bilinear",
     Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 5.
     """
     name = "grid_sample"
-    x = _map(name, x)
-    positions = _at_outputs(name, "positions", positions, x, (2,))
-    _arguments.one_of(name, "method", method, _METHODS)
-    _arguments.one_of(name, "edge", edge, _EDGES)
+    x = _image(name, x)
+    positions = _at_outputs(name, "positions", positions, x)
+    _arguments.one_of(name, "method", method, get_args(Method))
+    _arguments.one_of(name, "edge", edge, _arguments.EDGES)
     return _grid_sample(x, positions, method, edge)
 
 
 def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_corners: bool = False) -> jax.Array:
-    """The positions for `grid_sample` from the normalised grid of PyTorch's `F.grid_sample`.
+    """The positions for `grid_sample` from the normalized grid of PyTorch's `F.grid_sample`.
 
     Args:
       grid: (..., 2), x (column) and y (row), from -1 to 1.
       size: height and width of the image that is sampled, one number for both or one each.
-      align_corners: whether -1 and 1 are the outermost pixels' centres, or else their outer edges.
+      align_corners: whether -1 and 1 are the outermost pixels' centers, or else their outer edges.
 
     Returns:
       (..., 2), row and column in pixels, in the dtype of `grid`.
@@ -94,25 +94,24 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
     """
     name = "positions_from_grid"
     grid = _arguments.array(name, "grid", grid)
+    grid = _arguments.shaped(name, "grid", grid, (*("...",) * max(grid.ndim - 1, 0), 2), "x and y in the last axis")
     size = _arguments.per_axis(name, "size", size, 2)
-    if not grid.ndim or grid.shape[-1] != 2:
-        raise ValueError(f"{name}: grid must be (..., 2), x and y; got shape {grid.shape}.")
-    return _positions_from_grid(grid, size, bool(align_corners))
+    return _positions_from_grid(grid, size, _arguments.flag(name, "align_corners", align_corners))
 
 
 def dysample(
     x: jax.Array, offsets: jax.Array, scope: jax.Array | None = None, *, scale: int | Sequence[int] = 2
 ) -> jax.Array:
-    """Bilinear upsampling whose every output pixel, in each channel group, is moved by a predicted offset.
+    """Bilinear upsampling that moves each output pixel, in each channel group, by a predicted offset.
 
-    Output pixel p lies at q = (p + 0.5) / scale - 0.5 in the input, and reads there plus 0.25 * offset, or plus
-    0.5 * sigmoid(scope) * offset. Beyond the image its nearest pixel counts.
+    Output pixel p lies at q = (p + 0.5) / scale - 0.5 in the input. It samples there plus 0.25 * offset, or plus
+    0.5 * sigmoid(scope) * offset. The edge is "replicate", as in the authors' code.
 
     Args:
       x: (*batch, H, W, channels), any number of batch axes, none included.
-      offsets: (*batch, H * scale, W * scale, groups, 2), what the layer's convolution predicts: rows and columns, whose
-        quarters are input pixels. `groups` divides the channels; group g moves the g-th block of them.
-      scope: of the same shape, the logits of how far each offset reaches, at most half of it: the dynamic scope.
+      offsets: (*batch, H * scale, W * scale, groups, 2), what the layer's convolution predicts: rows and columns, in
+        quarters of an input pixel. `groups` divides the channels; group g moves the g-th block of them.
+      scope: of the same shape, the dynamic scope: logits of the share of each offset that is used, at most half of it.
       scale: the factor, one whole number or one per axis.
 
     Returns:
@@ -135,36 +134,31 @@ def dysample(
     Source: Liu et al. 2023, arXiv:2308.15085, equations 3 to 6, with the static scope and the bilinear first positions.
     """
     name = "dysample"
-    x = _map(name, x)
+    x = _image(name, x)
     scale = _arguments.per_axis(name, "scale", scale, 2)
     size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
-    offsets = _at_outputs(name, "offsets", offsets, x, ("groups", 2), size)
+    shape = (*x.shape[:-3], *size, "groups", 2)
+    offsets = _arguments.shaped(name, "offsets", offsets, shape, f"for x of shape {x.shape}")
+    _arguments.divisor(name, "the groups of offsets", offsets.shape[-2], channels=x.shape[-1])
     if scope is not None:
-        scope = _arguments.array(name, "scope", scope)
-        if scope.shape != offsets.shape:
-            raise ValueError(f"{name}: scope must have the shape of offsets, {offsets.shape}; got {scope.shape}.")
-    if not offsets.shape[-2] or x.shape[-1] % offsets.shape[-2]:
-        raise ValueError(
-            f"{name}: offsets must have a number of groups that divides the {x.shape[-1]} channels of x; "
-            f"got {offsets.shape[-2]}, in shape {offsets.shape}."
-        )
+        scope = _arguments.shaped(name, "scope", scope, offsets.shape, "that of offsets")
     return _dysample(x, offsets, scope, scale)
 
 
-def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge: str = "zero") -> jax.Array:
-    """Upsamples a map by a predicted flow: each output pixel reads where the flow points.
+def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge: Edge = "zero") -> jax.Array:
+    """Upsamples a map by a predicted flow: each output pixel samples where the flow points.
 
-    In coordinates from -1 to 1 along each axis, output pixel p of N reads at g(p) + flow[p] / N. This is what the
-    authors' code computes; their equation 3 divides by the factor between the levels, as if the first pixels' centres
-    lay upon each other.
+    In coordinates from -1 to 1 along each axis, output pixel p of N samples at g(p) + flow[p] / N. This is what the
+    authors' code computes; their equation 3 divides by the factor between the levels, as if the first pixels' centers
+    coincided.
 
     Args:
       x: (*batch, H, W, channels), any number of batch axes, none included.
       flow: (*batch, H', W', 2), rows and columns, in halves of an output pixel. The authors' convolution predicts
         columns first.
-      align_corners: whether -1 and 1 are the outermost pixels' centres, as in the authors' code, or else their outer
-        edges, where zero flow is bilinear interpolation as convolutions of stride 2 place pixels.
-      edge: what is beyond the image, as in `grid_sample`.
+      align_corners: whether -1 and 1 are the outermost pixels' centers, as in the authors' code, or else their outer
+        edges, with which zero flow is bilinear interpolation on the half-pixel grid.
+      edge: what lies beyond the image, as in `grid_sample`. The default is the authors'.
 
     Returns:
       (*batch, H', W', channels), in the dtype of `x`.
@@ -184,57 +178,45 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
     Source: Li et al. 2020, arXiv:2002.10120, equations 3 and 4.
     """
     name = "flow_warp"
-    x = _map(name, x)
-    flow = _at_outputs(name, "flow", flow, x, (2,))
-    _arguments.one_of(name, "edge", edge, _EDGES)
-    return _flow_warp(x, flow, bool(align_corners), edge)
+    x = _image(name, x)
+    flow = _at_outputs(name, "flow", flow, x)
+    align_corners = _arguments.flag(name, "align_corners", align_corners)
+    _arguments.one_of(name, "edge", edge, _arguments.EDGES)
+    return _flow_warp(x, flow, align_corners, edge)
 
 
 # Arguments.
 
 
-def _map(function: str, x: Any) -> jax.Array:
-    x = _arguments.array(function, "x", x)
-    if x.ndim < 3 or 0 in x.shape[-3:-1]:
-        raise ValueError(f"{function}: x must be (*batch, H, W, channels) with no empty image; got shape {x.shape}.")
+def _image(function: str, x: jax.Array) -> jax.Array:
+    x = _arguments.spatial_map(function, "x", x, empty_channels=True)
     if math.prod(x.shape[-3:-1]) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")
     return x
 
 
-def _at_outputs(
-    function: str, argument: str, given: Any, x: jax.Array, last: tuple, size: tuple[int, int] | None = None
-) -> jax.Array:
-    """Returns `given` as an array of shape (*batch, *size, *last), where a name in `last` stands for any number."""
-    given = _arguments.array(function, argument, given)
-    batch = x.shape[:-3]
-    wanted = (*batch, *(size or ("H'", "W'")), *last)
-    fits = given.ndim == len(wanted) and all(
-        isinstance(want, str) or n == want for n, want in zip(given.shape, wanted, strict=True)
-    )
-    if not fits:
-        shape = ", ".join(map(str, wanted))
-        raise ValueError(f"{function}: {argument} must be ({shape}) for x of shape {x.shape}; got shape {given.shape}.")
-    return given
+def _at_outputs(function: str, argument: str, given: jax.Array, x: jax.Array) -> jax.Array:
+    """Two numbers for each output pixel, of any number of them."""
+    return _arguments.shaped(function, argument, given, (*x.shape[:-3], "H'", "W'", 2), f"for x of shape {x.shape}")
 
 
 # Computation.
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
-def _grid_sample(x, positions, method: str, edge: str):
+def _grid_sample(x: jax.Array, positions: jax.Array, method: Method, edge: Edge) -> jax.Array:
     return _sample_groups(x, positions[..., None, :], method, edge)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
-def _positions_from_grid(grid, size: tuple[int, int], align_corners: bool):
+def _positions_from_grid(grid: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
     n = jnp.asarray(size, grid.dtype)
     g = grid[..., ::-1]
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 
 @functools.partial(jax.jit, static_argnums=(3,), inline=True)
-def _dysample(x, offsets, scope, scale: tuple[int, int]):
+def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: tuple[int, int]) -> jax.Array:
     dtype = accumulator(x.dtype, offsets.dtype)
     offsets = offsets.astype(dtype)
     offsets = offsets * (0.25 if scope is None else 0.5 * jax.nn.sigmoid(scope.astype(dtype)))
@@ -246,7 +228,7 @@ def _dysample(x, offsets, scope, scale: tuple[int, int]):
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
-def _flow_warp(x, flow, align_corners: bool, edge: str):
+def _flow_warp(x: jax.Array, flow: jax.Array, align_corners: bool, edge: Edge) -> jax.Array:
     dtype = accumulator(x.dtype, flow.dtype)
     axes = []
     for n, outputs in zip(x.shape[-3:-1], flow.shape[-3:-1], strict=True):
@@ -261,7 +243,7 @@ def _flow_warp(x, flow, align_corners: bool, edge: str):
     return _grid_sample(x, positions, "bilinear", edge)
 
 
-def _sample_groups(x: jax.Array, positions: jax.Array, method: str, edge: str) -> jax.Array:
+def _sample_groups(x: jax.Array, positions: jax.Array, method: Method, edge: Edge) -> jax.Array:
     """(*batch, H, W, channels) at (*batch, H', W', groups, 2), where groups are blocks of channels."""
     *batch, height, width, channels = x.shape
     *_, rows, columns, groups, _ = positions.shape
@@ -274,8 +256,8 @@ def _sample_groups(x: jax.Array, positions: jax.Array, method: str, edge: str) -
     return y.reshape(*batch, rows, columns, channels)
 
 
-def _within_reach(positions: jax.Array, size: tuple[int, int], method: str, edge: str) -> tuple[jax.Array, Rule]:
-    """Positions that lie in the image, or just as far beyond it as its pixels reach, and the rule to sample them by."""
+def _within_reach(positions: jax.Array, size: tuple[int, int], method: Method, edge: Edge) -> tuple[jax.Array, Rule]:
+    """Positions moved into the image, or as far beyond it as its pixels have weight, and the rule to sample them by."""
     mirrored = edge in ("reflect", "symmetric")
     axes = []
     for axis, n in enumerate(size):
@@ -287,8 +269,8 @@ def _within_reach(positions: jax.Array, size: tuple[int, int], method: str, edge
             axes.append(_clip(position, -2, n + 1))
         else:
             axes.append(_clip(mirror(position, n, edge) if mirrored else position, 0, n - 1))
-    kept = "replicate" if mirrored and method != "bicubic" else edge
-    return jnp.stack(axes, axis=-1), Rule(method, kept)
+    edge = "replicate" if mirrored and method != "bicubic" else edge
+    return jnp.stack(axes, axis=-1), Rule(method, edge)
 
 
 def _clip(position: jax.Array, low: int, high: int) -> jax.Array:

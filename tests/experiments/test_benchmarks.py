@@ -1,6 +1,5 @@
 """The harness: fair turns, true ratios, gradients that are gradients, and tables that say what was measured."""
 
-import importlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 from experiments import __main__ as command
 from experiments import benchmarks
 from experiments.benchmarks import harness
+from tests.optional import peer
 
 
 def sleeper(milliseconds, log=None, name=""):
@@ -113,7 +113,7 @@ def test_summary_and_table(tmp_path):
 
 @pytest.mark.parametrize("group", benchmarks.groups())
 def test_every_group_makes_cases_that_run(group):
-    module = importlib.import_module(f"experiments.benchmarks.{group}")
+    module = peer(f"experiments.benchmarks.{group}")
     assert module.DESCRIPTION
     assert all(version(peer) for peer in module.PEERS)
     contenders = next(module.cases()).made()

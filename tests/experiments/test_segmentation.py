@@ -40,7 +40,10 @@ def test_evaluation_covers_images_of_several_sizes_and_ignores():
     data = Dataset("mixed", "", ("x", "y", "z"), 1, 3, split, split, split, lambda e, _: e, flips=())
     perfect = segmentation.evaluate([np.where(x == 3, 0, x) for x in labels], split, data)
     for name, measure in segmentation.MEASURES.items():
-        assert perfect[name]["mean"] == (0 if measure.lower_is_better else 1)
+        if name == "far_error_3px":  # in noise, nothing is as far from a boundary
+            assert np.isnan(perfect[name]["mean"])
+        else:
+            assert perfect[name]["mean"] == (0 if measure.lower_is_better else 1)
     worse = [rng.integers(0, 3, x.shape) for x in labels]
     figures = segmentation.evaluate(worse, split, data)
     p, t = (np.concatenate([m[x != 3] for m, x in zip(maps, labels, strict=True)]) for maps in (worse, labels))
@@ -60,9 +63,14 @@ def test_distances_are_those_of_the_images_and_a_missed_class_is_a_diagonal_away
     data = Dataset("edges", "", ("x", "y", "z"), 1, None, split, split, split, lambda e, _: e, flips=())
     figures = segmentation.evaluate(list(prediction), split, data)
     assert figures["hausdorff_95"]["classes"]["y"] == pytest.approx((2 + 0) / 2)
-    # The frame is boundary too: 28 and 24 pixels, of which those on the left are 0 to 2 pixels from the other's.
-    assert figures["surface_distance"]["classes"]["y"] == pytest.approx((28 / 52 + 0) / 2)
+    # The frame is no boundary: two edges of 8 pixels, all 2 pixels apart.
+    assert figures["surface_distance"]["classes"]["y"] == pytest.approx((2 + 0) / 2)
     assert figures["hausdorff_95"]["classes"]["z"] == pytest.approx(17)
+    # 16 pixels of 8 of the edge's length are wrong, and in the second image 4 of a square's boundary; none is far off.
+    square = 8 + 4 * 1 + 4 * (2**0.5 / 2)
+    assert figures["wrong_area_2px"]["mean"] == pytest.approx((16 + 4) / (8 + square), rel=1e-5)
+    assert figures["far_error_3px"]["mean"] == 0
+    assert figures["boundary_iou_1px"]["classes"]["z"] == 0
     # Within three pixels of the edge between 6 and 7, two of the six columns are missed by y and taken by x.
     only = segmentation.evaluate([prediction[0]], Split(("a",), split.examples[:1]), data, ("trimap_iou_3px",))
     assert list(only) == ["trimap_iou_3px"]

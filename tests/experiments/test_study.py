@@ -13,24 +13,12 @@ from PIL import Image
 
 import upsampling as up
 from experiments import __main__ as command
-from experiments import console, study, training
+from experiments import console, designs, settings, training
 from experiments.tasks import segmentation
 
-SMALL = (
-    "--width",
-    "4",
-    "--depth",
-    "1",
-    "--batch",
-    "2",
-    "--crop",
-    "16",
-    "--steps",
-    "6",
-    "--methods",
-    "nearest",
-    "deconv",
-)
+NETWORK = "--width 4 --depth 1 --features 4 --batch 2 --crop 16 --steps 6 --trunk-steps 2 --head-steps 6 --crops 4"
+SMALL = (*NETWORK.split(), "--methods", "nearest", "deconv", "--seeds", "0")
+UNET, FROZEN = ("--design", "unet"), ("--design", "frozen")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +38,8 @@ def images(tmp_path_factory):
 
 
 def run(images, out, *options):
-    return command.main(
-        ["segmentation", "--data", "folder", "--path", str(images), *SMALL, "--out", str(out), *options]
-    )
+    small = [*SMALL, *options] if "--design" in options else [*SMALL, *UNET, *options]
+    return command.main(["segmentation", "--data", "folder", "--path", str(images), *small, "--out", str(out)])
 
 
 @pytest.fixture(scope="module")
@@ -62,65 +49,94 @@ def finished(images, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def frozen(images, tmp_path_factory):
+    """Two seeds of heads on frozen trunks."""
+    out = tmp_path_factory.mktemp("runs") / "frozen"
+    assert run(images, out, *FROZEN, "--methods", "nearest", "bilinear", "deconv", "--seeds", "0", "1") == 0
+    return out
+
+
 def test_a_run_leaves_everything_it_says(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "results.json", "results.csv", "timing.json", "report.html", "methods")
+        *("config.json", "results.json", "results.csv", "timing.json", "report.html", "figures", "unet")
     }
     results = json.loads((finished / "results.json").read_text())
-    assert list(results["methods"]) == ["nearest", "deconv"]
-    for outcome in results["methods"].values():
+    methods = results["designs"]["unet"]["methods"]
+    assert list(methods) == ["nearest", "deconv"]
+    for outcome in methods.values():
         seed = outcome["seeds"]["0"]
         assert len(seed["loss"]) == 6
         assert seed["validation"][-1]["step"] == 6
+        assert len(seed["curve"]) == len(segmentation.DISTANCES) - 1
         for name, measure in segmentation.MEASURES.items():
             figures = seed["figures"][name]
-            assert figures["classes"].keys() == {"0", "1"}
-            assert figures["mean"] == pytest.approx(np.mean(list(figures["classes"].values())))
+            if figures["classes"]:
+                assert figures["classes"].keys() == {"0", "1"}
+                assert figures["mean"] == pytest.approx(np.mean(list(figures["classes"].values())))
             assert 0 <= figures["mean"] <= (np.inf if measure.lower_is_better else 1)
             assert outcome["summary"][name] == {"mean": pytest.approx(figures["mean"]), "half_width": None}
-    nearest, deconv = results["methods"].values()
+    nearest, deconv = methods.values()
     assert nearest["upsampler_parameters"] == 0
     assert deconv["upsampler_parameters"] == 4  # a bias per channel; the kernel is the encoder's
     assert deconv["parameters"] == nearest["parameters"] + 4
-    timing = json.loads((finished / "timing.json").read_text())
+    timing = json.loads((finished / "timing.json").read_text())["unet"]
     assert timing["deconv"]["0"]["step_ms"] > 0
     assert timing["deconv"]["0"]["machine"]["platform"] == jax.default_backend()
     for method in ("nearest", "deconv"):
-        assert (finished / "methods" / method / "seed0" / "checkpoints" / "6").is_dir()
+        assert (finished / "unet" / method / "seed0" / "checkpoints" / "6").is_dir()
+
+
+def test_frozen_heads_share_a_trunk_and_are_held_against_one_method(frozen):
+    results = json.loads((frozen / "results.json").read_text())
+    assert results["against"] == "bilinear"
+    design = results["designs"]["frozen"]
+    assert {p.name for p in (frozen / "trunks").iterdir()} == {"seed0", "seed1"}
+    for name in ("nearest", "deconv"):
+        outcome = design["methods"][name]
+        for measure in segmentation.MEASURES:
+            ours, theirs = (
+                [seed["figures"][measure]["mean"] for seed in design["methods"][m]["seeds"].values()]
+                for m in (name, "bilinear")
+            )
+            difference = np.subtract(ours, theirs)
+            assert outcome["paired"][measure]["mean"] == pytest.approx(difference.mean(), abs=1e-9)
+            # Student's t for one degree of freedom is 12.706; the standard error of two values half their difference.
+            width = 12.7062 * abs(np.diff(difference)[0]) / 2
+            assert outcome["paired"][measure]["half_width"] == pytest.approx(width, rel=1e-4, abs=1e-9)
+    assert "bilinear" in design["groups"]["boundary_iou_1px"]
+    assert design["methods"]["bilinear"]["paired"] == {}
+    nearest, deconv = design["methods"]["nearest"], design["methods"]["deconv"]
+    assert deconv["parameters"] == nearest["parameters"] + 4  # the trunk's kernel is used and not trained
+
+
+def test_one_program_serves_all_seeds(frozen):
+    timing = json.loads((frozen / "timing.json").read_text())["frozen"]
+    for seeds in timing.values():
+        assert seeds["0"]["compile_s"] == seeds["1"]["compile_s"] > 0
 
 
 def test_csv_holds_the_figures_of_json(finished):
     results = json.loads((finished / "results.json").read_text())
     table = list(csv.DictReader((finished / "results.csv").open()))
-    assert [(row["method"], row["seed"]) for row in table] == [("nearest", "0"), ("deconv", "0")]
+    assert [tuple(row.values())[:3] for row in table] == [("unet", "nearest", "0"), ("unet", "deconv", "0")]
     for row in table:
-        figures = results["methods"][row["method"]]["seeds"][row["seed"]]["figures"]
+        figures = results["designs"]["unet"]["methods"][row["method"]]["seeds"][row["seed"]]["figures"]
         assert float(row["boundary_iou mean"]) == figures["boundary_iou"]["mean"]
         assert float(row["mean_iou 1"]) == figures["mean_iou"]["classes"]["1"]
 
 
 def test_figures_agree_with_the_stored_predictions(finished, images):
     """The confusion of the stored label maps, counted here with NumPy."""
-    with np.load(finished / "methods" / "deconv" / "seed0" / "predictions.npz") as stored:
+    with np.load(finished / "unet" / "deconv" / "seed0" / "predictions.npz") as stored:
         names = stored["names"]
         prediction = np.stack([stored[f"label{i}"] for i in range(len(names))])
     truth = np.stack([np.asarray(Image.open(images / "masks" / f"{name}.png")) for name in names])
     iou = [((prediction == c) & (truth == c)).sum() / ((prediction == c) | (truth == c)).sum() for c in (0, 1)]
     results = json.loads((finished / "results.json").read_text())
-    assert results["methods"]["deconv"]["seeds"]["0"]["figures"]["mean_iou"]["mean"] == pytest.approx(
-        np.mean(iou), 1e-6
-    )
-
-
-def test_the_page_stands_alone(finished):
-    page = (finished / "report.html").read_text()
-    sources = re.findall(r"""(?:src|href)\s*=\s*["']([^"']{0,40})""", page)
-    assert len(sources) >= 4
-    assert all(source.startswith("data:image/") for source in sources)
-    assert "<link" not in page
-    assert "<script" not in page
-    for method in ("nearest", "deconv"):
-        assert f"<td>{method}</td>" in page
+    assert results["designs"]["unet"]["methods"]["deconv"]["seeds"]["0"]["figures"]["mean_iou"][
+        "mean"
+    ] == pytest.approx(np.mean(iou), 1e-6)
 
 
 def test_the_same_seed_gives_the_same_results(finished, images, tmp_path):
@@ -151,6 +167,23 @@ def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path
     assert (out / "results.json").read_bytes() == (finished / "results.json").read_bytes()
 
 
+def test_a_frozen_run_stopped_between_seeds_takes_up_its_trunk(frozen, images, tmp_path, monkeypatch):
+    train, calls = designs.train, []
+
+    def interrupted(job, *arguments):
+        calls.append(job)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return train(job, *arguments)
+
+    monkeypatch.setattr(designs, "train", interrupted)
+    out = tmp_path / "stopped"
+    options = (*FROZEN, "--methods", "nearest", "bilinear", "deconv", "--seeds", "0", "1")
+    assert run(images, out, *options) == 130
+    assert command.main(["segmentation", "--resume", str(out)]) == 0
+    assert (out / "results.json").read_bytes() == (frozen / "results.json").read_bytes()
+
+
 def test_the_page_can_be_written_anew(finished):
     page = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
@@ -162,7 +195,7 @@ def test_several_seeds_give_intervals_in_any_setting(images, tmp_path):
     options = ("--seeds", "0", "1", "--precision", "bfloat16", "--downsampling", "pool", "--skips", "none")
     assert run(images, tmp_path / "seeds", *options, "--methods", "max_unpool") == 0
     results = json.loads((tmp_path / "seeds" / "results.json").read_text())
-    outcome = results["methods"]["max_unpool"]
+    outcome = results["designs"]["unet"]["methods"]["max_unpool"]
     values = [seed["figures"]["mean_iou"]["mean"] for seed in outcome["seeds"].values()]
     assert values[0] != values[1]
     # Student's t for one degree of freedom is 12.706; the standard error of two values half their difference.
@@ -171,7 +204,6 @@ def test_several_seeds_give_intervals_in_any_setting(images, tmp_path):
         "half_width": pytest.approx(12.7062 * abs(np.diff(values)[0]) / 2),
     }
     assert outcome["summary"]["mean_iou"] == expected
-    assert "±" in (tmp_path / "seeds" / "report.html").read_text()
 
 
 def test_the_pyramid_and_the_gates_are_settings_that_the_run_keeps(images, tmp_path):
@@ -180,9 +212,8 @@ def test_the_pyramid_and_the_gates_are_settings_that_the_run_keeps(images, tmp_p
     results = json.loads((tmp_path / "fpn" / "results.json").read_text())
     assert results["settings"]["model"] == "fpn"
     assert results["settings"]["attention_gate"] is True
-    outcome = results["methods"]["flow_alignment"]
+    outcome = results["designs"]["unet"]["methods"]["flow_alignment"]
     assert outcome["upsampler_parameters"] == 4 * 2 * 2 + 9 * 4 * 2
-    assert "One small feature pyramid network per upsampling method" in (tmp_path / "fpn" / "report.html").read_text()
     assert command.main(["report", str(tmp_path / "fpn")]) == 0
 
 
@@ -198,8 +229,15 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
     [
         (["--methods", "bilinea"], r"--methods bilinea: not known\. Did you mean bilinear\? Known: nearest "),
         (["--methods", "nearest", "nearest"], "--methods: give at least one, each once"),
-        (["--methods", "max_unpool"], "--methods max_unpool: needs --downsampling pool"),
-        (["--downsampling", "pool"], "--methods deconv: needs --downsampling strided"),
+        (["--methods", "no.such.module:Up"], "--methods no.such.module:Up: "),
+        ([*UNET, "--methods", "max_unpool"], "--methods max_unpool: needs --downsampling pool"),
+        ([*UNET, "--downsampling", "pool"], "--methods deconv: needs --downsampling strided"),
+        (["--against", "bilinea"], r"bilinea: not known"),
+        (["--against", "carafe"], "--against carafe: must be one of the methods compared: nearest "),
+        (["--stride", "3"], "--stride 3: must be 2, 4, 8 or 16"),
+        (["--crop", "30"], "--crop 30: must be a multiple of --stride 4"),
+        (["--crops", "4"], "--crops 4: must be at least --batch 8"),
+        (["--head-steps", "0"], "--head-steps 0: must be at least 1"),
         (["--steps", "0"], "--steps 0: must be at least 1"),
         (["--seeds", "-1"], "--seeds -1: must be at least 0"),
         (["--crop", "200"], "--crop 200: image y=.* has only 160 × 160 pixels"),
@@ -232,22 +270,68 @@ def test_a_bad_image_is_refused_before_anything_is_written(images, tmp_path, cap
 
 
 def test_presets_fill_in_what_was_not_given():
-    filled = study.resolve(study.Segmentation(steps=7))
+    filled = settings.resolve(settings.Segmentation(steps=7))
     assert filled.steps == 7
-    assert None not in (filled.width, filled.depth, filled.batch, filled.crop)
-    assert filled.jobs() == [(method, 0) for method in study.CLASSIC]
+    assert None not in (filled.width, filled.depth, filled.batch, filled.crop, filled.features, filled.head_steps)
+    assert filled.design == ("analytic", "frozen", "unet")
+    jobs = filled.jobs()
+    frozen = [job for job in jobs if job.design == "frozen"]
+    assert frozen == [("frozen", m, s) for s in range(5) for m in (*settings.CLASSIC, "guided_filter")]
+    assert [job for job in jobs if job.design == "unet"] == [
+        ("unet", m, s) for s in range(3) for m in ("nearest", "bilinear")
+    ]
+
+
+def test_what_was_asked_for_holds_for_all_designs():
+    chosen = settings.resolve(settings.Segmentation(methods=("nearest", "bicubic"), seeds=(7,)))
+    assert {(job.method, job.seed) for job in chosen.jobs()} == {("nearest", 7), ("bicubic", 7)}
+    assert chosen.against == "nearest"  # bilinear is not there
 
 
 def test_all_methods_are_those_that_fit():
-    strided, pooled = (study.resolve(study.Segmentation(methods=("all",), downsampling=d)) for d in ("strided", "pool"))
-    assert set(strided.methods) == set(up.nn.available()) - {"max_unpool"}
-    assert set(pooled.methods) == set(up.nn.available()) - {"deconv"}
+    def methods_of(**options):
+        return set(settings.resolve(settings.Segmentation(methods=("all",), **options)).methods)
+
+    assert methods_of(design=("unet",)) == set(up.nn.available()) - {"max_unpool"}
+    assert methods_of(design=("unet",), downsampling="pool") == set(up.nn.available()) - {"deconv"}
+    assert methods_of(design=("frozen",)) == set(up.nn.available())
+
+
+def test_batches_of_one_train(images, tmp_path):
+    assert run(images, tmp_path / "one", *FROZEN, "--batch", "1", "--methods", "nearest") == 0
+
+
+TOY = '''
+import jax
+import upsampling as up
+from flax import nnx
+
+class Toy(nnx.Module):
+    """Nearest, then a 3x3 box filter."""
+
+    def __init__(self, features, scale=2, *, rngs):
+        self.features, self.scale = features, scale
+
+    def __call__(self, x, guide=None):
+        y = up.nearest(x, scale=self.scale)
+        return jax.lax.reduce_window(y, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME") / 9
+'''
+
+
+def test_a_users_own_module_is_compared_without_editing_the_repository(images, tmp_path, monkeypatch):
+    (tmp_path / "my_upsamplers.py").write_text(TOY)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ("--design", "frozen", "unet", "--methods", "nearest", "my_upsamplers:Toy", "--steps", "1")
+    assert run(images, tmp_path / "own", *options) == 0
+    results = json.loads((tmp_path / "own" / "results.json").read_text())
+    for design in ("frozen", "unet"):
+        assert list(results["designs"][design]["methods"]) == ["nearest", "my_upsamplers:Toy"]
 
 
 def test_the_terminal_table_fits_eighty_columns(monkeypatch, capsys):
     rows = [dict.fromkeys(("method", "mean IoU", "Boundary IoU", "F1 at 1 px", "F1 at 2 px"), "0.812")] * 2
     monkeypatch.setattr(console, "console", console.Console(width=80))
-    console.table("a table", rows, {"mean IoU": 1})
+    console.table("a table", rows, {"mean IoU": [1]})
     printed = capsys.readouterr().out
     assert "…" not in printed
     assert max(map(len, printed.splitlines())) <= 80

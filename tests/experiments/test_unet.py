@@ -17,7 +17,7 @@ METHODS = sorted(up.nn.available())
 def make(method="bilinear", **options):
     if "downsampling" not in options and up.nn.available()[method].needs_pooling:
         options["downsampling"] = "pool"
-    model = UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5} | options)
+    model = UNet(1, 3, method, **{"width": 4, "depth": 2, "seed": 5, "variants": ("features", "small")} | options)
     model.eval()
     return model
 

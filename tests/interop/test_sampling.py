@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 from flax import nnx

@@ -6,6 +6,8 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
 import torch
 from flax import nnx
 

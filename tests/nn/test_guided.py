@@ -4,11 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 from flax import nnx
 
 import upsampling as up
+from tests.optional import F, torch
 
 
 def normal(seed, *shape):

@@ -113,6 +113,21 @@ def test_opencv_looks_at_all_axes():
     assert operators((shrinks, stays), "area", conventions.opencv)[0] == alone
 
 
+def test_opencv_leaves_slivers_out():
+    """What an output pixel covers of an input pixel counts from 1/1000 on (OpenCV's computeResizeAreaTab)."""
+
+    def area(n, m, convention=conventions.opencv):
+        return operators((Axis(n, m),), "area", convention)[0].matrix()
+
+    # From 2003 to 2000 pixels of 1.0015 each: the first covers 0.0015 of the second, which counts.
+    np.testing.assert_allclose(area(2003, 2000)[0, :3], np.array([1, 0.0015, 0]) / 1.0015, rtol=0, atol=1e-6)
+    # From 2001 to 2000 pixels of 1.0005 each: 0.0005 of the second does not, but still divides.
+    np.testing.assert_allclose(area(2001, 2000)[0, :3], np.array([1, 0, 0]) / 1.0005, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(area(2001, 2000)[2, :5], np.array([0, 0, 0.999, 0.0015, 0]) / 1.0005, rtol=0, atol=1e-6)
+    whole = area(2001, 2000, dataclasses.replace(conventions.opencv, name="all", area="overlap"))
+    np.testing.assert_allclose(whole[0, :3], np.array([1, 0.0005, 0]) / 1.0005, rtol=0, atol=1e-6)
+
+
 def test_known_weights():
     half, corner = taps("torch", "linear", False, 2, 4), taps("tensorflow1", "linear", False, 2, 4)
     np.testing.assert_allclose(half.matrix(), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])

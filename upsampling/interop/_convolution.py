@@ -36,7 +36,7 @@ def from_transposed(weight: np.ndarray, groups: int) -> np.ndarray:
 
 
 def _sequential_number(state: State) -> str:
-    """`"0."` where all names are those of module 0 of an `nn.Sequential`, and so on; else nothing."""
+    """The number, with its dot, where all names are those of one module of an `nn.Sequential`; else nothing."""
     parents = {key.rpartition(".")[0] for key in state.names}
     if len(parents) == 1:
         parent = parents.pop()

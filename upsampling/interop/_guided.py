@@ -1,24 +1,22 @@
-"""Loaders for the layers that follow a guide: FeatUp's joint bilateral upsampling, and NAF."""
-
-from typing import Any
+"""Loaders for layers with a guide: FeatUp's joint bilateral upsampling, and NAF."""
 
 import numpy as np
 
-from upsampling.attention import rotation_periods
-from upsampling.interop._states import Loaded, State, convolution, loads
+from upsampling.attention import rotary_periods
+from upsampling.interop._states import HasKernel, Loaded, State, convolution, loads
 from upsampling.nn.attention import NAF, ImageBranch
 from upsampling.nn.guided import JBU, JBUStack
 
 
 @loads(JBU)
 def _jbu(layer: JBU, state: State) -> Loaded:
-    """`JBULearnedRange`: between its two convolutions stand a GELU and a dropout."""
+    """`JBULearnedRange`; a GELU and a dropout are between its two convolutions."""
     return _jbu_called("", layer, state)
 
 
 @loads(JBUStack)
 def _jbu_stack(layer: JBUStack, state: State) -> Loaded:
-    """`JBUStack`: after a dropout, its convolution is the second of its module."""
+    """`JBUStack`; its convolution is the second of its module, after a dropout."""
     for number, part in enumerate(layer.layers, start=1):
         yield from _jbu_called(f"up{number}.", part, state)
     yield from _pointwise(state, "fixup_proj.1.", layer.fixup_proj)
@@ -34,12 +32,12 @@ def _jbu_called(name: str, layer: JBU, state: State) -> Loaded:
 
 @loads(NAF)
 def _naf(layer: NAF, state: State) -> Loaded:
-    """`NAF`: all parameters are the image encoder's; the rotation's periods are not learned and must be the layer's."""
+    """`NAF`; all parameters are the image encoder's. The rotary periods are not learned and must be the layer's."""
     yield from _branch(state, "image_encoder.encoder.", layer.pixels)
     yield from _branch(state, "image_encoder.sem_encoder.", layer.surroundings)
     name = "image_encoder.rope.periods"
     if name in state:
-        expected = rotation_periods(layer.dim, layer.heads, layer.base)
+        expected = rotary_periods(layer.dim, layer.heads, layer.base)
         periods = state.take(name, expected.shape)
         if not np.allclose(periods, expected, rtol=1e-5):
             raise ValueError(
@@ -57,8 +55,9 @@ def _branch(state: State, name: str, branch: ImageBranch) -> Loaded:
             yield norm.bias, state.take(f"{name}{number}.norm{part}.bias", norm.bias.shape)
 
 
-def _pointwise(state: State, name: str, layer: Any) -> Loaded:
+def _pointwise(state: State, name: str, layer: HasKernel) -> Loaded:
     """A 1x1 `Conv2d` for a linear layer."""
     inner, out = layer.kernel.shape
     yield layer.kernel, state.take(name + "weight", (out, inner, 1, 1))[:, :, 0, 0].T
-    yield layer.bias, state.take(name + "bias", (out,))
+    if layer.bias is not None:
+        yield layer.bias, state.take(name + "bias", (out,))

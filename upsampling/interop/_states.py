@@ -1,11 +1,11 @@
 """Reading PyTorch state dicts: which loader belongs to which layer, and errors that name the entry.
 
 A loader takes a layer and a `State` and yields each parameter with its new value, so that nothing is stored before
-everything has been found. `loads` enters it for its layers.
+everything has been found. `loads` registers it for its layers.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -17,17 +17,27 @@ LOADERS: dict[type, Callable[[Any, "State"], Loaded]] = {}
 
 
 def loads(*layers: type) -> Callable[[Loader], Loader]:
-    """Enters a loader for these layers; a decorator."""
+    """Registers a loader for these layers and those derived from them; a decorator."""
 
-    def enter(loader: Loader) -> Loader:
+    def decorate(loader: Loader) -> Loader:
         LOADERS.update(dict.fromkeys(layers, loader))
         return loader
 
-    return enter
+    return decorate
+
+
+class HasKernel(Protocol):
+    """A layer with a kernel, and perhaps a bias."""
+
+    @property
+    def kernel(self) -> nnx.Variable: ...
+
+    @property
+    def bias(self) -> nnx.Variable | None: ...
 
 
 class State:
-    """The entries of a state dict below `prefix`, as NumPy arrays; it remembers which were taken."""
+    """The entries of a state dict whose names begin with `prefix`, as NumPy arrays; it notes which were taken."""
 
     def __init__(self, state: Mapping[str, Any], prefix: str):
         self._prefix = prefix
@@ -62,18 +72,18 @@ class State:
         return array
 
     def skip(self, *names: str) -> None:
-        """Passes over entries, if they are there, that hold nothing the layer has to learn."""
+        """Ignores entries, if they are there, that hold no parameter of the layer."""
         self._left -= set(names)
 
     def reject_rest(self) -> None:
-        """Raises ValueError if an entry was neither taken nor passed over."""
+        """Raises ValueError if an entry was neither taken nor skipped."""
         if self._left:
             extra = ", ".join(repr(self._prefix + name) for name in sorted(self._left))
             raise ValueError(f"load_state_dict: state has {extra}, which the layer has no use for.")
 
 
-def convolution(state: State, name: str, layer: Any) -> Loaded:
-    """A `Conv1d/2d/3d` called `name` (with its dot) for a layer with such a `kernel` and perhaps a `bias`."""
+def convolution(state: State, name: str, layer: HasKernel) -> Loaded:
+    """A `Conv1d/2d/3d` whose names begin with `name` (its dot included)."""
     yield layer.kernel, from_conv(state.take(name + "weight", conv_shape(layer.kernel.shape)))
     if layer.bias is not None:
         yield layer.bias, state.take(name + "bias", layer.bias.shape)
@@ -91,11 +101,11 @@ def conv_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def to_numpy(value: Any) -> np.ndarray:
-    """A NumPy array of a PyTorch tensor, which is read through its own methods, or of anything else."""
+    """`value` as a NumPy array; a PyTorch tensor is read through its own methods."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
-            # NumPy has no bfloat16 that PyTorch knows of.
+            # PyTorch makes no NumPy array of bfloat16.
             value = value.float()
         value = value.numpy()
     return np.asarray(value)

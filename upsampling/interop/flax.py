@@ -1,6 +1,5 @@
 """Kernels and layers from `flax.nnx.ConvTranspose` and `flax.linen.ConvTranspose`."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from upsampling import _arguments
+from upsampling._arguments import Numbers, Padding
 from upsampling.nn.convolution import TransposedConv
 
 
@@ -35,6 +35,7 @@ def transposed_conv_kernel(kernel: jax.Array, *, transpose_kernel: bool = False)
     Array([2., 1., 0.], dtype=float32)
     """
     kernel = _arguments.array("transposed_conv_kernel", "kernel", kernel)
+    transpose_kernel = _arguments.flag("transposed_conv_kernel", "transpose_kernel", transpose_kernel)
     if kernel.ndim not in (3, 4, 5):
         raise ValueError(
             f"transposed_conv_kernel: kernel must be (*window, in, out) with 1, 2 or 3 window axes; got {kernel.shape}."
@@ -48,9 +49,9 @@ def transposed_conv(
     kernel: jax.Array,
     bias: jax.Array | None = None,
     *,
-    strides: int | Sequence[int] | None = None,
-    padding: Any = "SAME",
-    kernel_dilation: int | Sequence[int] | None = None,
+    strides: Numbers | None = None,
+    padding: Padding = "SAME",
+    kernel_dilation: Numbers | None = None,
     transpose_kernel: bool = False,
 ) -> TransposedConv:
     """The layer that computes what a Flax `ConvTranspose` with these parameters and arguments does.
@@ -85,26 +86,7 @@ def transposed_conv(
     steps = _arguments.per_axis(name, "strides", 1 if strides is None else strides, rank)
     dilation = _arguments.per_axis(name, "kernel_dilation", 1 if kernel_dilation is None else kernel_dilation, rank)
     reach = tuple(d * (k - 1) for k, d in zip(kernel.shape, dilation, strict=False))
-    more = (0,) * rank
-    padding = _arguments.padding(name, padding, rank, names=("SAME", "VALID", "CIRCULAR"))
-    if padding == "VALID":
-        # Flax fills up to `size * stride` where the kernel is shorter than the stride.
-        more = tuple(max(s - r - 1, 0) for s, r in zip(steps, reach, strict=True))
-    elif padding == "CIRCULAR":
-        if transpose_kernel and any(r + 1 > s and (r + 1 - s) % 2 for r, s in zip(reach, steps, strict=True)):
-            raise ValueError(
-                f"{name}: padding='CIRCULAR' with transpose_kernel and strides={steps} for a window of "
-                f"{tuple(r + 1 for r in reach)} pixels cannot be converted: Flax shifts its result by one pixel."
-            )
-    elif not isinstance(padding, str):
-        low = tuple(r - p for r, (p, _) in zip(reach, padding, strict=True))
-        high = tuple(r - p for r, (_, p) in zip(reach, padding, strict=True))
-        more = tuple(max(-h, 0) for h in high)
-        if min(low) < 0 or any(m >= max(s, d) for m, s, d in zip(more, steps, dilation, strict=True)):
-            raise ValueError(
-                f"{name}: padding={padding!r} cannot be converted: it reaches beyond the kernel's {reach} pixels."
-            )
-        padding = tuple((lo, max(hi, 0)) for lo, hi in zip(low, high, strict=True))
+    padding, more = _convert_padding(name, padding, steps, dilation, reach, transpose_kernel)
     layer = TransposedConv(
         kernel.shape[-2],
         steps,
@@ -119,11 +101,40 @@ def transposed_conv(
     )
     layer.kernel[...] = kernel
     if layer.bias is not None:
-        bias = _arguments.array(name, "bias", bias)
-        if bias.shape != layer.bias.shape:
-            raise ValueError(f"{name}: bias must have shape {layer.bias.shape}; got {bias.shape}.")
-        layer.bias[...] = bias
+        layer.bias[...] = _arguments.shaped(name, "bias", bias, layer.bias.shape)
     return layer
+
+
+def _convert_padding(
+    name: str,
+    padding: Padding,
+    steps: tuple[int, ...],
+    dilation: tuple[int, ...],
+    reach: tuple[int, ...],
+    transpose_kernel: bool,
+) -> tuple[Padding, tuple[int, ...]]:
+    """`padding` and `output_padding` for `upsampling.transposed_conv` from Flax's padding."""
+    more = (0,) * len(steps)
+    pads = _arguments.padding(name, padding, len(steps), names=("SAME", "VALID", "CIRCULAR"))
+    if pads == "VALID":
+        # Flax fills up to `size * stride` where the kernel is shorter than the stride.
+        more = tuple(max(s - r - 1, 0) for s, r in zip(steps, reach, strict=True))
+    elif pads == "CIRCULAR":
+        if transpose_kernel and any(r + 1 > s and (r + 1 - s) % 2 for r, s in zip(reach, steps, strict=True)):
+            raise ValueError(
+                f"{name}: padding='CIRCULAR' with transpose_kernel and strides={steps} for a window of "
+                f"{tuple(r + 1 for r in reach)} pixels cannot be converted: Flax shifts its result by one pixel."
+            )
+    elif not isinstance(pads, str):
+        low = tuple(r - p for r, (p, _) in zip(reach, pads, strict=True))
+        high = tuple(r - p for r, (_, p) in zip(reach, pads, strict=True))
+        more = tuple(max(-h, 0) for h in high)
+        if min(low) < 0 or any(m >= max(s, d) for m, s, d in zip(more, steps, dilation, strict=True)):
+            raise ValueError(
+                f"{name}: padding={pads!r} cannot be converted: it reaches beyond the kernel's {reach} pixels."
+            )
+        pads = tuple((lo, max(hi, 0)) for lo, hi in zip(low, high, strict=True))
+    return pads, more
 
 
 def from_nnx(layer: nnx.ConvTranspose) -> TransposedConv:
@@ -147,11 +158,12 @@ def from_nnx(layer: nnx.ConvTranspose) -> TransposedConv:
         raise TypeError(f"from_nnx: layer must be a flax.nnx.ConvTranspose; got {type(layer).__name__}.")
     if layer.mask is not None:
         raise ValueError("from_nnx: layer must have no mask; multiply its kernel by the mask and remove it.")
+    padding: Any = layer.padding  # checked there; Flax's type has more
     ours = transposed_conv(
         layer.kernel[...],
         None if layer.bias is None else layer.bias[...],
         strides=layer.strides,
-        padding=layer.padding,
+        padding=padding,
         kernel_dilation=layer.kernel_dilation,
         transpose_kernel=layer.transpose_kernel,
     )

@@ -1,21 +1,23 @@
 """Weights from PyTorch state dicts. PyTorch itself is not imported: tensors are read through their own methods."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from upsampling import _arguments
-from upsampling.interop import _guided as _guided  # enters its loaders
+from upsampling.interop import _guided as _guided  # registers its loaders
 from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
 from upsampling.interop._convolution import from_transposed
 from upsampling.interop._states import LOADERS, State, to_numpy
 
+Layer = TypeVar("Layer", bound=nnx.Module)
 
-def load_state_dict(layer: nnx.Module, state: Mapping[str, Any], prefix: str = "") -> nnx.Module:
+
+def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") -> Layer:
     """Loads the state dict of a PyTorch module into the layer that computes the same.
 
     | layer | PyTorch |
@@ -37,7 +39,7 @@ def load_state_dict(layer: nnx.Module, state: Mapping[str, Any], prefix: str = "
       layer: the layer, changed in place. Its parameters keep their dtype.
       state: names to NumPy arrays or PyTorch tensors, `weight` and, if the layer has one, `bias`. In an
         `nn.Sequential` with one convolution the names may carry its number, as in `0.weight`.
-      prefix: what precedes the names, such as `"decoder.up1."`. Other entries are left aside.
+      prefix: what precedes the names, such as `"decoder.up1."`. Other entries are ignored.
 
     Returns:
       The layer.

@@ -1,12 +1,13 @@
 """The upsamplers as Flax NNX modules; `create` builds any of them by name."""
 
 from upsampling.nn import initializers
+from upsampling.nn._create import MethodName, create
 from upsampling.nn.attention import NAF
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite
-from upsampling.nn.registry import Method, Upsampler, available, create
+from upsampling.nn.registry import Method, Upsampler, available, find, register
 from upsampling.nn.sampling import DySample, FlowAlignment
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "JointBilateral",
     "MaxUnpool",
     "Method",
+    "MethodName",
     "Nearest",
     "ResizeConv",
     "SubPixelConv",
@@ -35,5 +37,7 @@ __all__ = [
     "Upsampler",
     "available",
     "create",
+    "find",
     "initializers",
+    "register",
 ]

@@ -5,14 +5,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from upsampling import _arguments, attention, interpolation
-from upsampling.nn.convolution import _cast, _check_channels
-from upsampling.nn.registry import register
+from upsampling._arguments import Numbers
+from upsampling.nn import _layers
+from upsampling.nn.registry import Upsampler, register
 
 
 class ImageBlock(nnx.Module):
-    """Normalise, SiLU, convolve; twice."""
+    """Normalization, SiLU, convolution; twice."""
 
     def __init__(self, width: int, window: int, groups: int, rngs: nnx.Rngs, options: dict[str, Any]):
         # Conventional names, those of the authors' state dict.
@@ -42,26 +44,33 @@ class ImageBranch(nnx.Module):
         return x
 
 
-@register("naf", family="reassembly", paper="Chambon et al. 2025, arXiv:2511.18452", uses_guide=True)
-class NAF(nnx.Module):
-    """Neighbourhood attention with queries and keys from the guide: `upsampling.neighborhood_attention` as a layer.
+@register(
+    "naf",
+    family="reassembly",
+    paper="Chambon et al. 2025, arXiv:2511.18452",
+    uses_guide=True,
+    spatial_axes=(2,),
+    variants={"small": {"dim": 16, "kernel_size": 3, "heads": None, "blocks": 1, "groups": 2}},
+)
+class NAF(Upsampler):
+    """Neighborhood attention with queries and keys from the guide: `upsampling.neighborhood_attention` as a layer.
 
-    The guide passes two small networks side by side, one of single pixels and one of 3x3 windows; their outputs,
-    brought to the output's size by averaging and turned by their place (`attention.rotate`), are the queries, whose
-    means over each pixel of the input are the keys. No parameter sees the input, so that a trained layer serves maps
-    from any encoder: its weights can be loaded into a layer for other `features`.
+    The guide passes two small networks side by side, one of single pixels and one of 3x3 windows. Their outputs,
+    averaged to the output's size and rotated by their position (`attention.rotary_embedding`), are the queries, and the
+    means of those over each pixel of the input are the keys. No parameter depends on the input, so that a trained layer
+    serves maps from any encoder: its weights can be loaded into a layer for other `features`.
 
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
       guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
-      dim: channels of the queries, those of both networks together. The authors have 256.
-      window: side of the square that is attended to, odd. The authors have 9.
-      heads: number of attention heads, which divides `features`; `4 * heads` divides `dim`. The authors have 4. If not
-        given, the largest of 4, 2 and 1 that leaves each head a whole number of channels of the input, at least 8.
-      blocks: pairs of convolutions in each network. The authors have 2.
-      groups: of the networks' normalisation; divides `dim / 2`. The authors have 8.
-      base: of the rotation's periods.
+      dim: channels of the queries, those of both networks together.
+      kernel_size: side of the square that is attended to, odd.
+      heads: number of attention heads, which must divide `features`; `4 * heads` must divide `dim`. None takes the
+        largest of 4, 2 and 1 that leaves each head a whole number of channels of the input, at least 8, or else 1.
+      blocks: pairs of convolutions in each network.
+      groups: of the networks' normalization; `2 * groups` must divide `dim`.
+      base: of the rotary embedding's periods.
       dtype, param_dtype, rngs: as in `TransposedConv`. Attention weights are computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
@@ -69,8 +78,8 @@ class NAF(nnx.Module):
     input, and takes a guide of any size, which is first brought bilinearly to four times the output's size where it is
     larger.
 
-    The defaults are for a small network on a CPU; the authors' are given with each argument. What they do in training
-    alone, rescaling the rotation's coordinates at random, is left out.
+    The defaults are the authors'. The variant "small" of `create` is a network of a hundredth of the parameters, for a
+    CPU. What the authors do in training alone, rescaling the rotation's coordinates at random, is left out.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers that do not divide.
@@ -88,44 +97,43 @@ class NAF(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
-        dim: int = 16,
-        window: int = 3,
-        heads: int | None = None,
-        blocks: int = 1,
-        groups: int = 2,
+        dim: int = 256,
+        kernel_size: int = 9,
+        heads: int | None = 4,
+        blocks: int = 2,
+        groups: int = 8,
         base: float = 100.0,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("NAF", "scale", scale, 2)
-        self.guide_features = features if guide_features is None else guide_features
-        self.window = _arguments.number("NAF", "window", window)
-        self.heads = _heads(features) if heads is None else _arguments.number("NAF", "heads", heads)
-        self.base = base
-        self.dim = dim
+        name = "NAF"
+        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        (self.kernel_size,) = _arguments.odd(name, "kernel_size", (kernel_size,), 1)
+        heads = _heads(features) if heads is None else heads
+        self.heads = _arguments.divisor(name, "heads", heads, features=features)
+        self.base = _arguments.number(name, "base", base, real=True)
+        self.dim = _arguments.number(name, "dim", dim)
+        blocks = _arguments.number(name, "blocks", blocks, minimum=0)
+        groups = _arguments.number(name, "groups", groups)
         self.dtype = dtype
-        if features % self.heads:
-            raise ValueError(f"NAF: heads={self.heads} must divide features={features}.")
-        if dim % (4 * self.heads) or dim % (2 * groups):
+        if self.dim % (4 * self.heads) or self.dim % (2 * groups):
             raise ValueError(
-                f"NAF: dim must be a multiple of 4 * heads={4 * self.heads} and of 2 * groups={2 * groups}; got {dim}."
+                f"{name}: dim must be a multiple of 4 * heads={4 * self.heads} and of 2 * groups={2 * groups}; "
+                f"got {dim}."
             )
-        if self.window % 2 == 0:
-            raise ValueError(f"NAF: window must be odd; got {window}.")
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
         options = {"dtype": dtype, "param_dtype": param_dtype}
         self.pixels = ImageBranch(self.guide_features, dim // 2, 1, blocks, groups, rngs, options)
         self.surroundings = ImageBranch(self.guide_features, dim // 2, 3, blocks, groups, rngs, options)
 
-    def __call__(
-        self, x: jax.Array, guide: jax.Array | None = None, *, size: int | tuple[int, int] | None = None
-    ) -> jax.Array:
-        """Upsamples `x` by `scale`, or to `size`, after `guide`."""
-        x = _check_channels("NAF", x, self.features, 2)
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
+        """Upsamples `x` by `scale`, or to `size`, along the edges of `guide`."""
+        x = _layers.checked_map("NAF", x, self.features, 2)
         if size is None:
             target = tuple(n * s for n, s in zip(x.shape[-3:-1], self.scale, strict=True))
             high = _arguments.guide("NAF", guide, x, self.scale, self.guide_features)
@@ -133,9 +141,9 @@ class NAF(nnx.Module):
             target = _arguments.per_axis("NAF", "size", size, 2)
             given = () if guide is None else jnp.shape(guide)[-3:-1]
             high = _arguments.guide("NAF", guide, x, None, self.guide_features, size=given)
-        x, high = _cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
+        x, high = _layers.cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
         queries = self.queries(high, target)
-        return attention.neighborhood_attention(x, queries, window=self.window, heads=self.heads)
+        return attention.neighborhood_attention(x, queries, kernel_size=self.kernel_size, heads=self.heads)
 
     def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         """The queries of each output pixel, `(*batch, *size, dim)`."""
@@ -143,11 +151,11 @@ class NAF(nnx.Module):
         if height > 4 * size[0] or width > 4 * size[1]:
             least = 4 * min(size)
             guide = interpolation.bilinear(guide, (min(height, least), min(width, least)))
-        # Group normalisation takes one batch axis.
+        # Group normalization takes one batch axis.
         guide = guide.reshape(-1, *guide.shape[-3:])
         queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
         queries = interpolation.area(queries, size)
-        return attention.rotate(queries, heads=self.heads, base=self.base).reshape(*batch, *size, -1)
+        return attention.rotary_embedding(queries, heads=self.heads, base=self.base).reshape(*batch, *size, -1)
 
 
 def _heads(features: int) -> int:

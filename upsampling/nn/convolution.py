@@ -1,41 +1,27 @@
 """Learned upsampling with the same kernel everywhere, as layers."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-from upsampling import _arguments, convolution, interpolation, pooling
-from upsampling.nn import initializers
-from upsampling.nn.registry import register
+from upsampling import _arguments, conventions, convolution, interpolation, pooling
+from upsampling._arguments import Numbers, Padding
+from upsampling.conventions import Convention, Preset
+from upsampling.nn import _layers, initializers
+from upsampling.nn.initializers import Initializer
+from upsampling.nn.registry import Upsampler, register
 
-Initializer = Callable[..., jax.Array]
-_LECUN = nnx.initializers.lecun_normal()
-
-
-def _cast(dtype: Any, *arrays: jax.Array | None) -> tuple:
-    """The arrays in the dtype they are computed in: `dtype`, or the one they promote to."""
-    dtype = dtype or jnp.result_type(*(a for a in arrays if a is not None))
-    return tuple(None if a is None else a.astype(dtype) for a in arrays)
-
-
-def _check_channels(function: str, x: jax.Array, features: int, spatial: int, argument: str = "x") -> jax.Array:
-    x = _arguments.array(function, argument, x)
-    if x.ndim < spatial + 1:
-        raise ValueError(
-            f"{function}: {argument} must be (*batch, {spatial} spatial axes, channels); got shape {x.shape}."
-        )
-    if x.shape[-1] != features:
-        raise ValueError(f"{function}: {argument} must have features={features} channels; got shape {x.shape}.")
-    return x
+_PADDINGS: tuple[Literal["SAME", "VALID", "CIRCULAR"], ...] = ("SAME", "VALID", "CIRCULAR")
 
 
 @register("transposed_conv", family="convolution", paper="Zeiler et al. 2010, doi:10.1109/CVPR.2010.5539957")
-class TransposedConv(nnx.Module):
-    """Stamps a learned kernel at every stride step: `upsampling.transposed_conv` as a layer.
+class TransposedConv(Upsampler):
+    """Adds a multiple of a learned kernel at every stride: `upsampling.transposed_conv` as a layer.
 
     Args:
       features: channels of the input.
@@ -46,7 +32,7 @@ class TransposedConv(nnx.Module):
       padding, output_padding, dilation: as in `upsampling.transposed_conv`; padding "SAME" gives `size * scale`.
       groups: number of channel groups.
       use_bias: whether to add a bias.
-      kernel_init, bias_init: initialisers. The kernel's default keeps the variance of the input: an output pixel is
+      kernel_init, bias_init: initializers. The kernel's default keeps the variance of the input: an output pixel is
         the sum of `kernel_size / scale` taps per axis, not `kernel_size`.
       dtype: what to compute in; promoted from input and parameters if not given.
       param_dtype: what parameters are kept in.
@@ -70,41 +56,46 @@ class TransposedConv(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         out_features: int | None = None,
-        kernel_size: int | tuple[int, ...] | None = None,
-        padding: Any = "SAME",
-        output_padding: int | tuple[int, ...] = 0,
-        dilation: int | tuple[int, ...] = 1,
+        kernel_size: Numbers | None = None,
+        padding: Padding = "SAME",
+        output_padding: Numbers = 0,
+        dilation: Numbers = 1,
         groups: int = 1,
         use_bias: bool = True,
         kernel_init: Initializer | None = None,
-        bias_init: Initializer = nnx.initializers.zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("TransposedConv", "scale", scale, None)
-        self.padding = _static(padding)
-        self.output_padding = _static(output_padding)
-        self.dilation = _static(dilation)
-        self.groups = groups
+        name = "TransposedConv"
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        rank = len(self.scale)
+        out = _layers.or_features(name, "out_features", out_features, features)
+        window = _window_size(name, kernel_size, self.scale)
+        self.padding: Padding = _arguments.padding(name, padding, rank, names=_PADDINGS)
+        self.output_padding = _arguments.per_axis(name, "output_padding", output_padding, rank, minimum=0)
+        self.dilation = _arguments.per_axis(name, "dilation", dilation, rank)
+        self.groups = _arguments.divisor(name, "groups", groups, features=features, out_features=out)
         self.dtype = dtype
-        out = out_features or features
-        window = _window("TransposedConv", kernel_size, self.scale)
-        if features % groups or out % groups:
-            raise ValueError(f"TransposedConv: groups={groups} must divide features={features} and out_features={out}.")
-        kernel_init = kernel_init or _keep_variance(self.scale)
-        shape = (*window, features // groups, out)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
-        self.bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype)) if use_bias else None
+        # The rules on output_padding are the function's, here for an input of which any padding leaves something.
+        pads = ((0, 0),) * rank if isinstance(self.padding, str) else self.padding
+        large = tuple(sum(pair) + 1 for pair in pads)
+        convolution._crop(name, large, window, self.scale, self.padding, self.output_padding, self.dilation)
+        kernel_init = _layers.keep_variance(self.scale) if kernel_init is None else kernel_init
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
+        shape = (*window, features // self.groups, out)
+        self.kernel = _layers.parameter(rngs, kernel_init, shape, param_dtype)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
+        self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("TransposedConv", x, self.features, len(self.scale))
-        x, kernel, bias = _cast(self.dtype, x, self.kernel[...], None if self.bias is None else self.bias[...])
+        x = _layers.checked_map("TransposedConv", x, self.features, len(self.scale))
+        x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         return convolution.transposed_conv(
             x,
             kernel,
@@ -118,7 +109,7 @@ class TransposedConv(nnx.Module):
 
 
 @register("deconv", family="convolution", paper="Zeiler and Fergus 2014, arXiv:1311.2901", ties_encoder=True)
-class Deconv(nnx.Module):
+class Deconv(Upsampler):
     """The adjoint of a strided convolution, with that convolution's own kernel: `upsampling.deconv` as a layer.
 
     Args:
@@ -153,46 +144,46 @@ class Deconv(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
-        kernel: nnx.Param | None = None,
+        kernel: nnx.Param[jax.Array] | None = None,
         out_features: int | None = None,
-        kernel_size: int | tuple[int, ...] | None = None,
-        padding: Any = "SAME",
-        dilation: int | tuple[int, ...] = 1,
+        kernel_size: Numbers | None = None,
+        padding: Padding = "SAME",
+        dilation: Numbers = 1,
         groups: int = 1,
         use_bias: bool = True,
-        kernel_init: Initializer = _LECUN,
-        bias_init: Initializer = nnx.initializers.zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        kernel_init: Initializer = _layers.LECUN,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("Deconv", "scale", scale, None)
-        self.padding = _static(padding)
-        self.dilation = _static(dilation)
-        self.groups = groups
+        name = "Deconv"
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        rank = len(self.scale)
+        self.padding: Padding = _arguments.padding(name, padding, rank, names=_PADDINGS)
+        self.dilation = _arguments.per_axis(name, "dilation", dilation, rank)
         self.dtype = dtype
+        out = _layers.or_features(name, "out_features", out_features, features)
+        window = _window_size(name, kernel_size, self.scale)
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
+        channels = {"features": features} if out_features is None else {"features": features, "out_features": out}
+        self.groups = _arguments.divisor(name, "groups", groups, **channels)
         if kernel is None:
-            out = out_features or features
-            _check_groups("Deconv", groups, features, out)
-            shape = (*_window("Deconv", kernel_size, self.scale), out // groups, features)
-            kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
-        elif not isinstance(kernel, nnx.Variable):
-            raise TypeError(
-                f"Deconv: kernel must be the nnx.Param of the encoder's convolution, to be shared; "
-                f"got {type(kernel).__name__}."
-            )
+            kernel = _layers.parameter(rngs, kernel_init, (*window, out // self.groups, features), param_dtype)
         else:
-            _check_tied(kernel, features, out_features, kernel_size, self.scale, groups)
+            given_window = None if kernel_size is None else window
+            _check_tied(kernel, features, rank, given_window, None if out_features is None else out // self.groups)
         self.kernel = kernel
-        self.bias = nnx.Param(bias_init(rngs.params(), (kernel.shape[-2] * groups,), param_dtype)) if use_bias else None
+        out = kernel.shape[-2] * self.groups
+        self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("Deconv", x, self.features, len(self.scale))
-        x, kernel, bias = _cast(self.dtype, x, self.kernel[...], None if self.bias is None else self.bias[...])
+        x = _layers.checked_map("Deconv", x, self.features, len(self.scale))
+        x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         y = convolution.deconv(
             x, kernel, strides=self.scale, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
@@ -200,8 +191,8 @@ class Deconv(nnx.Module):
 
 
 @register("sub_pixel_conv", family="convolution", paper="Shi et al. 2016, arXiv:1609.05158")
-class SubPixelConv(nnx.Module):
-    """Convolves at low resolution, then deals channels out to pixels: `upsampling.sub_pixel_conv` as a layer.
+class SubPixelConv(Upsampler):
+    """Convolves at low resolution, then shuffles channels into pixels: `upsampling.sub_pixel_conv` as a layer.
 
     Args:
       features: channels of the input.
@@ -210,8 +201,8 @@ class SubPixelConv(nnx.Module):
       kernel_size: window of the convolution.
       padding: padding of the convolution.
       use_bias: whether to add a bias.
-      kernel_init: initialiser of one phase's kernel; all phases start alike (ICNR, Aitken et al. 2017), so that the
-        layer starts as a convolution followed by nearest-neighbour upsampling, without a checkerboard.
+      kernel_init: initializer of one phase's kernel; all phases start alike (ICNR, Aitken et al. 2017), so that the
+        layer starts as a convolution followed by nearest-neighbor upsampling, without a checkerboard.
       bias_init, dtype, param_dtype, rngs: as in `TransposedConv`.
 
     Shapes: `(*batch, *spatial, features)` to `(*batch, *spatial * scale, out_features)`.
@@ -232,37 +223,39 @@ class SubPixelConv(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         out_features: int | None = None,
-        kernel_size: int | tuple[int, ...] = 3,
-        padding: Any = "SAME",
+        kernel_size: Numbers = 3,
+        padding: Padding = "SAME",
         use_bias: bool = True,
-        kernel_init: Initializer = _LECUN,
-        bias_init: Initializer = nnx.initializers.zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        kernel_init: Initializer = _layers.LECUN,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("SubPixelConv", "scale", scale, None)
-        self.padding = _static(padding)
+        name = "SubPixelConv"
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        out = _layers.or_features(name, "out_features", out_features, features) * math.prod(self.scale)
+        window = _arguments.per_axis(name, "kernel_size", kernel_size, len(self.scale))
+        self.padding: Padding = _arguments.padding(name, padding, len(self.scale), names=_PADDINGS)
         self.dtype = dtype
-        window = _arguments.per_axis("SubPixelConv", "kernel_size", kernel_size, len(self.scale))
-        out = (out_features or features) * math.prod(self.scale)
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
         init = initializers.icnr(self.scale, kernel_init)
-        self.kernel = nnx.Param(init(rngs.params(), (*window, features, out), param_dtype))
-        self.bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype)) if use_bias else None
+        self.kernel = _layers.parameter(rngs, init, (*window, features, out), param_dtype)
+        self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("SubPixelConv", x, self.features, len(self.scale))
-        x, kernel, bias = _cast(self.dtype, x, self.kernel[...], None if self.bias is None else self.bias[...])
+        x = _layers.checked_map("SubPixelConv", x, self.features, len(self.scale))
+        x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         return convolution.sub_pixel_conv(x, kernel, bias, scale=self.scale, padding=self.padding)
 
 
 @register("resize_conv", family="convolution", paper="Odena et al. 2016, doi:10.23915/distill.00003")
-class ResizeConv(nnx.Module):
+class ResizeConv(Upsampler):
     """Interpolates, then convolves at the high resolution, where every output pixel has the same number of taps.
 
     Args:
@@ -293,35 +286,38 @@ class ResizeConv(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: float | tuple[float, ...] = 2,
+        scale: float | Sequence[float] = 2,
         *,
         out_features: int | None = None,
-        method: str = "nearest",
-        convention: Any = "torch",
-        kernel_size: int | tuple[int, ...] = 3,
-        padding: Any = "SAME",
+        method: conventions.Method = "nearest",
+        convention: Preset | Convention = "torch",
+        kernel_size: Numbers = 3,
+        padding: Padding = "SAME",
         use_bias: bool = True,
-        kernel_init: Initializer = _LECUN,
-        bias_init: Initializer = nnx.initializers.zeros,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        kernel_init: Initializer = _layers.LECUN,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("ResizeConv", "scale", scale, None, real=True)
-        self.method = method
-        self.convention = convention
-        self.padding = _static(padding)
+        name = "ResizeConv"
+        self.features, self.scale = _layers.sizes(name, features, scale, real=True)
+        out = _layers.or_features(name, "out_features", out_features, features)
+        _layers.check_interpolation(name, method, convention)
+        self.method: conventions.Method = method
+        self.convention: Preset | Convention = convention
+        window = _arguments.per_axis(name, "kernel_size", kernel_size, len(self.scale))
+        self.padding: Padding = _arguments.padding(name, padding, len(self.scale), names=_PADDINGS)
         self.dtype = dtype
-        window = _arguments.per_axis("ResizeConv", "kernel_size", kernel_size, len(self.scale))
-        out = out_features or features
-        self.kernel = nnx.Param(kernel_init(rngs.params(), (*window, features, out), param_dtype))
-        self.bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype)) if use_bias else None
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
+        self.kernel = _layers.parameter(rngs, kernel_init, (*window, features, out), param_dtype)
+        self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("ResizeConv", x, self.features, len(self.scale))
-        x, kernel, bias = _cast(self.dtype, x, self.kernel[...], None if self.bias is None else self.bias[...])
+        x = _layers.checked_map("ResizeConv", x, self.features, len(self.scale))
+        x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         x = interpolation.resize(x, scale=self.scale, method=self.method, convention=self.convention)
         return convolution.sub_pixel_conv(x, kernel, bias, scale=1, padding=self.padding)
 
@@ -333,7 +329,7 @@ class ResizeConv(nnx.Module):
     uses_guide=True,
     needs_pooling=True,
 )
-class MaxUnpool(nnx.Module):
+class MaxUnpool(Upsampler):
     """Puts each value where an encoder's max-pooling found its maximum: `upsampling.max_unpool` as a layer.
 
     It has no parameters and leaves all but one pixel in a window zero, for the convolutions after it to fill.
@@ -365,17 +361,17 @@ class MaxUnpool(nnx.Module):
     True
     """
 
-    def __init__(self, features: int, scale: int | tuple[int, ...] = 2, *, rngs: nnx.Rngs | None = None):
-        self.features = features
-        self.scale = _arguments.per_axis("MaxUnpool", "scale", scale, None)
+    def __init__(self, features: int, scale: Numbers = 2, *, rngs: nnx.Rngs | None = None):
+        self.features, self.scale = _layers.sizes("MaxUnpool", features, scale)
+        _layers.check_unused("MaxUnpool", rngs)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, indices: jax.Array | None = None) -> jax.Array:
         """Unpools `x` by `indices`, or else by those of pooling `guide`."""
         rank = len(self.scale)
-        x = _check_channels("MaxUnpool", x, self.features, rank)
+        x = _layers.checked_map("MaxUnpool", x, self.features, rank)
         size = tuple(n * s for n, s in zip(x.shape[-1 - rank : -1], self.scale, strict=True))
         if guide is not None:
-            guide = _check_channels("MaxUnpool", guide, self.features, rank, "guide")
+            guide = _layers.checked_map("MaxUnpool", guide, self.features, rank, "guide")
             size = guide.shape[-1 - rank : -1]
             if indices is None:
                 indices = pooling.max_pool_with_indices(guide, self.scale)[1]
@@ -391,7 +387,7 @@ class MaxUnpool(nnx.Module):
 
 
 @register("dupsampling", family="convolution", paper="Tian et al. 2019, arXiv:1903.02120")
-class DUpsampling(nnx.Module):
+class DUpsampling(Upsampler):
     """Projects each pixel linearly to a block of pixels, by a matrix that can be read off the labels before training.
 
     Args:
@@ -400,7 +396,7 @@ class DUpsampling(nnx.Module):
       out_features: channels of the output, the classes where it makes logits; `features` if not given.
       temperature: whether to divide the result by a learned number, which starts at 1, as the paper does for the
         softmax of the logits.
-      kernel_init: initialiser of the matrix, for the shape (*scale, features, out_features).
+      kernel_init: initializer of the matrix, for the shape (*scale, features, out_features).
         `initializers.label_blocks` is the paper's.
       dtype, param_dtype, rngs: as in `TransposedConv`.
 
@@ -422,66 +418,56 @@ class DUpsampling(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         out_features: int | None = None,
         temperature: bool = False,
         kernel_init: Initializer | None = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("DUpsampling", "scale", scale, None)
+        name = "DUpsampling"
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        out = _layers.or_features(name, "out_features", out_features, features)
+        temperature = _arguments.flag(name, "temperature", temperature)
         self.dtype = dtype
-        shape = (*self.scale, features, out_features or features)
         # One tap reaches each output pixel, so the blocks' pixels do not count towards the fan-in.
-        kernel_init = kernel_init or _keep_variance(self.scale)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
+        kernel_init = _layers.keep_variance(self.scale) if kernel_init is None else kernel_init
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init)
+        self.kernel = _layers.parameter(rngs, kernel_init, (*self.scale, features, out), param_dtype)
         self.temperature = nnx.Param(jnp.ones((), param_dtype)) if temperature else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("DUpsampling", x, self.features, len(self.scale))
-        x, kernel, temperature = _cast(
-            self.dtype, x, self.kernel[...], None if self.temperature is None else self.temperature[...]
-        )
+        x = _layers.checked_map("DUpsampling", x, self.features, len(self.scale))
+        x, kernel, temperature = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.temperature))
         y = convolution.transposed_conv(x, kernel, strides=self.scale)
         return y if temperature is None else y / temperature
 
 
-def _static(given: Any) -> Any:
-    """`given` with tuples for lists, which NNX would take for lists of modules."""
-    return tuple(_static(g) for g in given) if isinstance(given, (list, tuple)) else given
-
-
-def _keep_variance(strides: tuple[int, ...]) -> Initializer:
-    """Keeps the variance of the input: an output pixel sums `kernel_size / stride` taps per axis, not `kernel_size`."""
-    return nnx.initializers.variance_scaling(float(math.prod(strides)), "fan_in", "truncated_normal")
-
-
-def _check_groups(function: str, groups: int, features: int, out: int) -> None:
-    _arguments.number(function, "groups", groups)
-    if features % groups or out % groups:
-        raise ValueError(f"{function}: groups={groups} must divide features={features} and out_features={out}.")
-
-
-def _window(function: str, kernel_size: Any, scale: tuple[int, ...]) -> tuple[int, ...]:
+def _window_size(layer: str, kernel_size: Any, scale: tuple[int, ...]) -> tuple[int, ...]:
+    """The window of a kernel, `2 * scale` if not given."""
     if kernel_size is None:
         return tuple(2 * s for s in scale)
-    return _arguments.per_axis(function, "kernel_size", kernel_size, len(scale))
+    return _arguments.per_axis(layer, "kernel_size", kernel_size, len(scale))
 
 
-def _check_tied(
-    kernel: nnx.Variable, features: int, out_features: Any, kernel_size: Any, scale: tuple, groups: int
-) -> None:
-    """Raises ValueError unless the encoder's kernel is what the layer's other arguments say."""
+def _check_tied(kernel: Any, features: int, rank: int, window: tuple[int, ...] | None, inner: int | None) -> None:
+    """Raises unless the encoder's kernel is a parameter of the shape that the layer's other arguments say."""
+    if not isinstance(kernel, nnx.Variable):
+        raise TypeError(
+            "Deconv: kernel must be the nnx.Param of the encoder's convolution, to be shared; "
+            f"got {type(kernel).__name__}."
+        )
     shape = kernel.shape
-    window = shape[:-2] if kernel_size is None else _window("Deconv", kernel_size, scale)
-    inner = out_features // groups if out_features else (shape[-2] if len(shape) > 1 else "in")
-    expected = (*window, inner, features)
-    if len(shape) != len(scale) + 2 or shape != expected:
+    expected = (
+        *(shape[:-2] if window is None else window),
+        (shape[-2] if len(shape) > 1 else "in") if inner is None else inner,
+        features,
+    )
+    if len(shape) != rank + 2 or shape != expected:
         raise ValueError(
-            f"Deconv: kernel must be (*window, out_features // groups, features) with {len(scale)} window axes, "
+            f"Deconv: kernel must be (*window, out_features // groups, features) with {rank} window axes, "
             f"here {expected}; got shape {shape}."
         )

@@ -1,23 +1,32 @@
-"""Upsampling after a guide as layers: joint bilateral, FeatUp's learned one, and the guided filter."""
+"""Upsampling along the edges of a guide, as layers: joint bilateral, FeatUp's learned one, and the guided filter."""
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from upsampling import _arguments, guided, interpolation
-from upsampling.conventions import Convention
-from upsampling.nn.convolution import _cast, _check_channels
-from upsampling.nn.registry import register
+from upsampling._arguments import Numbers
+from upsampling.conventions import Convention, Preset
+from upsampling.nn import _layers
+from upsampling.nn.registry import Upsampler, register
+
+Mean = Literal["box", "conv"]
 
 
 @register(
-    "joint_bilateral", family="reassembly", paper="Kopf et al. 2007, doi:10.1145/1276377.1276497", uses_guide=True
+    "joint_bilateral",
+    family="reassembly",
+    paper="Kopf et al. 2007, doi:10.1145/1276377.1276497",
+    uses_guide=True,
+    spatial_axes=(2,),
+    variants={"features": {"sigma_range": 1.0}},
 )
-class JointBilateral(nnx.Module):
+class JointBilateral(Upsampler):
     """Averages near pixels that look alike in the guide: `upsampling.joint_bilateral` as a layer, with no parameters.
 
     Args:
@@ -25,7 +34,8 @@ class JointBilateral(nnx.Module):
       scale: factor, one whole number for both axes or one per axis.
       guide_features: channels of the guide; `features` if not given.
       radius, sigma_spatial: as in `upsampling.joint_bilateral`.
-      sigma_range: the same, 1.0 if not given, which is for normalised feature maps; an image in [0, 1] wants 0.1.
+      sigma_range: the same. The default, the paper's, is for images in [0, 1]; the variant "features" of `create` has
+        1.0, for normalized feature maps.
       rngs: not used.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
@@ -46,44 +56,53 @@ class JointBilateral(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
         radius: int = 2,
         sigma_spatial: float = 0.5,
-        sigma_range: float = 1.0,
+        sigma_range: float = 0.1,
         rngs: nnx.Rngs | None = None,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("JointBilateral", "scale", scale, 2)
-        self.guide_features = features if guide_features is None else guide_features
-        self.radius = radius
-        self.sigma_spatial = sigma_spatial
-        self.sigma_range = sigma_range
+        name = "JointBilateral"
+        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self.radius = _arguments.number(name, "radius", radius, minimum=0)
+        self.sigma_spatial = _arguments.number(name, "sigma_spatial", sigma_spatial, real=True)
+        self.sigma_range = _arguments.number(name, "sigma_range", sigma_range, real=True)
+        _layers.check_unused(name, rngs)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x` after `guide`."""
-        x = _check_channels("JointBilateral", x, self.features, 2)
+        """Upsamples `x` along the edges of `guide`."""
+        x = _layers.checked_map("JointBilateral", x, self.features, 2)
         guide = _arguments.guide("JointBilateral", guide, x, self.scale, self.guide_features)
         return guided.joint_bilateral(
             x, guide, radius=self.radius, sigma_spatial=self.sigma_spatial, sigma_range=self.sigma_range
         )
 
 
-@register("jbu", family="reassembly", paper="Fu et al. 2024, arXiv:2403.10516", uses_guide=True)
-class JBU(nnx.Module):
+@register(
+    "jbu",
+    family="reassembly",
+    paper="Fu et al. 2024, arXiv:2403.10516",
+    uses_guide=True,
+    spatial_axes=(2,),
+    variants={"small": {"key_features": 16, "radius": 2}},
+)
+class JBU(Upsampler):
     """FeatUp's joint bilateral upsampling with a learned range kernel; `JBUStack` is several of them.
 
     Two 1x1 convolutions map the guide to what the range kernel compares (`upsampling.bilateral_kernel`), two more
     correct the kernel by a tenth of what they make of it and the guide, and the bicubically enlarged input is filtered
-    by it (`upsampling.learned_bilateral`). The dropout of the authors' training is left out.
+    by it (`upsampling.learned_bilateral`). The dropout of the authors' training is left out. The defaults are the
+    authors'; the variant "small" of `create` has half the channels and a radius of 2, for a CPU.
 
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
       guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
-      key_features: channels that the range kernel compares. The authors have 32; the default is for a CPU.
-      radius: of the kernel, in pixels of the output. The authors have 3; the default is for a CPU.
+      key_features: channels that the range kernel compares.
+      radius: of the kernel, in pixels of the output.
       dtype, param_dtype, rngs: as in `TransposedConv`. The kernel is computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
@@ -105,20 +124,22 @@ class JBU(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
-        key_features: int = 16,
-        radius: int = 2,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        key_features: int = 32,
+        radius: int = 3,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.per_axis("JBU", "scale", scale, 2)
-        self.guide_features = features if guide_features is None else guide_features
-        self.radius = _arguments.number("JBU", "radius", radius, minimum=0)
+        name = "JBU"
+        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        key_features = _arguments.number(name, "key_features", key_features)
+        self.radius = _arguments.number(name, "radius", radius, minimum=0)
         self.dtype = dtype
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         taps = (2 * self.radius + 1) ** 2
         self.range_proj = nnx.List(
@@ -133,10 +154,10 @@ class JBU(nnx.Module):
         self.sigma_spatial = nnx.Param(jnp.ones((), param_dtype))
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x` after `guide`."""
-        x = _check_channels("JBU", x, self.features, 2)
+        """Upsamples `x` along the edges of `guide`."""
+        x = _layers.checked_map("JBU", x, self.features, 2)
         high = _arguments.guide("JBU", guide, x, self.scale, self.guide_features)
-        x, high = _cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
+        x, high = _layers.cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
         return guided.learned_bilateral(x, self.kernel(high))
 
     def kernel(self, guide: jax.Array) -> jax.Array:
@@ -156,7 +177,7 @@ def _two_layers(layers: nnx.List, x: jax.Array) -> jax.Array:
     return layers[1](jax.nn.gelu(layers[0](x), approximate=False))
 
 
-class JBUStack(nnx.Module):
+class JBUStack(Upsampler):
     """FeatUp's upsampler: layers of `JBU` that double the size one after the other, then a 1x1 convolution.
 
     Each layer's guide is the given one, averaged to the size that the layer makes. A tenth of what the convolution
@@ -166,7 +187,7 @@ class JBUStack(nnx.Module):
       features: channels of the input and the output.
       scale: factor of both axes, a power of two above one. The authors have 16, four layers.
       guide_features: channels of the guide; an image's 3, if not given.
-      key_features, radius, dtype, param_dtype, rngs: as in `JBU`; the defaults are the authors'.
+      key_features, radius, dtype, param_dtype, rngs: as in `JBU`.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size is taken with `any_guide=True`, as the authors'
@@ -196,17 +217,21 @@ class JBUStack(nnx.Module):
         guide_features: int = 3,
         key_features: int = 32,
         radius: int = 3,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.features = features
-        self.scale = _arguments.number("JBUStack", "scale", scale, minimum=2)
-        self.guide_features = guide_features
+        name = "JBUStack"
+        self.features = _arguments.number(name, "features", features)
+        self.scale = _arguments.number(name, "scale", scale, minimum=2)
+        self.guide_features = _arguments.number(name, "guide_features", guide_features)
+        key_features = _arguments.number(name, "key_features", key_features)
+        radius = _arguments.number(name, "radius", radius, minimum=0)
         self.dtype = dtype
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
         layers = self.scale.bit_length() - 1
         if self.scale != 2**layers:
-            raise ValueError(f"JBUStack: scale must be a power of two; got {scale}.")
+            raise ValueError(f"{name}: scale must be a power of two; got {scale}.")
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.layers = nnx.List(
             [
@@ -217,8 +242,8 @@ class JBUStack(nnx.Module):
         self.fixup_proj = nnx.Linear(features, features, **options)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, any_guide: bool = False) -> jax.Array:
-        """Upsamples `x` after `guide`."""
-        x = _check_channels("JBUStack", x, self.features, 2)
+        """Upsamples `x` along the edges of `guide`."""
+        x = _layers.checked_map("JBUStack", x, self.features, 2)
         given = jnp.shape(guide)[-3:-1] if any_guide and guide is not None else None
         guide = _arguments.guide("JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given)
         for layer in self.layers:
@@ -226,14 +251,22 @@ class JBUStack(nnx.Module):
         return x + 0.1 * self.fixup_proj(x)
 
 
-@register("guided_filter", family="reassembly", paper="Wu et al. 2018, arXiv:1803.05619", uses_guide=True)
-class GuidedFilter(nnx.Module):
+@register(
+    "guided_filter",
+    family="reassembly",
+    paper="Wu et al. 2018, arXiv:1803.05619",
+    uses_guide=True,
+    spatial_axes=(2,),
+    variants={"small": {"hidden": 16}},
+)
+class GuidedFilter(Upsampler):
     """The guided filter with learned parts: `upsampling.guided_filter`, channel by channel, as a layer.
 
     Three forms, as in the paper. The guide is mapped to `features` channels by two 1x1 convolutions with a ReLU
     between, at its own size and averaged to that of the input (`guide_map`, the default); or taken as it is. The
     linear functions are fitted in a box (`mean="box"`, the default); or, with `mean="conv"`, means are taken by a
-    learned dilated 3x3 convolution, and slopes made of covariance and variance by three learned 1x1 convolutions.
+    learned dilated 3x3 convolution, and slopes made of covariance and variance by three learned 1x1 convolutions. The
+    defaults are the authors' for segmentation; the variant "small" of `create` has 16 channels in the map of the guide.
 
     Args:
       features: channels of the input and the output.
@@ -241,16 +274,14 @@ class GuidedFilter(nnx.Module):
       guide_features: channels of the guide; `features` if not given. Without `guide_map` it is 1 or `features`, and
         `features` where `mean="conv"`.
       guide_map: whether the guide is mapped.
-      hidden: channels between the two convolutions of the map. The authors have 64 for segmentation, 15 for images.
+      hidden: channels between the two convolutions of the map. For images the authors have 15.
       mean: "box" or "conv".
-      slope_hidden: channels between the convolutions that make slopes, for `mean="conv"`. The authors have 32.
+      slope_hidden: channels between the convolutions that make slopes, for `mean="conv"`.
       radius: of the box, or the convolution's dilation.
-      epsilon, average, convention: as in `upsampling.guided_filter`. The authors do not average, and enlarge as
-        `convention="torch_align_corners"`; here corners are not moved, since the guide is averaged on the half-pixel
-        grid.
-      norm: makes what comes after each convolution but the last, from its channels and `rngs`, such as
-        `flax.nnx.BatchNorm`, which the authors have in images' networks and not in those for segmentation. None, if not
-        given.
+      epsilon, average, convention: as in `upsampling.guided_filter`.
+      norm: the class of the normalization after each convolution but the last, such as `flax.nnx.BatchNorm`, called
+        with the number of channels and `rngs=`; none if not given. The authors have it in networks for images, and not
+        in those for segmentation.
       dtype, param_dtype, rngs: as in `TransposedConv`. The fit is computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
@@ -272,32 +303,38 @@ class GuidedFilter(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
         guide_map: bool = True,
-        hidden: int = 16,
-        mean: str = "box",
+        hidden: int = 64,
+        mean: Mean = "box",
         slope_hidden: int = 32,
         radius: int = 1,
         epsilon: float = 1e-2,
         average: bool = False,
-        convention: str | Convention = "torch",
-        norm: Callable[..., Callable] | None = None,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        convention: Preset | Convention = "torch_align_corners",
+        norm: Callable[..., Callable[..., jax.Array]] | None = None,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         name = "GuidedFilter"
-        self.features = features
-        self.scale = _arguments.per_axis(name, "scale", scale, 2)
-        self.guide_features = features if guide_features is None else guide_features
-        self.mean = _arguments.one_of(name, "mean", mean, ("box", "conv"))
+        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        guide_map = _arguments.flag(name, "guide_map", guide_map)
+        hidden = _arguments.number(name, "hidden", hidden)
+        self.mean = _arguments.one_of(name, "mean", mean, get_args(Mean))
+        slope_hidden = _arguments.number(name, "slope_hidden", slope_hidden)
         self.radius = _arguments.number(name, "radius", radius, minimum=0)
-        self.epsilon = epsilon
-        self.average = average
-        self.convention = convention
+        self.epsilon = _arguments.number(name, "epsilon", epsilon, real=True)
+        self.average = _arguments.flag(name, "average", average)
+        _layers.check_interpolation(name, "bilinear", convention)
+        self.convention: Preset | Convention = convention
+        if norm is not None:
+            _layers.check_callable(name, "norm", norm)
         self.dtype = dtype
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
         if not guide_map and self.guide_features not in ((1, features) if mean == "box" else (features,)):
             raise ValueError(
                 f"{name}: guide_features={self.guide_features} without guide_map must be features={features}"
@@ -311,16 +348,16 @@ class GuidedFilter(nnx.Module):
             self.slopes = Pointwise(slopes, norm, options, use_bias=False)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x` after `guide`."""
-        x = _check_channels("GuidedFilter", x, self.features, 2)
+        """Upsamples `x` along the edges of `guide`."""
+        x = _layers.checked_map("GuidedFilter", x, self.features, 2)
         high = _arguments.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
         parameters = jax.tree.leaves(nnx.state(self, nnx.Param))
-        x, high = _cast(self.dtype or jnp.result_type(x, *parameters), x, high)
+        x, high = _layers.cast(self.dtype or jnp.result_type(x, *parameters), x, high)
         low = interpolation.area(high, x.shape[-3:-1])
         if self.guide_map is not None:
             high, low = self.guide_map(high), self.guide_map(low)
         if self.mean == "conv":
-            return guided.guided_filter_by(
+            return guided.convolutional_guided_filter(
                 x, high, low, self.kernel[...], self.slopes, radius=self.radius, convention=self.convention
             )
         return guided.guided_filter(
@@ -336,10 +373,10 @@ class GuidedFilter(nnx.Module):
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolutions with ReLUs between, and what `norm` makes before each of them."""
+    """1x1 convolutions with ReLUs between, and a layer of `norm` before each of those."""
 
     def __init__(
-        self, widths: tuple[int, ...], norm: Callable[..., Callable] | None, options: dict, use_bias: bool = True
+        self, widths: tuple[int, ...], norm: Callable[..., Callable[..., jax.Array]] | None, options: dict, use_bias: bool = True
     ):
         self.layers = nnx.List([nnx.Linear(a, b, use_bias=use_bias, **options) for a, b in itertools.pairwise(widths)])
         made = [] if norm is None else [norm(width, rngs=options["rngs"]) for width in widths[1:-1]]

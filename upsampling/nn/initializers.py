@@ -1,12 +1,12 @@
-"""Initialisers for layers that upsample by convolution, to be used wherever Flax takes an initialiser."""
+"""Initializers for layers that upsample by convolution, to be used wherever Flax takes an initializer."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from upsampling import _arguments
 
@@ -16,7 +16,7 @@ Initializer = Callable[..., jax.Array]
 def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, order: str = "CRD") -> Initializer:
     """For the kernel of a convolution before `pixel_shuffle`: all phases of an output channel start alike.
 
-    The layer then starts as a convolution followed by nearest-neighbour upsampling, without a checkerboard.
+    The layer then starts as a convolution followed by nearest-neighbor upsampling, without a checkerboard.
 
     Args:
       scale: the factor of the pixel shuffle: one number for each spatial axis, or one number for two axes.
@@ -24,7 +24,7 @@ def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, ord
       order: the channel order of the pixel shuffle, as in `upsampling.pixel_shuffle`.
 
     Returns:
-      An initialiser `(key, shape, dtype=float32)` for shapes (*window, in, out * prod(scale)).
+      An initializer `(key, shape, dtype=float32)` for shapes (*window, in, out * prod(scale)).
 
     Raises:
       ValueError: a scale below 1, an unknown order, or, when called, channels that `prod(scale)` does not divide.
@@ -45,7 +45,7 @@ def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, ord
     phases = math.prod(scale)
     draw = jax.nn.initializers.lecun_normal() if initializer is None else initializer
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         if shape[-1] % phases:
             raise ValueError(
                 f"icnr: shape must end in a multiple of {phases} output channels for scale={scale}; got {tuple(shape)}."
@@ -61,7 +61,7 @@ def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, ord
 def bilinear(strides: int | Sequence[int]) -> Initializer:
     """For the kernel of a transposed convolution: each channel starts as linear interpolation of itself.
 
-    Along each axis the window holds the triangle `1 - |offset from the window's centre| / stride`. With a window of
+    Along each axis the window holds the triangle `1 - |offset from the window's center| / stride`. With a window of
     `2 * stride - stride % 2` and `padding="SAME"`, the transposed convolution is, away from the edges, the bilinear
     (linear, trilinear) resizing that PyTorch computes with align_corners=False.
 
@@ -69,7 +69,7 @@ def bilinear(strides: int | Sequence[int]) -> Initializer:
       strides: the transposed convolution's: one number, the same for every axis, or one per axis.
 
     Returns:
-      An initialiser `(key, shape, dtype=float32)` for shapes (*window, in // groups, out). Input channel `i` goes to
+      An initializer `(key, shape, dtype=float32)` for shapes (*window, in // groups, out). Input channel `i` goes to
       output channel `i` alone where the shape has as many of both; a depthwise kernel (in // groups == 1) has the
       triangle in every channel. The key is not used.
 
@@ -90,7 +90,7 @@ def bilinear(strides: int | Sequence[int]) -> Initializer:
     """
     _arguments.per_axis("bilinear", "strides", strides, None)
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         *window, inner, out = shape
         steps = _arguments.per_axis("bilinear", "strides", strides, len(window))
         if inner not in (1, out):
@@ -119,7 +119,7 @@ def label_blocks(labels: jax.Array | np.ndarray, num_classes: int) -> Initialize
       num_classes: number of classes.
 
     Returns:
-      An initialiser `(key, shape, dtype=float32)` for shapes (*scale, features, num_classes). The key is not used.
+      An initializer `(key, shape, dtype=float32)` for shapes (*scale, features, num_classes). The key is not used.
 
     Raises:
       ValueError: when called, a shape that does not fit the labels, or more features than a block has numbers.
@@ -144,7 +144,7 @@ def label_blocks(labels: jax.Array | np.ndarray, num_classes: int) -> Initialize
             f"label_blocks: labels must be whole numbers (n, *spatial); got {labels.dtype} of shape {labels.shape}."
         )
 
-    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    def init(key: jax.Array, shape: Sequence[int], dtype: DTypeLike = jnp.float32) -> jax.Array:
         *scale, features, classes = shape
         numbers = math.prod(scale) * num_classes
         if len(scale) != labels.ndim - 1 or classes != num_classes or features > numbers:

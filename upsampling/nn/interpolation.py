@@ -1,25 +1,33 @@
 """Interpolation as layers. They have no parameters."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 from flax import nnx
 
-from upsampling import interpolation
-from upsampling.nn.registry import register
+from upsampling import _arguments, conventions, interpolation
+from upsampling._arguments import Numbers
+from upsampling.conventions import Convention, Preset
+from upsampling.nn import _layers
+from upsampling.nn.registry import Upsampler, register
 
 
-class Interpolate(nnx.Module):
+class Interpolate(Upsampler):
     """Resizes by a fixed factor, or to a fixed size: `upsampling.resize` as a layer.
 
     Args:
       scale: factor, one number for both axes of an image or one per spatial axis. Give this or `size`.
       size: size of the output.
       method, convention, antialias: as in `upsampling.resize`.
+      features: channels of the input; any number if not given.
+      rngs: not used.
 
     Shapes: `(*batch, *spatial, channels)` to `(*batch, *spatial * scale, channels)`.
 
-    Raises, when called, what `upsampling.resize` raises.
+    Raises:
+      ValueError: both or neither of size and scale, numbers out of range, an unknown method or convention, or one that
+        do not go together; when called, channels that do not match.
 
     Example:
 
@@ -31,22 +39,32 @@ class Interpolate(nnx.Module):
 
     def __init__(
         self,
-        scale: Any = None,
+        scale: float | Sequence[float] | None = None,
         *,
-        size: Any = None,
-        method: str = "bilinear",
-        convention: Any = "torch",
+        size: Numbers | None = None,
+        method: conventions.Method = "bilinear",
+        convention: Preset | Convention = "torch",
         antialias: bool = False,
+        features: int | None = None,
+        rngs: nnx.Rngs | None = None,
     ):
-        # Lists hold modules in NNX; geometry is plain data.
-        self.scale = tuple(scale) if isinstance(scale, list) else scale
-        self.size = tuple(size) if isinstance(size, list) else size
-        self.method = method
-        self.convention = convention
+        name = type(self).__name__
+        if (size is None) == (scale is None):
+            raise ValueError(f"{name}: give one of size and scale; got size={size!r}, scale={scale!r}.")
+        self.scale = None if scale is None else _arguments.per_axis(name, "scale", scale, None, real=True)
+        self.size = None if size is None else _arguments.per_axis(name, "size", size, None)
+        _layers.check_interpolation(name, method, convention, antialias)
+        _layers.check_unused(name, rngs)
+        self.method: conventions.Method = method
+        self.convention: Preset | Convention = convention
         self.antialias = antialias
+        self.features = None if features is None else _arguments.number(name, "features", features)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Resizes `x`; `guide` is accepted, as by every layer, and not used."""
+        if self.features is not None:
+            rank = len(self.size or self.scale or ())
+            x = _layers.checked_map(type(self).__name__, x, self.features, rank, floating=False)
         return interpolation.resize(
             x,
             self.size,
@@ -57,40 +75,41 @@ class Interpolate(nnx.Module):
         )
 
 
-class Nearest(Interpolate):
-    """Repeats the nearest pixel. Arguments as in `Interpolate`."""
+class _Named(Interpolate):
+    """`Interpolate` by one method."""
 
-    def __init__(self, scale: Any = None, **options: Any):
-        super().__init__(scale, method="nearest", **options)
+    _method: ClassVar[conventions.Method]
 
-
-class Bilinear(Interpolate):
-    """Weighs the two nearest pixels of each axis by their distance. Arguments as in `Interpolate`."""
-
-    def __init__(self, scale: Any = None, **options: Any):
-        super().__init__(scale, method="bilinear", **options)
-
-
-class Bicubic(Interpolate):
-    """Weighs the four nearest pixels of each axis by Keys' cubic kernel. Arguments as in `Interpolate`."""
-
-    def __init__(self, scale: Any = None, **options: Any):
-        super().__init__(scale, method="bicubic", **options)
-
-
-# `create` hands every layer its channels and random numbers; interpolation needs neither.
+    def __init__(
+        self,
+        scale: float | Sequence[float] | None = None,
+        *,
+        size: Numbers | None = None,
+        convention: Preset | Convention = "torch",
+        antialias: bool = False,
+        features: int | None = None,
+        rngs: nnx.Rngs | None = None,
+    ):
+        options = {"size": size, "convention": convention, "antialias": antialias, "features": features, "rngs": rngs}
+        super().__init__(scale, method=self._method, **options)
 
 
 @register("nearest", family="interpolation", paper="the sample-and-hold of signal processing")
-def _nearest(features: int, scale: Any, *, rngs: nnx.Rngs, **options: Any) -> Nearest:
-    return Nearest(scale, **options)
+class Nearest(_Named):
+    """Repeats the nearest pixel. Arguments as in `Interpolate`."""
+
+    _method = "nearest"
 
 
 @register("bilinear", family="interpolation", paper="the tensor product of linear interpolation")
-def _bilinear(features: int, scale: Any, *, rngs: nnx.Rngs, **options: Any) -> Bilinear:
-    return Bilinear(scale, **options)
+class Bilinear(_Named):
+    """Averages the two nearest pixels of each axis by their distance. Arguments as in `Interpolate`."""
+
+    _method = "bilinear"
 
 
 @register("bicubic", family="interpolation", paper="Keys 1981, doi:10.1109/TASSP.1981.1163711")
-def _bicubic(features: int, scale: Any, *, rngs: nnx.Rngs, **options: Any) -> Bicubic:
-    return Bicubic(scale, **options)
+class Bicubic(_Named):
+    """Averages the four nearest pixels of each axis by Keys' cubic kernel. Arguments as in `Interpolate`."""
+
+    _method = "bicubic"

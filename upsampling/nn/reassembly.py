@@ -1,24 +1,27 @@
-"""Upsampling with predicted weights, as layers: the functions of `upsampling.reassembly` and what predicts for them."""
+"""Upsampling with predicted weights, as layers: small networks that predict, and the functions that upsample by it."""
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from upsampling import _arguments, reassembly
-from upsampling.nn.convolution import _cast, _check_channels
-from upsampling.nn.registry import register
+from upsampling._arguments import Numbers
+from upsampling.nn import _layers
+from upsampling.nn.initializers import Initializer
+from upsampling.nn.registry import Upsampler, register
 
-Initializer = Callable[..., jax.Array]
-_XAVIER, _ZEROS = nnx.initializers.xavier_uniform(), nnx.initializers.zeros
+Similarity = Literal["inner", "bilinear", "gated"]
+
+_XAVIER = nnx.initializers.xavier_uniform()
 _SMALL, _TINY = nnx.initializers.normal(0.02), nnx.initializers.normal(0.001)
 
 
 @register("carafe", family="reassembly", paper="Wang et al. 2019, arXiv:1905.02188")
-class CARAFE(nnx.Module):
+class CARAFE(Upsampler):
     """Content-aware reassembly of features: `upsampling.carafe` with a compressor and an encoder that predict for it.
 
     Args:
@@ -28,7 +31,7 @@ class CARAFE(nnx.Module):
       groups: number of channel groups with weights of their own.
       encoder_kernel_size, encoder_dilation: window and dilation of the content encoder.
       compressed_features: channels that the input is projected to before it is encoded.
-      compressor_init, encoder_init, bias_init: initialisers. The encoder's default is the authors', a normal of
+      compressor_init, encoder_init, bias_init: initializers. The encoder's default is the authors', a normal of
         standard deviation 0.001, so that the layer starts as the mean over its window.
       dtype: what to compute in; promoted from input and parameters if not given.
       param_dtype: what parameters are kept in.
@@ -52,64 +55,63 @@ class CARAFE(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
-        kernel_size: int | tuple[int, ...] = 5,
+        kernel_size: Numbers = 5,
         groups: int = 1,
-        encoder_kernel_size: int | tuple[int, ...] = 3,
-        encoder_dilation: int | tuple[int, ...] = 1,
+        encoder_kernel_size: Numbers = 3,
+        encoder_dilation: Numbers = 1,
         compressed_features: int = 64,
         compressor_init: Initializer = _XAVIER,
         encoder_init: Initializer = _TINY,
-        bias_init: Initializer = _ZEROS,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         name = "CARAFE"
-        self.features = features
-        self.scale = _arguments.per_axis(name, "scale", scale, None)
+        self.features, self.scale = _layers.sizes(name, features, scale)
         rank = len(self.scale)
-        self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
-        self.groups = _arguments.number(name, "groups", groups)
-        if features % groups:
-            raise ValueError(f"{name}: groups={groups} must divide features={features}.")
+        self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, rank)
+        self.groups = _arguments.divisor(name, "groups", groups, features=features)
         self.encoder_dilation = _arguments.per_axis(name, "encoder_dilation", encoder_dilation, rank)
         self.dtype = dtype
         inner = _arguments.number(name, "compressed_features", compressed_features)
-        out = groups * math.prod(self.kernel_size) * math.prod(self.scale)
-        window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
-        self.compressor_kernel = nnx.Param(compressor_init(rngs.params(), (features, inner), param_dtype))
-        self.compressor_bias = nnx.Param(bias_init(rngs.params(), (inner,), param_dtype))
-        self.encoder_kernel = nnx.Param(encoder_init(rngs.params(), (*window, inner, out), param_dtype))
-        self.encoder_bias = nnx.Param(bias_init(rngs.params(), (out,), param_dtype))
+        out = self.groups * math.prod(self.kernel_size) * math.prod(self.scale)
+        window = _arguments.odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
+        initializers = {"compressor_init": compressor_init, "encoder_init": encoder_init, "bias_init": bias_init}
+        _layers.check_parameters(name, rngs, param_dtype, dtype, **initializers)
+        self.compressor_kernel = _layers.parameter(rngs, compressor_init, (features, inner), param_dtype)
+        self.compressor_bias = _layers.parameter(rngs, bias_init, (inner,), param_dtype)
+        self.encoder_kernel = _layers.parameter(rngs, encoder_init, (*window, inner, out), param_dtype)
+        self.encoder_bias = _layers.parameter(rngs, bias_init, (out,), param_dtype)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
-        x = _check_channels("CARAFE", x, self.features, len(self.scale))
+        x = _layers.checked_map("CARAFE", x, self.features, len(self.scale))
         parameters = (self.compressor_kernel, self.compressor_bias, self.encoder_kernel, self.encoder_bias)
-        x, compressor, compressor_bias, encoder, encoder_bias = _cast(self.dtype, x, *(p[...] for p in parameters))
-        compressed = reassembly.project(x, compressor, compressor_bias)
-        logits = reassembly.encode(compressed, encoder, encoder_bias, dilation=self.encoder_dilation)
+        x, *parameters = _layers.cast(self.dtype, x, *(p[...] for p in parameters))
+        compressed = _layers.project(x, *parameters[:2])
+        logits = _layers.encode(compressed, *parameters[2:], dilation=self.encoder_dilation)
         return reassembly.carafe(x, logits, scale=self.scale, kernel_size=self.kernel_size, groups=self.groups)
 
 
 @register("sapa", family="reassembly", paper="Lu et al. 2022, arXiv:2209.12866", uses_guide=True)
-class SAPA(nnx.Module):
-    """Similarity-aware point affiliation: `upsampling.sapa` with layer normalisation and projections before it.
+class SAPA(Upsampler):
+    """Similarity-aware point affiliation: `upsampling.sapa` with layer normalization and projections before it.
 
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes of an image or one per spatial axis.
       guide_features: channels of the guide; `features` if not given.
-      similarity: how pixels are compared. "inner": the inner product of the normalised features, which has no
+      similarity: how pixels are compared. "inner": the inner product of the normalized features, which has no
         projections and needs as many channels in the guide as in the input. "bilinear": the inner product of their
         projections, what the authors publish as SAPA. "gated": with queries mixed from both resolutions. There the
-        input's share of the queries comes from features that are not normalised, as in the authors' code, where the
-        paper has normalised ones.
+        input's share of the queries comes from features that are not normalized, as in the authors' code, where the
+        paper has normalized ones.
       kernel_size: window of the reassembly, odd, one number or one per axis.
       embedding_features: channels of queries and keys, for "bilinear" and "gated".
-      kernel_init, bias_init: initialisers of the projections. The default is the authors', a normal of standard
+      kernel_init, bias_init: initializers of the projections. The default is the authors', a normal of standard
         deviation 0.02.
       dtype: what to compute in; promoted from input and parameters if not given. The guide is converted to it.
       param_dtype, rngs: as in `CARAFE`.
@@ -136,24 +138,23 @@ class SAPA(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
-        similarity: str = "bilinear",
-        kernel_size: int | tuple[int, ...] = 5,
+        similarity: Similarity = "bilinear",
+        kernel_size: Numbers = 5,
         embedding_features: int = 64,
         kernel_init: Initializer = _SMALL,
-        bias_init: Initializer = _ZEROS,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         name = "SAPA"
-        self.features = features
-        self.guide_features = _guide_features(name, guide_features, features)
-        self.scale = _arguments.per_axis(name, "scale", scale, None)
-        self.similarity = _arguments.one_of(name, "similarity", similarity, ("inner", "bilinear", "gated"))
-        self.kernel_size = _odd(name, "kernel_size", kernel_size, len(self.scale))
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self.similarity = _arguments.one_of(name, "similarity", similarity, get_args(Similarity))
+        self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, len(self.scale))
         self.dtype = dtype
         if similarity == "inner" and self.guide_features != features:
             raise ValueError(
@@ -161,11 +162,12 @@ class SAPA(nnx.Module):
                 "which compares them as they are."
             )
         inner = _arguments.number(name, "embedding_features", embedding_features)
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
 
         def linear(channels: int, out: int) -> tuple[nnx.Param, nnx.Param]:
             return (
-                nnx.Param(kernel_init(rngs.params(), (channels, out), param_dtype)),
-                nnx.Param(bias_init(rngs.params(), (out,), param_dtype)),
+                _layers.parameter(rngs, kernel_init, (channels, out), param_dtype),
+                _layers.parameter(rngs, bias_init, (out,), param_dtype),
             )
 
         def norm(channels: int) -> tuple[nnx.Param, nnx.Param]:
@@ -181,12 +183,12 @@ class SAPA(nnx.Module):
             self.gate_kernel, self.gate_bias = linear(features, 1)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x` by its likeness with `guide`."""
-        x = _check_channels("SAPA", x, self.features, len(self.scale))
+        """Upsamples `x` by its similarity with `guide`."""
+        x = _layers.checked_map("SAPA", x, self.features, len(self.scale))
         high = _arguments.guide("SAPA", guide, x, self.scale, self.guide_features)
-        x, norm_scale, norm_bias = _cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
-        keys = normal = reassembly.layer_norm(x, norm_scale, norm_bias)
-        queries = reassembly.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
+        x, norm_scale, norm_bias = _layers.cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
+        keys = normal = _layers.layer_norm(x, norm_scale, norm_bias)
+        queries = _layers.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
         if self.similarity != "inner":
             queries = _project(queries, self.query_kernel, self.query_bias)
             keys = _project(normal, self.key_kernel, self.key_bias)
@@ -198,8 +200,8 @@ class SAPA(nnx.Module):
 
 
 @register("fade", family="reassembly", paper="Lu et al. 2022, arXiv:2207.10392", uses_guide=True)
-class FADE(nnx.Module):
-    """Fuses the assets of decoder and encoder: `upsampling.fade` with the convolutions that predict for it.
+class FADE(Upsampler):
+    """Mixes decoder and encoder features: `upsampling.fade` with the convolutions that predict for it.
 
     The weights come from a semi-shift convolution: encoder and decoder features are compressed and go through the same
     convolution, each at its own resolution, whose bias thus counts twice, as in the authors' code.
@@ -237,36 +239,36 @@ class FADE(nnx.Module):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
-        kernel_size: int | tuple[int, ...] = 5,
-        encoder_kernel_size: int | tuple[int, ...] = 3,
+        kernel_size: Numbers = 5,
+        encoder_kernel_size: Numbers = 3,
         compressed_features: int | None = 64,
         kernel_init: Initializer = _XAVIER,
-        bias_init: Initializer = _ZEROS,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         name = type(self).__name__
-        self.features = features
-        self.guide_features = _guide_features(name, guide_features, features)
-        self.scale = _arguments.per_axis(name, "scale", scale, None)
+        self.features, self.scale = _layers.sizes(name, features, scale)
+        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
         rank = len(self.scale)
-        self.kernel_size = _odd(name, "kernel_size", kernel_size, rank)
+        self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, rank)
         self.dtype = dtype
-        window = _odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
+        window = _arguments.odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
         taps = math.prod(self.kernel_size)
         lite = compressed_features is None
         inner = taps if lite else _arguments.number(name, "compressed_features", compressed_features)
         self.groups = taps if lite else 1
+        _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
 
         def kernel(*shape: int) -> nnx.Param:
-            return nnx.Param(kernel_init(rngs.params(), shape, param_dtype))
+            return _layers.parameter(rngs, kernel_init, shape, param_dtype)
 
         def bias(channels: int) -> nnx.Param:
-            return nnx.Param(bias_init(rngs.params(), (channels,), param_dtype))
+            return _layers.parameter(rngs, bias_init, (channels,), param_dtype)
 
         self.gate_kernel, self.gate_bias = kernel(features, 1), bias(1)
         self.guide_kernel, self.guide_bias = kernel(self.guide_features, inner), bias(inner)
@@ -278,14 +280,14 @@ class FADE(nnx.Module):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` with weights from it and from `guide`."""
         name = type(self).__name__
-        x = _check_channels(name, x, self.features, len(self.scale))
+        x = _layers.checked_map(name, x, self.features, len(self.scale))
         high = _arguments.guide(name, guide, x, self.scale, self.guide_features)
-        x, encoder, encoder_bias = _cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
+        x, encoder, encoder_bias = _layers.cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
         high = high.astype(x.dtype)
-        guide_logits = reassembly.encode(
+        guide_logits = _layers.encode(
             _project(high, self.guide_kernel, self.guide_bias), encoder, encoder_bias, groups=self.groups
         )
-        map_logits = reassembly.encode(_project(x, self.map_kernel, None), encoder, encoder_bias, groups=self.groups)
+        map_logits = _layers.encode(_project(x, self.map_kernel, None), encoder, encoder_bias, groups=self.groups)
         if self.guide_features != self.features:
             high = _project(high, self.aligner_kernel, self.aligner_bias)
         gate = _project(x, self.gate_kernel, self.gate_bias)
@@ -318,15 +320,15 @@ class FADELite(FADE):
     def __init__(
         self,
         features: int,
-        scale: int | tuple[int, ...] = 2,
+        scale: Numbers = 2,
         *,
         guide_features: int | None = None,
-        kernel_size: int | tuple[int, ...] = 5,
-        encoder_kernel_size: int | tuple[int, ...] = 3,
+        kernel_size: Numbers = 5,
+        encoder_kernel_size: Numbers = 3,
         kernel_init: Initializer = _XAVIER,
-        bias_init: Initializer = _ZEROS,
-        dtype: Any = None,
-        param_dtype: Any = jnp.float32,
+        bias_init: Initializer = _layers.ZEROS,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
         super().__init__(
@@ -345,15 +347,4 @@ class FADELite(FADE):
 
 
 def _project(x: jax.Array, kernel: nnx.Param, bias: nnx.Param | None) -> jax.Array:
-    return reassembly.project(x, kernel[...].astype(x.dtype), None if bias is None else bias[...].astype(x.dtype))
-
-
-def _guide_features(function: str, given: Any, features: int) -> int:
-    return features if given is None else _arguments.number(function, "guide_features", given)
-
-
-def _odd(function: str, argument: str, given: Any, rank: int) -> tuple[int, ...]:
-    window = _arguments.per_axis(function, argument, given, rank)
-    if not all(k % 2 for k in window):
-        raise ValueError(f"{function}: {argument} must be odd, so that it has a centre; got {window}.")
-    return window
+    return _layers.project(x, kernel[...].astype(x.dtype), None if bias is None else bias[...].astype(x.dtype))

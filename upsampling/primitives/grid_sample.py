@@ -1,22 +1,23 @@
-"""Sampling at positions that the data decide, as three bilinear primitives that are each other's transposes.
+"""Sampling an image at positions that the data decide, and its derivatives to any order.
 
-With `S_r[p]` the image at position `p`, differentiated `r` times along rows and columns, and one number `g_r[p]` for
-each position and derivative, one trilinear form of image `x`, result `z` and numbers `g` holds all there is:
+Write `S_r[p]` for the image `x` sampled at position `p` and differentiated `r = (rows, columns)` times along each axis.
+Three primitives work with it; `g` has one factor for each position and each `r` in `orders`:
 
-    T(x, z, g) = sum_p sum_r g_r[p] sum_c z[p, c] S_r[p, c]
+- `sample` takes a weighted sum of derivatives, `y[p, c] = sum_r g_r[p] S_r[p, c]`. With `g = 1` and `r = (0, 0)` it is
+  plain sampling;
+- `splat` is its transpose in the image: it adds values `z[p]`, with the same weights, to the pixels that were sampled;
+- `position_gradient` is its transpose in the factors, `g_r[p] = sum_c z[p, c] S_r[p, c]`. With `r` one higher along an
+  axis it is the gradient of the result with respect to the positions.
 
-- `sample(x, g)`, its derivative to z: samples. With `g = 1` the sampling itself;
-- `splat(z, g)`, its derivative to x: spreads values over the pixels that they were sampled from;
-- `position_gradient(x, z)`, its derivative to g: how the result changes with the position.
-
-The derivative of each along the positions is the same primitive one order up, so forward and reverse mode work to any
-order, and every one of them is written by hand.
+Each is bilinear in its first two arguments, and the transposes of each are the other two. Its derivative with respect
+to the positions is the same primitive with every order one higher. So forward and reverse mode work to any order, and
+run nothing but these three.
 
 `sample` and `position_gradient` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a
-GPU not deterministic. But what upsamplers predict is an output a whole number of times larger whose positions lie
-within a pixel of where they would be without an offset. Then the taps lie in a 3x3 window around a pixel that is known
-beforehand, and `splat` needs shifted images only. It is chosen while running, for all positions together, so that the
-result is exact for any.
+GPU not deterministic. But upsamplers predict outputs a whole number of times larger, at positions within a pixel of
+those without an offset. Then the taps lie in a 3x3 window around a pixel that is known beforehand, and `splat` needs
+shifted images only. Which form runs is decided at run time, for all positions together, so that the result is exact for
+any positions.
 """
 
 import functools
@@ -34,6 +35,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
+from upsampling._arguments import Edge
 from upsampling.primitives._common import make_primitive
 
 Size = tuple[int, int]
@@ -41,16 +43,15 @@ Orders = tuple[tuple[int, int], ...]
 
 
 class Rule(NamedTuple):
-    """How a value comes from pixels.
+    """How a value is computed from pixels.
 
     Attributes:
-      method: "nearest", "bilinear" or "bicubic".
-      edge: which pixel a tap beyond the image reads: "zero" (none), "replicate" (the nearest), "reflect" (mirrored at
-        the outermost pixels' centres) or "symmetric" (mirrored at their outer edges).
+      method: the kernel, "nearest", "bilinear" or "bicubic".
+      edge: what a tap beyond the image reads, as in `upsampling.grid_sample`.
     """
 
     method: str
-    edge: str
+    edge: Edge
 
 
 _CUBIC = -0.75  # PyTorch's a
@@ -58,7 +59,7 @@ _NEAR = Polynomial([1, 0, -(_CUBIC + 3), _CUBIC + 2])  # of distances up to 1
 _FAR = Polynomial([-4 * _CUBIC, 8 * _CUBIC, -5 * _CUBIC, _CUBIC])  # from 1 to 2
 _FRACTION = Polynomial([0, 1])
 
-# The tap's place after that of the position rounded down, and its weight as a polynomial of the fraction.
+# Each tap's offset from the position rounded down, and its weight as a polynomial of the fraction.
 _KERNELS = {
     "nearest": ((0, Polynomial([1])),),
     "bilinear": ((0, 1 - _FRACTION), (1, _FRACTION)),
@@ -72,13 +73,13 @@ _KERNELS = {
 
 
 def sample(x: jax.Array, positions: jax.Array, rule: Rule) -> jax.Array:
-    """The image at each position.
+    """Samples the image at each position.
 
     Args:
       x: (n, H, W, groups, channels).
-      positions: (n, H', W', groups, 2), row and column, at least float32. Finite, and not so far off that they overflow
+      positions: (n, H', W', groups, 2), row and column, at least float32. Finite, and near enough that they fit
         int32.
-      rule: how.
+      rule: the kernel and what lies beyond the edge.
 
     Returns:
       (n, H', W', groups, channels), in the dtype of `x`.
@@ -90,8 +91,8 @@ def sample(x: jax.Array, positions: jax.Array, rule: Rule) -> jax.Array:
 # Taps.
 
 
-def mirror(position: jax.Array, size: int, edge: str) -> jax.Array:
-    """Positions folded into the image at its outermost pixels' centres ("reflect") or outer edges ("symmetric")."""
+def mirror(position: jax.Array, size: int, edge: Edge) -> jax.Array:
+    """Mirrors positions into the image about its outermost pixels' centers ("reflect") or outer edges ("symmetric")."""
     low, span = (0.0, size - 1.0) if edge == "reflect" else (-0.5, float(size))
     if not span:
         return jnp.zeros_like(position)
@@ -101,7 +102,7 @@ def mirror(position: jax.Array, size: int, edge: str) -> jax.Array:
 
 
 def _start(position: jax.Array, rule: Rule, size: int) -> tuple[jax.Array, jax.Array]:
-    """The pixel that the taps count from, still a float, and the fraction beyond it."""
+    """The pixel that taps are counted from, still a float, and the fraction beyond it."""
     if rule.method == "nearest":
         start = jnp.round(position)
     elif rule == Rule("bilinear", "replicate"):
@@ -113,7 +114,7 @@ def _start(position: jax.Array, rule: Rule, size: int) -> tuple[jax.Array, jax.A
 
 
 def _weights(rule: Rule, order: int, fraction: jax.Array) -> list[tuple[int, jax.Array]]:
-    """Place and weight of each tap along an axis, differentiated `order` times; taps without weight are left out."""
+    """Offset and weight of each tap along an axis, differentiated `order` times; taps without weight are left out."""
     found = []
     for place, kernel in _KERNELS[rule.method]:
         coefficients = (kernel.deriv(order) if order else kernel).coef
@@ -125,12 +126,12 @@ def _weights(rule: Rule, order: int, fraction: jax.Array) -> list[tuple[int, jax
     return found
 
 
-# The programs for any positions. Pixels are (n, H * W, groups, channels), positions and what belongs to them
-# (n, H' * W', groups, ...).
+# The forms for any positions. Pixels are (n, H * W, groups, channels); positions, and arrays with an entry for each
+# position, are (n, H' * W', groups, ...).
 
 
 def _axis_taps(position: jax.Array, rule: Rule, order: int, size: int) -> list[tuple[jax.Array, jax.Array]]:
-    """Pixel, inside the image, and weight of each tap along an axis."""
+    """Pixel and weight of each tap along an axis; the pixel lies inside the image."""
     start, fraction = _start(position, rule, size)
     taps = []
     for place, weight in _weights(rule, order, fraction):
@@ -187,10 +188,10 @@ def _sample(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
 
 
 def _sample_on_cpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
-    """The same in two halves: a concatenation is never fused into what reads it.
+    """The same in two halves, since XLA never fuses a concatenation into the operations after it.
 
-    Callers merge groups and channels into one axis. A loop over that would look up a row for every channel, five to
-    eight times as slow as one over a group's channels.
+    Callers merge groups and channels into one axis. A loop fused with that would look up a row for every channel, which
+    is five to eight times slower than once for a group's channels.
     """
     half = positions.shape[1] // 2
     if positions.shape[-2] == 1 or not half:
@@ -231,8 +232,8 @@ def _channel_sum(products: jax.Array) -> jax.Array:
     return jnp.dot(rows, ones, precision=lax.Precision.HIGHEST).reshape(products.shape[:-1])
 
 
-# The program for an output (s, t) times larger in which all taps of the outputs that belong to pixel (i, j), those from
-# (i * s, j * t) on, lie in the window (i - 1 .. i + 1, j - 1 .. j + 1). Outputs are (n, H, s, W, t, groups, ...).
+# The form for an output (s, t) times larger. Pixel (i, j) owns the s x t outputs from (i * s, j * t) on, and all their
+# taps lie in the window (i - 1 .. i + 1, j - 1 .. j + 1). Outputs are (n, H, s, W, t, groups, ...).
 
 _PLACES = (-1, 0, 1)
 _UNROLLED = 4  # phases
@@ -281,7 +282,7 @@ def _near_splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
         def of(array, row, column):
             phase = lax.dynamic_index_in_dim(array, i, 2, keepdims=False)
             phase = lax.dynamic_index_in_dim(phase, j, 3, keepdims=False)
-            # The output whose window has this pixel in its (row, column) is that of the pixel as far the other way.
+            # A pixel is at (row, column) in the window of the output whose owner is that far off the other way.
             return phase[:, 2 - row : 2 - row + size[0], 2 - column : 2 - column + size[1]]
 
         for row, column in itertools.product(range(3), range(3)):
@@ -361,7 +362,7 @@ ad.primitive_transposes[_position_gradient_p] = _transposed(
 
 
 def _raised(rule: Rule, orders: Orders) -> tuple[Orders, list[tuple[int, int]]]:
-    """The orders one derivative up, those that are zero left out, and for each the order and axis that it came from."""
+    """The orders one derivative higher, without those that are zero, and for each the order and axis it comes from."""
     most = max(kernel.degree() for _, kernel in _KERNELS[rule.method])
     found = {
         (k, axis): (order[0] + (axis == 0), order[1] + (axis == 1))
@@ -373,7 +374,7 @@ def _raised(rule: Rule, orders: Orders) -> tuple[Orders, list[tuple[int, int]]]:
 
 
 def _along_positions(primitive: Primitive) -> Callable:
-    """The tangent of `sample` or `splat` for a tangent of the positions: theirs of one order more."""
+    """The tangent of `sample` or `splat` for a tangent of the positions: the same primitive, orders one higher."""
 
     def tangent(dp, a, g, positions, *, size, rule, orders):
         raised, origins = _raised(rule, orders)

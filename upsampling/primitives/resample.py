@@ -133,7 +133,7 @@ def _schedule(shape: Sequence[int], operators: Operators) -> list[tuple[int, Tap
 
     A fused loop spends the product of the taps on each output; writing in between spends their sum, and the traffic of
     the intermediate array, which is small where the image grows. As measured, writing pays from 32 taps on, or from 4
-    where fewer than 8 neighbouring values move together, so that taps do not vectorise (RGB images, channels-first).
+    where fewer than 8 adjacent values move together, so that taps do not vectorise (RGB images, channels-first).
     """
     shrinking = [o for o in operators if o[1].outputs < o[1].size]
     growing = [o for o in operators if o[1].outputs >= o[1].size]

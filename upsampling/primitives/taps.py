@@ -4,7 +4,9 @@ An operator from n to m pixels is a short list of taps for each output pixel:
 
     y[i] = sum_k  weights[i, k] * x[indices[i, k]]
 
-Every method in every framework is such an operator, and so is its adjoint. This module knows no JAX.
+Every method in every framework is such an operator, and so is its adjoint. Most are found by the steps of ResizeRight:
+the projected grid, where the output's pixels lie on the input's grid; each one's field of view, the input pixels that
+it sees; and the weights of these. `resample` then applies them. This module knows no JAX.
 """
 
 import dataclasses
@@ -15,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from upsampling.conventions import Convention
+from upsampling.conventions import Arithmetic, Convention, Edge, Grid, PlainMethod, Rounding
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ def gathered(sources: np.ndarray, targets: np.ndarray, values: np.ndarray, size:
     return Taps(size, indices, weights)
 
 
-# --- kernels: the weight of a pixel at distance x from the centre, zero from the radius on ---------------------------
+# --- kernels: the weight of a pixel at distance x from the center, zero from the radius on ---------------------------
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
@@ -162,7 +164,7 @@ def _gaussian(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < 1.5, np.exp(-2 * x**2), 0.0)
 
 
-def kernel(method: str, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def kernel(method: PlainMethod, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
     """Returns the kernel of a method and its radius in pixels; `a` is the cubic's sharpness."""
     if method.startswith("lanczos"):
         radius = int(method.removeprefix("lanczos"))
@@ -177,7 +179,7 @@ def kernel(method: str, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], f
     }[method]
 
 
-# --- where output pixels lie ------------------------------------------------------------------------------------------
+# --- the projected grid -----------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,58 +201,61 @@ class Axis:
         return (self.n - 1) / (self.m - 1) if self.m > 1 else 0.0
 
 
-class Places(NamedTuple):
-    """Where the output pixels of an axis lie on the input's grid, rounded as the framework rounds it.
+class ProjectedGrid(NamedTuple):
+    """Where the centers of an axis's output pixels lie on the input's grid, rounded as the framework rounds it.
 
     Attributes:
-      centre: (m,) each output pixel's centre, in input pixels from the centre of the first.
-      middle: (m,) the same from the image's edge, half a pixel more. Kept beside it since adding a half rounds.
+      from_pixel_center: (m,) in input pixels from the center of the first input pixel.
+      from_edge: (m,) from the image's edge, half a pixel more. Kept beside it since adding a half rounds.
     """
 
-    centre: np.ndarray
-    middle: np.ndarray
+    from_pixel_center: np.ndarray
+    from_edge: np.ndarray
 
 
-def places(axis: Axis, grid: str, convention: Convention, arithmetic: str, real: np.dtype) -> Places:
+def projected_grid(
+    axis: Axis, grid: Grid, convention: Convention, arithmetic: Arithmetic, real: np.dtype
+) -> ProjectedGrid:
     """Returns where output pixels lie; `Convention` gives the formula of each grid."""
     n, m = axis.n, axis.m
     if arithmetic == "single":
-        exact = places(axis, grid, convention, "inverse", np.dtype("float64"))
-        return Places(*(part.astype(np.float32).astype(real) for part in exact))
+        exact = projected_grid(axis, grid, convention, "inverse", np.dtype("float64"))
+        return ProjectedGrid(*(part.astype(np.float32).astype(real) for part in exact))
     i = np.arange(m, dtype=real)
     if grid == "half_pixel" or (grid == "pytorch_half_pixel" and m > 1):
         return _from_edge(_steps(i + 0.5, axis, convention, arithmetic), real)
     if grid == "half_pixel_symmetric":
-        # The output is cut to whole pixels; its middle stays the middle of the input.
+        # The output is cut to whole pixels; its center stays the center of the input.
         scale = real.type(m) / real.type(n) if axis.scale is None else real.type(axis.scale)
         moved = real.type(n) / 2 * (1 - real.type(m) / (scale * real.type(n)))
-        return _from_centre((np.float64(moved) + (np.arange(m) + 0.5) / np.float64(scale) - 0.5).astype(real), real)
+        center = np.float64(moved) + (np.arange(m) + 0.5) / np.float64(scale) - 0.5
+        return _from_pixel_center(center.astype(real), real)
     if grid == "half_pixel_of_corners":
         return _from_edge((i + 0.5) * real.type(axis.corner_step), real)
     if grid == "corner":
-        return _from_centre(_steps(i, axis, convention, arithmetic), real)
+        return _from_pixel_center(_steps(i, axis, convention, arithmetic), real)
     if grid == "tf_half_pixel_for_nn":
-        return _from_centre(_steps(i + 0.5, axis, convention, arithmetic), real)
+        return _from_pixel_center(_steps(i + 0.5, axis, convention, arithmetic), real)
     if grid == "align_corners":
         exact = arithmetic == "quotient"
-        return _from_centre(i * (n - 1) / max(m - 1, 1) if exact else i * real.type(axis.corner_step), real)
+        return _from_pixel_center(i * (n - 1) / max(m - 1, 1) if exact else i * real.type(axis.corner_step), real)
     if grid == "crop":
         start, end = (real.type(part) for part in axis.roi)
         if m == 1:
-            return _from_centre(np.array([0.5 * float(start + end) * (n - 1)]), real)
-        return _from_centre(start * (n - 1) + i * (end - start) * (n - 1) / (m - 1), real)
-    return _from_centre(np.zeros_like(i), real)  # pytorch_half_pixel with a single output pixel
+            return _from_pixel_center(np.array([0.5 * float(start + end) * (n - 1)]), real)
+        return _from_pixel_center(start * (n - 1) + i * (end - start) * (n - 1) / (m - 1), real)
+    return _from_pixel_center(np.zeros_like(i), real)  # pytorch_half_pixel with a single output pixel
 
 
-def _from_edge(middle: np.ndarray, real: np.dtype) -> Places:
-    return Places((middle - 0.5).astype(real), middle.astype(real))
+def _from_edge(center: np.ndarray, real: np.dtype) -> ProjectedGrid:
+    return ProjectedGrid((center - 0.5).astype(real), center.astype(real))
 
 
-def _from_centre(centre: np.ndarray, real: np.dtype) -> Places:
-    return Places(centre.astype(real), (centre + 0.5).astype(real))
+def _from_pixel_center(center: np.ndarray, real: np.dtype) -> ProjectedGrid:
+    return ProjectedGrid(center.astype(real), (center + 0.5).astype(real))
 
 
-def _steps(i: np.ndarray, axis: Axis, convention: Convention, arithmetic: str) -> np.ndarray:
+def _steps(i: np.ndarray, axis: Axis, convention: Convention, arithmetic: Arithmetic) -> np.ndarray:
     """Returns i steps, in the floating type of `i` and rounded as the framework's arithmetic rounds them."""
     real = i.dtype.type
     given = axis.scale if convention.given_scale else None
@@ -268,37 +273,39 @@ def _steps(i: np.ndarray, axis: Axis, convention: Convention, arithmetic: str) -
     return i * step if arithmetic == "product" else i.astype(np.float64) * float(step)
 
 
-# --- operators --------------------------------------------------------------------------------------------------------
+# --- operators that copy or average pixels ----------------------------------------------------------------------------
 
 
 def _identity(n: int) -> Taps:
     return Taps(n, np.arange(n, dtype=np.int32)[:, None], np.ones((n, 1)))
 
 
-def _nearest(axis: Axis, method: str, convention: Convention, real: np.dtype) -> Taps:
+def _nearest(axis: Axis, method: PlainMethod, convention: Convention, real: np.dtype) -> Taps:
     n, m = axis.n, axis.m
     if method == "nearest":
         grid, rounding = convention.nearest_grid or convention.grid, convention.nearest_rounding
-        where = places(axis, grid, convention, convention.nearest_arithmetic, real)
+        projected = projected_grid(axis, grid, convention, convention.nearest_arithmetic, real)
     else:
         rounding = "cell"
-        where = places(axis, "half_pixel", convention, convention.nearest_exact_arithmetic, real)
+        projected = projected_grid(axis, "half_pixel", convention, convention.nearest_exact_arithmetic, real)
     if convention.precision == "data":
         # PyTorch computes in the data's precision, and then rounds in float32.
-        where = Places(*(part.astype(np.float32) for part in where))
-    index = np.clip(_rounded(where, rounding, convention.nearest_tie), 0, n - 1).astype(np.int32)
+        projected = ProjectedGrid(*(part.astype(np.float32) for part in projected))
+    index = np.clip(_rounded(projected, rounding, convention.nearest_tie), 0, n - 1).astype(np.int32)
     return Taps(n, index[:, None], np.ones((m, 1)))
 
 
-def _rounded(where: Places, rounding: str, tie: float) -> np.ndarray:
-    below = np.floor(where.centre)
+def _rounded(projected: ProjectedGrid, rounding: Rounding, tie: float) -> np.ndarray:
+    """The number of the pixel that each center is nearest to."""
+    center = projected.from_pixel_center
+    below = np.floor(center)
     if rounding == "cell":
-        return np.floor(where.middle)
+        return np.floor(projected.from_edge)
     if rounding == "floor":
         return below
     if rounding == "ceil":
-        return np.ceil(where.centre)
-    over = where.centre - below - 0.5
+        return np.ceil(center)
+    over = center - below - 0.5
     up = over > 0 if rounding == "half_down" else over >= 0
     return below + np.where(np.abs(over) < tie, rounding == "half_up", up)
 
@@ -346,45 +353,111 @@ def _flat_linear(axis: Axis, convention: Convention) -> Taps:
     return _from_windows(index[:, None] + [0, 1], np.stack([1 - fraction, fraction], 1), axis.n)
 
 
-def _filtered(axis: Axis, method: str, convention: Convention, antialias: bool, real: np.dtype) -> Taps:
-    """Weighs the pixels around each centre with a kernel."""
-    grid, sharpness, edge = convention.grid, convention.cubic, convention.edge
+# --- operators that weigh pixels with a kernel: projected grid, field of view, weights -------------------------------
+
+
+class _Filter(NamedTuple):
+    """What a convention decides about a method that weighs with a kernel.
+
+    Attributes:
+      method: whose kernel.
+      sharpness: the cubic's a.
+      edge, grid, arithmetic: as in `Convention`.
+      table: the number of steps per pixel to which the grid is rounded; None means no rounding.
+      centered: whether distances are taken between pixel centers, or from the edge and half a pixel more. They round
+        differently.
+    """
+
+    method: PlainMethod
+    sharpness: float
+    edge: Edge
+    grid: Grid
+    arithmetic: Arithmetic
+    table: int | None
+    centered: bool
+
+
+def _filter(method: PlainMethod, convention: Convention, antialias: bool) -> _Filter:
+    sharpness, edge = convention.cubic, convention.edge
     if antialias:
-        grid, edge = convention.antialias_grid or grid, convention.antialias_edge
-        sharpness = convention.antialias_cubic
+        sharpness, edge = convention.antialias_cubic, convention.antialias_edge
     elif method == "cubic-pytorch":
         sharpness, edge = -0.75, "replicate"
     method = "cubic" if method == "cubic-pytorch" else method
     plain = method in ("linear", "cubic") and not antialias
     arithmetic = convention.arithmetic if plain else convention.antialias_arithmetic
-    where = places(axis, grid, convention, arithmetic, real)
-    if convention.cubic_table and method == "cubic" and not antialias:
-        below = np.floor(where.centre)
-        steps = np.rint((where.centre - below) * convention.cubic_table)
-        where = _from_centre(below + steps / convention.cubic_table, real)
-    widen = real.type(1)
-    if antialias:
-        corners = grid == "half_pixel_of_corners"
-        step = real.type(axis.corner_step) if corners else _steps(np.ones(1, real), axis, convention, arithmetic)[0]
-        widen = max(real.type(1), real.type(step))
-    weight, radius = kernel(method, sharpness)
-    reach = real.type(radius) * widen
-    # Which pixels a window takes is rounded apart from their weights. It matters where weights jump.
-    if method == "gaussian":
-        first, last = np.ceil(where.middle - reach - 0.5), np.floor(where.middle + reach - 0.5)
-    else:
-        first, last = np.floor(where.middle - reach + 0.5), np.floor(where.middle + reach + 0.5) - 1
-    index = first.astype(int)[:, None] + np.arange(int((last - first).max()) + 1)
-    if plain or arithmetic in ("fused", "single"):
-        distance = index.astype(real) - where.centre[:, None]
-    else:
-        distance = (index.astype(real) - where.middle[:, None]) + real.type(0.5)
-    weights = np.where(index <= last[:, None], weight((distance * (1 / widen)).astype(np.float64)), 0)
-    if edge == "renormalise":
-        weights = np.where((index >= 0) & (index < axis.n), weights, 0)
+    return _Filter(
+        method,
+        sharpness,
+        edge,
+        grid=(antialias and convention.antialias_grid) or convention.grid,
+        arithmetic=arithmetic,
+        table=convention.cubic_table if plain and method == "cubic" else None,
+        centered=plain or arithmetic in ("fused", "single"),
+    )
+
+
+def _filtered(axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, real: np.dtype) -> Taps:
+    """Weighs the pixels around each center with a kernel."""
+    chosen = _filter(method, convention, antialias)
+    projected = projected_grid(axis, chosen.grid, convention, chosen.arithmetic, real)
+    if chosen.table:
+        projected = _to_table(projected, chosen.table, real)
+    widening = _widening(axis, chosen, convention, real) if antialias else real.type(1)
+    weight, radius = kernel(chosen.method, chosen.sharpness)
+    index, seen = _field_of_view(projected, real.type(radius) * widening, closed=chosen.method == "gaussian")
+    weights = _weights(projected, index, weight, widening, chosen.centered, real)
+    if chosen.edge == "renormalize":
+        seen = seen & (index >= 0) & (index < axis.n)
+    weights = np.where(seen, weights, 0)
     total = weights.sum(1, keepdims=True)
     # Nothing is left of a window that lies outside altogether.
     return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n)
+
+
+def _to_table(projected: ProjectedGrid, table: int, real: np.dtype) -> ProjectedGrid:
+    """The grid rounded to `table` steps per pixel, for which the framework has the weights in a table."""
+    below = np.floor(projected.from_pixel_center)
+    steps = np.rint((projected.from_pixel_center - below) * table)
+    return _from_pixel_center(below + steps / table, real)
+
+
+def _widening(axis: Axis, chosen: _Filter, convention: Convention, real: np.dtype) -> np.floating:
+    """How many times wider the kernel is that antialiases: as wide as a step between output pixels, where they skip."""
+    corners = chosen.grid == "half_pixel_of_corners"
+    step = axis.corner_step if corners else _steps(np.ones(1, real), axis, convention, chosen.arithmetic)[0]
+    return max(real.type(1), real.type(step))
+
+
+def _field_of_view(projected: ProjectedGrid, reach: np.floating, *, closed: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels within `reach` of each center, (m, k), and which of them count where others have fewer.
+
+    Which pixels a window takes is rounded apart from their weights. It matters where weights jump: a `closed` window
+    takes pixels at just that distance, on both sides.
+    """
+    center = projected.from_edge
+    if closed:
+        first, last = np.ceil(center - reach - 0.5), np.floor(center + reach - 0.5)
+    else:
+        first, last = np.floor(center - reach + 0.5), np.floor(center + reach + 0.5) - 1
+    index = first.astype(int)[:, None] + np.arange(int((last - first).max()) + 1)
+    return index, index <= last[:, None]
+
+
+def _weights(
+    projected: ProjectedGrid,
+    index: np.ndarray,
+    weight: Callable[[np.ndarray], np.ndarray],
+    widening: np.floating,
+    centered: bool,
+    real: np.dtype,
+) -> np.ndarray:
+    """The kernel at each pixel's distance from the center, (m, k) float64, not normalized."""
+    if centered:
+        distance = index.astype(real) - projected.from_pixel_center[:, None]
+    else:
+        distance = (index.astype(real) - projected.from_edge[:, None]) + real.type(0.5)
+    return weight((distance * (1 / widening)).astype(np.float64))
 
 
 def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
@@ -394,8 +467,11 @@ def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
     return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, len(index))
 
 
+# --- all methods ------------------------------------------------------------------------------------------------------
+
+
 def _one(
-    axis: Axis, method: str, convention: Convention, antialias: bool, axes: tuple[Axis, ...], real: np.dtype
+    axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, axes: tuple[Axis, ...], real: np.dtype
 ) -> Taps:
     """Returns the operator of one of `axes`."""
     if method == "area":
@@ -428,7 +504,7 @@ def _all_copied(axes: tuple[Axis, ...], convention: Convention) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def operators(
-    axes: tuple[Axis, ...], method: str, convention: Convention, antialias: bool = False, wide: bool = False
+    axes: tuple[Axis, ...], method: PlainMethod, convention: Convention, antialias: bool = False, wide: bool = False
 ) -> tuple[Taps, ...]:
     """Returns the operator of each axis.
 
@@ -446,11 +522,12 @@ def operators(
 
 
 def outside(axes: tuple[Axis, ...], convention: Convention) -> tuple[np.ndarray, ...]:
-    """Returns for each axis which output pixels have their centre outside the image: booleans (m,)."""
-    masks = []
+    """Returns for each axis which output pixels have their center outside the image: booleans (m,)."""
+    masks, real = [], _real(convention, False)
     for axis in axes:
-        centre = places(axis, convention.grid, convention, convention.arithmetic, _real(convention, False)).centre
+        projected = projected_grid(axis, convention.grid, convention, convention.arithmetic, real)
+        center = projected.from_pixel_center
         unit = convention.unchanged == "unit_scale" and axis.step(convention) == 1
         copied = unit or _all_copied(axes, convention)
-        masks.append(np.zeros(axis.m, bool) if copied else (centre < 0) | (centre > axis.n - 1))
+        masks.append(np.zeros(axis.m, bool) if copied else (center < 0) | (center > axis.n - 1))
     return tuple(masks)

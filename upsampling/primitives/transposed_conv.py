@@ -1,9 +1,9 @@
-"""The one linear map of the convolution family: a kernel stamped on the output at every stride step.
+"""The one linear map of the convolution family: the transposed convolution.
 
 Along each axis `f[i * stride + j * dilation] += x[i] * kernel[j]`, and a stretch of `f` is the output. An output pixel
 `m * stride + r` sums over the taps `j` with `j * dilation = r (mod stride)` and over no others. The pixels of one phase
 `r` are thus an ordinary convolution of the input with every `stride`-th tap, and all phases together are one ordinary
-convolution with `prod(strides)` times the channels, whose result a pixel shuffle deals out. No zeros are multiplied.
+convolution with `prod(strides)` times the channels and a pixel shuffle. No zeros are multiplied.
 
 The map is written in several forms. They differ in what XLA makes of them and of their transposes, which are what a
 gradient runs:
@@ -16,13 +16,14 @@ gradient runs:
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
 
-`stamp` computes by one form and differentiates by others. All are plain JAX, so any derivative and any map works.
+`transposed_conv` computes by one form and differentiates by others. All are plain JAX, so any derivative and any map
+works. `convolve` is the ordinary convolution of stride 1, which is a transposed one with the flipped kernel.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,11 +49,39 @@ class Geometry(NamedTuple):
     groups: int
 
 
+def full_size(
+    size: tuple[int, ...], window: tuple[int, ...], strides: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The size of the full result, of which nothing is cropped."""
+    axes = zip(size, window, strides, dilation, strict=True)
+    return tuple((n - 1) * s + d * (k - 1) + 1 for n, k, s, d in axes)
+
+
 def transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """(n, *spatial, in), (*window, in // groups, out) -> (n, *geometry.size, out)."""
     if x.shape[0] == 0:
         return jnp.zeros((0, *geometry.size, kernel.shape[-1]), x.dtype)
     return _transposed_conv(geometry, x, kernel)
+
+
+def convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    pads: Sequence[tuple[int, int]],
+    dilation: tuple[int, ...],
+    groups: int,
+) -> jax.Array:
+    """An ordinary convolution of stride 1 of `x` with `pads` zeros around it, by the fastest form and gradients.
+
+    (n, *spatial, in), (*window, in // groups, out) -> (n, *size, out). It is a transposed one with the flipped kernel.
+    """
+    rank = len(dilation)
+    reach = tuple(d * (k - 1) for k, d in zip(kernel.shape[:rank], dilation, strict=True))
+    low = tuple(r - first for r, (first, _) in zip(reach, pads, strict=True))
+    size = tuple(n + sum(p) - r for n, r, p in zip(x.shape[1:-1], reach, pads, strict=True))
+    geometry = Geometry((1,) * rank, dilation, low, size, groups)
+    return transposed_conv(geometry, x, lax.rev(kernel, tuple(range(rank))))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -138,7 +167,7 @@ def _for_kernel_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Ar
 
 
 def _is_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether the stamps tile the output."""
+    """Whether every output pixel belongs to one input pixel and one tap."""
     whole = tuple(n * s for n, s in zip(x.shape[1:-1], geometry.strides, strict=True))
     return (
         kernel.shape[:-2] == geometry.strides
@@ -217,7 +246,7 @@ def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arr
 
 
 def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A matrix product of all pixels with all taps, and each tap's share added where its stamp puts it."""
+    """A matrix product of all pixels with all taps, and each tap's share scattered by the stride and added up."""
     strides, dilation, groups = geometry.strides, geometry.dilation, geometry.groups
     rank, out, window = len(strides), kernel.shape[-1], kernel.shape[: len(strides)]
     count = math.prod(window)
@@ -226,15 +255,14 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def block(x: jax.Array, taps: jax.Array) -> jax.Array:
         y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, count).reshape(*x.shape[:-1], count * out)
-        zero, stamps = jnp.zeros((), x.dtype), []
-        for start, part in zip(
-            itertools.product(*map(range, window)), lax.split(y, (out,) * count, axis=rank), strict=True
-        ):
+        zero, scattered = jnp.zeros((), x.dtype), []
+        shares = lax.split(y, (out,) * count, axis=rank)
+        for tap, share in zip(itertools.product(*map(range, window)), shares, strict=True):
             margins = [
-                (j * d, e - 1 - j * d, s - 1) for j, d, e, s in zip(start, dilation, extents, strides, strict=True)
+                (j * d, e - 1 - j * d, s - 1) for j, d, e, s in zip(tap, dilation, extents, strides, strict=True)
             ]
-            stamps.append(lax.pad(part, zero, [*margins, (0, 0, 0)]))
-        return functools.reduce(jnp.add, stamps)
+            scattered.append(lax.pad(share, zero, [*margins, (0, 0, 0)]))
+        return functools.reduce(jnp.add, scattered)
 
     # Whole images, or blocks of rows no shorter than what sticks out of a block into the next.
     tail = max(extents[0] - strides[0], 0)
@@ -322,7 +350,7 @@ def _one_phase(
     if 0 in windows or any(-p >= n for n, pair in zip(x.shape[1:], pads, strict=False) for p in pair):
         # No tap, or no input pixel, reaches this phase.
         return jnp.zeros((x.shape[0], *itertools.chain(*zip(lengths, counts, strict=True)), out), x.dtype)
-    # Deal the taps out: (window, count, ...) per axis, then the counts to the output channels of each group.
+    # The taps of each residue: (window, count, ...) per axis, then the counts to the output channels of each group.
     margins = [(0, w * c - n, 0) for w, c, n in zip(windows, counts, taps.shape, strict=False)]
     taps = lax.pad(taps, jnp.zeros((), taps.dtype), [*margins, (0, 0, 0), (0, 0, 0)])
     taps = taps.reshape(*itertools.chain(*zip(windows, counts, strict=True)), -1, groups, out // groups)
@@ -379,7 +407,8 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
     if x.shape[0] * size * row <= _common.BLOCK_BYTES:
         return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
-    # A block of `step` input rows' worth of output reads these rows, counted from its own first stamp.
+    # A block is the output of `step` input rows. It reads rows from `first` on, counted from its own first row, and
+    # `halo` more than `step`.
     first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)
     halo = max((stride - 1 + low) // stride - first, 0)
     step = block_rows(size // stride, row * stride, least=halo) if size % stride == 0 else -(-size // stride)

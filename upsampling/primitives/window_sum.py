@@ -1,23 +1,23 @@
-"""Predicted weights applied to windows of an array: the one trilinear form of the reassembly family.
+"""Weighted window sums and their derivatives: what every reassembly method computes.
 
-For every output pixel `p`, centred on the input pixel `q(p)`, channel group `g` and tap `t`, the form sums
+Each output pixel `p` has a window of `x` around the input pixel `q(p)`. For channel group `g` and tap `t`:
 
-    form(x, w, y) = sum  w[p, g, t] * y[p, g, c] * x[q(p) + t * dilation, g, c]
+- a window sum makes each output pixel a weighted sum of the pixels of its window,
+  `y[p, g, c] = sum_t w[p, g, t] * x[q(p) + t * dilation, g, c]`;
+- a window correlation takes the inner product of each output pixel with each pixel of its window,
+  `w[p, g, t] = sum_c y[p, g, c] * x[q(p) + t * dilation, g, c]`;
+- a fold adds each output pixel, times its weights, to the pixels of its window,
+  `x[q, g, c] = sum_{p, t : q(p) + t * dilation = q} w[p, g, t] * y[p, g, c]`.
 
-It is linear in each of its three arguments, and its derivatives to them are the three functions of this file:
-
-- `window_sum(x, w)`, the derivative to `y`: each output pixel is a weighted sum of its window;
-- `window_correlation(x, y)`, the derivative to `w`: the inner products of each output pixel with its window;
-- `fold(w, y)`, the derivative to `x`: each output pixel put back, weighted, where its window was.
-
-The derivatives of each are thus the other two. They are primitives that know this, so that derivatives of any order
-and direction are as fast as the functions, and none of them holds the windows as an array or scatters.
+Each is linear in both of its arguments, and its derivatives are the other two: correlation and fold give the gradients
+of a window sum with respect to weights and input. They are primitives with these rules, so that derivatives of any
+order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
 """
 
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,79 +26,127 @@ import numpy as np
 from jax import lax
 from jax.interpreters import ad
 
+from upsampling._arguments import Edge
 from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive
 
 
 class Geometry(NamedTuple):
-    """The static facts of a reassembly, one entry per spatial axis (`groups` aside).
+    """The static facts of a window sum, one entry per spatial axis (`groups` aside).
 
-    `size` is that of the map the windows are centred on; the arrays `x` are larger by the reach of the window on both
-    sides, `dilation * (window // 2)` pixels. The output pixel `p` is centred on the input pixel `p // scale`, or, with
-    `centres` given, on `centres[axis][p]`, and then `scale` is empty.
+    The window of the output pixel `p` is centered on the input pixel `p // scale`; or, where `centers` are given, on
+    `centers[axis][p]`, and then `scale` is empty. `size` is that of the map before padding. The primitives take `x`
+    padded on both sides by the reach of the window, `dilation * (window // 2)` pixels.
     """
 
     size: tuple[int, ...]
     scale: tuple[int, ...]
-    centres: tuple[tuple[int, ...], ...]
+    centers: tuple[tuple[int, ...], ...]
     window: tuple[int, ...]
     dilation: tuple[int, ...]
     groups: int
 
+    @classmethod
+    def around(
+        cls, size: tuple[int, ...], centers: Sequence[np.ndarray], window: tuple[int, ...], groups: int = 1
+    ) -> "Geometry":
+        """Windows around `centers`, one array per axis.
+
+        A scale replaces them where each input pixel in turn is the center of equally many output pixels.
+        """
+        scale = tuple(max(len(c) // n, 1) for n, c in zip(size, centers, strict=True))
+        uniform = all(np.array_equal(c, np.arange(n * s) // s) for n, s, c in zip(size, scale, centers, strict=True))
+        places = () if uniform else tuple(tuple(c.tolist()) for c in centers)
+        return cls(size, scale if uniform else (), places, window, (1,) * len(size), groups)
+
     @property
     def uniform(self) -> bool:
-        """Whether every input pixel has equally many output pixels centred on it."""
-        return not self.centres
+        """Whether every input pixel has equally many output pixels centered on it."""
+        return not self.centers
 
     @property
     def reach(self) -> tuple[int, ...]:
-        """By how much `x` is larger on each side."""
+        """How many pixels `x` is padded by on each side."""
         return tuple(d * (k // 2) for k, d in zip(self.window, self.dilation, strict=True))
 
     @property
     def padded(self) -> tuple[int, ...]:
-        """The spatial size of `x`."""
+        """The spatial size of `x` with its padding."""
         return tuple(n + d * (k - 1) for n, k, d in zip(self.size, self.window, self.dilation, strict=True))
 
     @property
     def output(self) -> tuple[int, ...]:
         """The spatial size of `y` and `w`."""
-        if self.centres:
-            return tuple(map(len, self.centres))
+        if self.centers:
+            return tuple(map(len, self.centers))
         return tuple(n * s for n, s in zip(self.size, self.scale, strict=True))
 
     @property
     def starts(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Each tap's place in the window, and in `x` for the first input pixel."""
+        """Each tap's index in the window, and the pixel of `x` that it reads for the first input pixel."""
         for tap in itertools.product(*map(range, self.window)):
             yield tap, tuple(t * d for t, d in zip(tap, self.dilation, strict=True))
 
 
-def window_sum(geometry: Geometry, x: jax.Array, w: jax.Array) -> jax.Array:
-    """(n, *padded, channels), (n, *output, groups, *window) -> (n, *output, channels)."""
-    return _window_sum_p.bind(x, w, geometry=geometry)
+# For maps with any batch axes, unchecked. Both arguments have the same dtype.
+
+_PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
 
 
-def window_correlation(geometry: Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
-    """(n, *padded, channels), (n, *output, channels) -> (n, *output, groups, *window)."""
-    return _window_correlation_p.bind(x, y, geometry=geometry)
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
+    """(*batch, *size, channels), (*batch, *output, groups, *window) -> (*batch, *output, channels)."""
+    batch = x.shape[: -1 - len(geometry.size)]
+    w = w.reshape(math.prod(batch), *w.shape[len(batch) :])
+    y = _window_sum_p.bind(_pad(x, geometry, edge), w, geometry=geometry)
+    return y.reshape(*batch, *geometry.output, x.shape[-1])
 
 
-def fold(geometry: Geometry, w: jax.Array, y: jax.Array) -> jax.Array:
-    """(n, *output, groups, *window), (n, *output, channels) -> (n, *padded, channels)."""
-    return _fold_p.bind(w, y, geometry=geometry)
+@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
+    """(*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window)."""
+    batch = x.shape[: -1 - len(geometry.size)]
+    y = y.reshape(math.prod(batch), *y.shape[len(batch) :])
+    w = _window_correlation_p.bind(_pad(x, geometry, edge), y, geometry=geometry)
+    return w.reshape(*batch, *w.shape[1:])
 
 
-# How they are computed.
+def window_softmax(logits: jax.Array, rank: int, *per_axis: np.ndarray) -> jax.Array:
+    """The softmax over each window, the last `rank` axes, computed in float32 at least.
+
+    Args:
+      logits: (*batch, *output, groups, *window).
+      rank: number of spatial axes.
+      per_axis: for each spatial axis (output, window), logits to add that depend on this axis alone; or none.
+    """
+    wide = logits.astype(accumulator(logits.dtype))
+    if any(table.any() for table in per_axis):
+        total = 0
+        for axis, table in enumerate(per_axis):
+            shape = [1] * (2 * rank + 1)
+            shape[axis], shape[rank + 1 + axis] = table.shape
+            total = total + table.reshape(shape)
+        wide = wide + jnp.asarray(total, wide.dtype)
+    return jax.nn.softmax(wide, axis=tuple(range(-rank, 0))).astype(logits.dtype)
+
+
+def _pad(x: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
+    """(*batch, *size, channels) -> (n, *padded, channels)."""
+    x = x.reshape(math.prod(x.shape[: -1 - len(geometry.size)]), *geometry.size, x.shape[-1])
+    margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
+    return jnp.pad(x, margins, mode=_PAD_MODES[edge])
+
+
+# The forms of the primitives, for (n, *padded, channels), (n, *output, groups, *window) and (n, *output, channels).
 
 
 def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """A weighted sum over the taps, which XLA fuses into one loop."""
-    if _many(geometry):
+    """A sum over the taps, which XLA fuses into one loop."""
+    if _is_large(geometry):
         return _window_sum_by_rows(x, w, geometry=geometry)
     dtype, wide = x.dtype, accumulator(x.dtype)
     w = _split(geometry, w)
     terms = (
-        w[(..., *tap, None)].astype(wide) * _seen(geometry, x, start).astype(wide) for tap, start in geometry.starts
+        w[(..., *tap, None)].astype(wide) * _read(geometry, x, start).astype(wide) for tap, start in geometry.starts
     )
     y = functools.reduce(jnp.add, terms)
     return y.astype(dtype).reshape(x.shape[0], *geometry.output, x.shape[-1])
@@ -106,21 +154,21 @@ def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
 
 def _window_correlation(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """One sum over channels for each tap."""
-    if _many(geometry):
+    if _is_large(geometry):
         return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation)
     dtype, wide = x.dtype, accumulator(x.dtype)
     y = _split(geometry, _grouped(geometry, y)).astype(wide)
-    products = [(y * _seen(geometry, x, start).astype(wide)).sum(-1) for _, start in geometry.starts]
+    products = [(y * _read(geometry, x, start).astype(wide)).sum(-1) for _, start in geometry.starts]
     w = jnp.stack(products, -1).astype(dtype)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
 def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """Block by block of rows, a product of matrices for each input pixel: its window, and its output pixels.
+    """Block by block of rows, one product of matrices for each input pixel: its output pixels times its window.
 
-    On a CPU this is thirty times faster than sums, which XLA does not vectorise. A block's windows stay in the caches.
+    On a CPU this is thirty times faster than sums, which XLA does not vectorise. A block's windows fit the caches.
     """
-    if _many(geometry):
+    if _is_large(geometry):
         return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation_in_blocks)
     dtype, wide, count = x.dtype, accumulator(x.dtype), math.prod(geometry.window)
     rank, uniform, groups = len(geometry.size), geometry.uniform, geometry.groups
@@ -135,13 +183,13 @@ def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geome
         values = _slice(y, (image, first * places[0]), (1, height))
         if uniform:
             inputs = _slice(x, (image, first), (1, part.padded[0]))
-            seen = [_seen(part, inputs, start) for _, start in geometry.starts]
+            read = [_read(part, inputs, start) for _, start in geometry.starts]
         else:
             inputs = _grouped(geometry, _slice(x, (image,), (1,)))
-            own = lax.dynamic_slice_in_dim(jnp.asarray(geometry.centres[0]), first, rows)
-            centres = (own, *map(np.asarray, geometry.centres[1:]))
-            seen = [_take(inputs, centres, start) for _, start in geometry.starts]
-        windows = jnp.stack([a.reshape(-1, groups, a.shape[-1]) for a in seen], 1).astype(wide)
+            own = lax.dynamic_slice_in_dim(jnp.asarray(geometry.centers[0]), first, rows)
+            centers = (own, *map(np.asarray, geometry.centers[1:]))
+            read = [_take(inputs, centers, start) for _, start in geometry.starts]
+        windows = jnp.stack([a.reshape(-1, groups, a.shape[-1]) for a in read], 1).astype(wide)
         values = values.reshape(rows, places[0], *itertools.chain(*zip(across[1:], places[1:], strict=True)), -1)
         values = values.transpose(*range(0, 2 * rank, 2), *range(1, 2 * rank, 2), 2 * rank)
         values = values.reshape(-1, math.prod(places), groups, windows.shape[-1]).astype(wide)
@@ -155,19 +203,19 @@ def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geome
 
 
 def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """Phase by phase of the output, a weighted sum over the taps, which XLA fuses into one loop.
+    """Phase by phase of the output, a sum over the taps, which XLA fuses into one loop.
 
-    A phase holds one output pixel for each input pixel that windows are centred on, so that where the windows were is
-    a shift, the same for all, and nothing needs to be scattered.
+    A phase has one output pixel for each input pixel. So each tap shifts all of them by the same distance, and nothing
+    needs to be scattered.
     """
-    if _many(geometry):
+    if _is_large(geometry):
         return _fold_by_rows(w, y, geometry=geometry)
     dtype, wide = y.dtype, accumulator(y.dtype)
     reach = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
     phases, pick = _phases(geometry)
 
     def add(total: jax.Array, phase) -> tuple[jax.Array, None]:
-        weights, values = (_surround(pick(a, phase), reach).astype(wide) for a in (w, y))
+        weights, values = (_pad_zeros(pick(a, phase), reach).astype(wide) for a in (w, y))
         for tap, start in geometry.starts:
             first = tuple(r - s for r, s in zip(reach, start, strict=True))
             last = tuple(f + p for f, p in zip(first, geometry.padded, strict=True))
@@ -215,13 +263,13 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
 # Pieces.
 
 
-def _many(geometry: Geometry) -> bool:
-    """Whether the window is taken row by row."""
+def _is_large(geometry: Geometry) -> bool:
+    """Whether the window has so many taps that it is summed row by row."""
     return math.prod(geometry.window) > UNROLLED_TAPS and geometry.window[0] > 1
 
 
 def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
-    """The geometry of one row of taps, and how to read and write the part of `x` that row `number` sees."""
+    """The geometry of one row of taps, and functions that read and write the part of `x` under row `number`."""
     size = geometry.padded[0] - geometry.dilation[0] * (geometry.window[0] - 1)
     row = geometry._replace(window=(1, *geometry.window[1:]))
 
@@ -235,7 +283,7 @@ def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
 
 
 def _split(geometry: Geometry, a: jax.Array) -> jax.Array:
-    """(n, *output, ...) with each output axis in two, input pixel and place within it, where that is possible."""
+    """(n, *output, ...) -> (n, *(size, scale), ...), each output axis split in two; unchanged without a scale."""
     if not geometry.uniform:
         return a
     rest = a.shape[1 + len(geometry.size) :]
@@ -247,17 +295,17 @@ def _grouped(geometry: Geometry, a: jax.Array) -> jax.Array:
     return a.reshape(*a.shape[:-1], geometry.groups, a.shape[-1] // geometry.groups)
 
 
-def _seen(geometry: Geometry, x: jax.Array, start: tuple[int, ...]) -> jax.Array:
-    """What one tap of every window sees, by groups, in a shape that broadcasts with that of `_split`."""
+def _read(geometry: Geometry, x: jax.Array, start: tuple[int, ...]) -> jax.Array:
+    """The pixels that one tap of every window reads, by groups, in a shape that broadcasts with that of `_split`."""
     if not geometry.uniform:
-        return _take(_grouped(geometry, x), tuple(map(np.asarray, geometry.centres)), start)
+        return _take(_grouped(geometry, x), tuple(map(np.asarray, geometry.centers)), start)
     last = tuple(f + n for f, n in zip(start, geometry.size, strict=True))
     x = _grouped(geometry, lax.slice(x, (0, *start, 0), (x.shape[0], *last, x.shape[-1])))
     return x.reshape(x.shape[0], *itertools.chain(*((n, 1) for n in geometry.size)), *x.shape[-2:])
 
 
-def _take(x: jax.Array, centres: tuple, start: tuple[int, ...]) -> jax.Array:
-    for axis, (first, rows) in enumerate(zip(start, centres, strict=True), start=1):
+def _take(x: jax.Array, centers: tuple, start: tuple[int, ...]) -> jax.Array:
+    for axis, (first, rows) in enumerate(zip(start, centers, strict=True), start=1):
         x = x.take(rows + first, axis, mode="clip")
     return x
 
@@ -268,14 +316,14 @@ def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:
     return lax.dynamic_slice(a, (*first, *(0,) * rest), (*sizes, *a.shape[len(first) :]))
 
 
-def _surround(a: jax.Array, reach: tuple[int, ...]) -> jax.Array:
-    """Zeros around the spatial axes, which follow the first."""
+def _pad_zeros(a: jax.Array, reach: tuple[int, ...]) -> jax.Array:
+    """Pads the spatial axes, which follow the first, with zeros."""
     margins = [(0, 0, 0), *((r, r, 0) for r in reach), *[(0, 0, 0)] * (a.ndim - 1 - len(reach))]
     return lax.pad(a, jnp.zeros((), a.dtype), margins)
 
 
 def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
-    """What to scan over for the phases, and a function that picks from (n, *output, ...) one phase, (n, *size, ...)."""
+    """The phases to scan over, and a function that takes one of them, (n, *size, ...), from (n, *output, ...)."""
     if geometry.uniform:
         places = list(itertools.product(*map(range, geometry.scale)))
         rank = len(geometry.size)
@@ -290,7 +338,7 @@ def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
 
         return tuple(jnp.asarray(column, jnp.int32) for column in zip(*places, strict=True)), pick
 
-    tables = [_outputs_of(centres, n) for centres, n in zip(geometry.centres, geometry.size, strict=True)]
+    tables = [_outputs_of(centers, n) for centers, n in zip(geometry.centers, geometry.size, strict=True)]
     places = list(itertools.product(*(range(len(table)) for table in tables)))
     columns = tuple(
         jnp.asarray(table[[place[axis] for place in places]], jnp.int32) for axis, table in enumerate(tables)
@@ -304,13 +352,13 @@ def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
     return columns, pick_rows
 
 
-def _outputs_of(centres: tuple[int, ...], size: int) -> np.ndarray:
-    """(most, size): the output pixels centred on each input pixel, filled up with one number past the last."""
+def _outputs_of(centers: tuple[int, ...], size: int) -> np.ndarray:
+    """(most, size): the output pixels centered on each input pixel, filled up with a number past the last pixel."""
     owned: list[list[int]] = [[] for _ in range(size)]
-    for output, centre in enumerate(centres):
-        owned[centre].append(output)
+    for output, center in enumerate(centers):
+        owned[center].append(output)
     most = max(map(len, owned))
-    return np.array([[*o, *[len(centres)] * (most - len(o))] for o in owned]).T
+    return np.array([[*o, *[len(centers)] * (most - len(o))] for o in owned]).T
 
 
 # The primitives.
@@ -347,16 +395,16 @@ _fold_p = make_primitive(
 
 ad.defbilinear(
     _window_sum_p,
-    lambda y, x, w, *, geometry: fold(geometry, w, y),
-    lambda y, x, w, *, geometry: window_correlation(geometry, x, y),
+    lambda y, x, w, *, geometry: _fold_p.bind(w, y, geometry=geometry),
+    lambda y, x, w, *, geometry: _window_correlation_p.bind(x, y, geometry=geometry),
 )
 ad.defbilinear(
     _window_correlation_p,
-    lambda w, x, y, *, geometry: fold(geometry, w, y),
-    lambda w, x, y, *, geometry: window_sum(geometry, x, w),
+    lambda w, x, y, *, geometry: _fold_p.bind(w, y, geometry=geometry),
+    lambda w, x, y, *, geometry: _window_sum_p.bind(x, w, geometry=geometry),
 )
 ad.defbilinear(
     _fold_p,
-    lambda x, w, y, *, geometry: window_correlation(geometry, x, y),
-    lambda x, w, y, *, geometry: window_sum(geometry, x, w),
+    lambda x, w, y, *, geometry: _window_correlation_p.bind(x, y, geometry=geometry),
+    lambda x, w, y, *, geometry: _window_sum_p.bind(x, w, geometry=geometry),
 )

@@ -1,0 +1,165 @@
+"""What layers share: checks of their arguments, the dtype they compute in, first values, projections and encoders.
+
+A constructor checks all that it is given, before it draws a parameter; a call checks `x` and `guide`. Errors name the
+layer and the argument.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from upsampling import _arguments, conventions, interpolation
+from upsampling.nn.initializers import Initializer
+from upsampling.primitives._common import accumulator
+from upsampling.primitives.transposed_conv import convolve
+
+LECUN = nnx.initializers.lecun_normal()
+ZEROS = nnx.initializers.zeros
+
+
+# --- arguments of constructors ----------------------------------------------------------------------------------------
+
+
+def sizes(
+    layer: str, features: Any, scale: Any, axes: Sequence[int] = (1, 2, 3), *, real: bool = False
+) -> tuple[int, tuple]:
+    """Returns the number of channels, and the scale as one number per axis; `axes` are the numbers of axes allowed."""
+    features = _arguments.number(layer, "features", features)
+    scale = _arguments.per_axis(layer, "scale", scale, axes[0] if len(axes) == 1 else None, real=real)
+    if len(scale) not in axes:
+        raise ValueError(f"{layer}: scale must have one number for each of 1, 2 or 3 spatial axes; got {scale}.")
+    return features, scale
+
+
+def or_features(layer: str, argument: str, given: object, features: int) -> int:
+    """Returns a number of channels, `features` where none is given."""
+    return features if given is None else _arguments.number(layer, argument, given)
+
+
+def check_parameters(
+    layer: str, rngs: object, param_dtype: object, dtype: object = None, **initializers: object
+) -> None:
+    """Checks what parameters are made from: random numbers, dtypes, and functions by the names of their arguments.
+
+    Raises:
+      TypeError: what is not an `nnx.Rngs`, a floating dtype or a function; None counts as a dtype for `dtype` alone.
+    """
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"{layer}: rngs must be a flax.nnx.Rngs, such as nnx.Rngs(0); got {rngs!r}.")
+    _check_dtype(layer, "param_dtype", param_dtype)
+    if dtype is not None:
+        _check_dtype(layer, "dtype", dtype)
+    for argument, given in initializers.items():
+        check_callable(layer, argument, given)
+
+
+def check_unused(layer: str, rngs: object) -> None:
+    """Raises TypeError unless the `rngs` of a layer without parameters is an `nnx.Rngs` or None."""
+    if rngs is not None and not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"{layer}: rngs must be a flax.nnx.Rngs or None; got {rngs!r}.")
+
+
+def check_callable(layer: str, argument: str, given: object) -> None:
+    """Raises TypeError unless `given` can be called."""
+    if not callable(given):
+        raise TypeError(
+            f"{layer}: {argument} must be a function, such as nnx.initializers.lecun_normal(); got {given!r}."
+        )
+
+
+def check_interpolation(layer: str, method: Any, convention: Any, antialias: Any = False) -> None:
+    """Raises ValueError unless the convention is known and has the method."""
+    antialias = _arguments.flag(layer, "antialias", antialias)
+    interpolation._known_method(layer, method, conventions.get(layer, convention), antialias)
+
+
+def _check_dtype(layer: str, argument: str, given: Any) -> None:
+    try:
+        floating = given is not None and jnp.issubdtype(jnp.dtype(given), jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(
+            f"{layer}: {argument} must be a floating dtype (float64, float32, bfloat16 or float16); got {given!r}."
+        )
+
+
+# --- arguments of calls -----------------------------------------------------------------------------------------------
+
+
+def checked_map(
+    layer: str, given: object, features: int, rank: int, argument: str = "x", *, floating: bool = True
+) -> jax.Array:
+    """Returns `given` as a JAX array, checked to be `(*batch, *spatial, features)` with `rank` spatial axes."""
+    x = _arguments.spatial_map(layer, argument, given, rank, floating=floating)
+    if x.shape[-1] != features:
+        raise ValueError(f"{layer}: {argument} must have features={features} channels; got shape {x.shape}.")
+    return x
+
+
+def cast(dtype: DTypeLike | None, *arrays: jax.Array | None) -> tuple[Any, ...]:
+    """The arrays in the dtype they are computed in: `dtype`, or the one they promote to."""
+    if dtype is None:
+        return _arguments.promote(*arrays)
+    return tuple(None if a is None else a.astype(dtype) for a in arrays)
+
+
+def value(parameter: nnx.Variable | None) -> jax.Array | None:
+    """The array that a parameter holds; None where the layer has no such parameter."""
+    return None if parameter is None else parameter[...]
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+def parameter(rngs: nnx.Rngs, draw: Initializer, shape: Sequence[int], dtype: DTypeLike) -> nnx.Param:
+    """A parameter with its first value."""
+    return nnx.Param(draw(rngs.params(), tuple(shape), dtype))
+
+
+def keep_variance(strides: Sequence[int]) -> Initializer:
+    """Keeps the variance of the input: an output pixel sums `kernel_size / stride` taps per axis, not `kernel_size`."""
+    return nnx.initializers.variance_scaling(float(math.prod(strides)), "fan_in", "truncated_normal")
+
+
+# --- what layers predict with -----------------------------------------------------------------------------------------
+
+
+def project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """(..., in), (in, out), (out,) -> (..., out): a convolution by one pixel. Half precision accumulates in float32."""
+    wide = accumulator(x.dtype)
+    y = jnp.matmul(x, kernel, preferred_element_type=wide)
+    return (y if bias is None else y + bias.astype(wide)).astype(x.dtype)
+
+
+def encode(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    *,
+    dilation: tuple[int, ...] | None = None,
+    groups: int = 1,
+) -> jax.Array:
+    """A convolution that keeps the size: (*batch, *spatial, in), (*window, in // groups, out) -> (..., out)."""
+    rank = kernel.ndim - 2
+    dilation = dilation or (1,) * rank
+    wide = accumulator(x.dtype)
+    reach = tuple(d * (k - 1) for k, d in zip(kernel.shape[:rank], dilation, strict=True))
+    pads = tuple((r - r // 2, r // 2) for r in reach)
+    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
+    y = convolve(y, kernel.astype(wide), pads=pads, dilation=dilation, groups=groups)
+    y = y if bias is None else y + bias.astype(wide)
+    return y.astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+    """Each pixel's channels with mean 0 and variance 1, then scaled and shifted."""
+    wide = x.astype(accumulator(x.dtype))
+    centered = wide - wide.mean(-1, keepdims=True)
+    normal = centered * jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + epsilon)
+    return (normal * scale + bias).astype(x.dtype)

@@ -6,15 +6,16 @@ from typing import Annotated
 
 import tyro
 
-from experiments import study
-from experiments.benchmarks import Benchmark
+from experiments import benchmarks, choose, study
 from experiments.console import console
 
 _COMMANDS = (
     Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
     | Annotated[study.Report, tyro.conf.subcommand("report")]
-    | Annotated[Benchmark, tyro.conf.subcommand("benchmark")]
+    | Annotated[choose.Choose, tyro.conf.subcommand("choose")]
+    | Annotated[benchmarks.Benchmark, tyro.conf.subcommand("benchmark")]
 )
+_CARRIED_OUT = study.COMMANDS | choose.COMMANDS | benchmarks.COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # What was asked for wrongly is found out here, and is one clear line. A fault of ours keeps its traceback.
         try:
-            prepared = command.prepare()
+            prepare, carry_out = _CARRIED_OUT[type(command)]
+            prepared = prepare(command)
         except (ValueError, OSError) as error:
             console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
             return 2
-        command.run(prepared)
+        carry_out(prepared)
     except KeyboardInterrupt:
         return 130
     return 0

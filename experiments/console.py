@@ -38,6 +38,13 @@ class RunProgress:
         self._progress.update(self._steps, visible=False)
         self._progress.advance(self._jobs)
 
+    @contextlib.contextmanager
+    def part(self, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
+        """The same for what several trainings share, which is no training of its own."""
+        with self.job(name, steps) as step:
+            yield step
+        self._progress.advance(self._jobs, -1)
+
     def say(self, line: str) -> None:
         """Prints a line that stays, above the bars."""
         say(line)
@@ -58,13 +65,13 @@ def run_progress(jobs: int) -> Iterator[RunProgress]:
         yield RunProgress(progress, jobs)
 
 
-def table(title: str, rows: Sequence[Mapping[str, str]], best: Mapping[str, int] | None = None) -> None:
-    """Prints rows of one set of columns; `best` names the row to set in bold in a column."""
+def table(title: str, rows: Sequence[Mapping[str, str]], best: Mapping[str, Sequence[int]] | None = None) -> None:
+    """Prints rows of one set of columns; `best` names the rows to set in bold in a column."""
     best = best or {}
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for column in rows[0]:
         left = column == next(iter(rows[0]))
         shown.add_column(column, justify="left" if left else "right", no_wrap=left)
     for i, row in enumerate(rows):
-        shown.add_row(*(Text(cell, style="bold" if best.get(column) == i else "") for column, cell in row.items()))
+        shown.add_row(*(Text(cell, style="bold" if i in best.get(column, ()) else "") for column, cell in row.items()))
     console.print(shown)

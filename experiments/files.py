@@ -11,7 +11,7 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on leaving without an error the file written there takes its place."""
     # The ending stays last: np.savez and matplotlib go by it.
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
@@ -23,13 +23,15 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON that every reader takes: NaN, which JSON lacks, becomes null."""
-    write_text(path, json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, value: Any) -> Any:
+    """Writes JSON that every reader takes: NaN, which JSON lacks, becomes null. Returns what a reader would find."""
+    value = _plain(value)
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -37,7 +39,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 

@@ -1,4 +1,4 @@
-"""What a run found: from the figures that its trainings stored to its files and its table."""
+"""What a run found: from the outcomes of its trainings to its files, its table and its words."""
 
 import csv
 import io
@@ -8,93 +8,237 @@ from typing import Any
 
 import numpy as np
 
-import upsampling as up
-from experiments import files, runs
+from experiments import files, methods, statistics
 from experiments.data import Dataset
-from experiments.statistics import estimate
-from experiments.tasks.segmentation import MEASURES, baseline
+from experiments.designs import Outcome
+from experiments.settings import TRAINED, Job, Segmentation, conditions
+from experiments.statistics import Sums
+from experiments.tasks.segmentation import DISTANCES, MEASURES, PRIMARY, baseline
+
+Outcomes = Mapping[Job, Outcome]
 
 
 def collect(
-    folder: Path, data: Dataset, methods: Sequence[str], seeds: Sequence[int], settings: Mapping[str, Any]
+    folder: Path, config: Segmentation, data: Dataset, outcomes: Outcomes, analytic: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Writes results.json, timing.json and results.csv from what the trainings stored; returns the first two.
+    """Writes results.json, timing.json and results.csv; returns what the first two hold.
 
     Times are kept apart so that two runs with the same seed give the same results.json, byte for byte.
     """
-    known = up.nn.available()
-    outcomes, timing = {}, {}
-    for method in methods:
-        jobs = {seed: files.read_json(runs.job_folder(folder, method, seed) / "result.json") for seed in seeds}
-        timing[method] = {str(seed): job.pop("timing") for seed, job in jobs.items()}
-        first = jobs[seeds[0]]
-        outcomes[method] = {
-            "family": known[method].family,
-            "paper": known[method].paper,
-            **{k: first[k] for k in ("parameters", "upsampler_parameters", "operations_per_step", "temporary_bytes")},
-            "summary": {
-                measure: estimate([job["figures"][measure]["mean"] for job in jobs.values()])._asdict()
-                for measure in MEASURES
-            },
-            "seeds": {str(seed): {k: job[k] for k in ("figures", "loss", "validation")} for seed, job in jobs.items()},
-        }
     results = {
-        "data": {"name": data.name, "description": data.description, "classes": data.classes},
-        "settings": settings,
+        "data": {
+            "name": data.name,
+            "description": data.description,
+            "classes": data.classes,
+            "test_images": data.test.names,
+        },
+        "settings": conditions(config),
+        "against": config.against,
+        "measures": {
+            name: {"title": m.title, "meaning": m.meaning, "lower_is_better": m.lower_is_better}
+            for name, m in MEASURES.items()
+        },
+        "primary": PRIMARY,
         "baseline": baseline(data),
-        "methods": outcomes,
+        "analytic": analytic,
+        "designs": {
+            design: _design(config, design, {job: o for job, o in outcomes.items() if job.design == design})
+            for design in config.design
+            if design in TRAINED
+        },
     }
-    files.write_json(folder / "timing.json", timing)
-    files.write_json(folder / "results.json", results)
+    timing: dict[str, Any] = {}
+    for job, outcome in outcomes.items():
+        timing.setdefault(job.design, {}).setdefault(job.method, {})[str(job.seed)] = outcome.result["timing"]
     files.write_text(folder / "results.csv", _csv(results))
-    return files.read_json(folder / "results.json"), files.read_json(folder / "timing.json")
+    return files.write_json(folder / "results.json", results), files.write_json(folder / "timing.json", timing)
+
+
+def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, Any]:
+    """The figures of one design: each method's, its differences to `against`, and what can be told apart."""
+    names, seeds = config.methods_of(design), config.seeds_of(design)
+    against = config.against if config.against in names else names[0]
+    by_method = {name: [outcomes[Job(design, name, seed)] for seed in seeds] for name in names}
+    sums = {
+        measure: {name: _joined([o.sums[measure] for o in of]) for name, of in by_method.items()}
+        for measure in MEASURES
+    }
+    values = {measure: {name: of.value() for name, of in found.items()} for measure, found in sums.items()}
+    # A measure that has nothing to look at in some training (no pixel so far from a boundary) compares nothing.
+    compared = [m for m in MEASURES if all(np.isfinite(v).all() for v in values[m].values())]
+    paired = {measure: _paired(sums[measure], values[measure], against) for measure in compared}
+    found = {}
+    for name, of in by_method.items():
+        first, method = of[0].result, methods.find(name)
+        curves = np.array([o.result["curve"] for o in of], float)
+        found[name] = {
+            "family": method.family,
+            "paper": method.paper,
+            "uses_guide": method.uses_guide,
+            **{k: first[k] for k in ("variant", "parameters", "upsampler_parameters", "operations_per_step")},
+            "temporary_bytes": first["temporary_bytes"],
+            "summary": {m: statistics.estimate(values[m][name])._asdict() for m in MEASURES},
+            "paired": {m: paired[m][name] for m in compared if name in paired[m]},
+            "curve": [statistics.estimate(column)._asdict() for column in curves.T],
+            "seeds": {
+                str(seed): {k: o.result[k] for k in ("figures", "curve", "loss", "validation")}
+                for seed, o in zip(seeds, of, strict=True)
+            },
+        }
+    ranked = {m: (values[m], {"lower_is_better": MEASURES[m].lower_is_better}) for m in compared}
+    return {
+        "against": against,
+        "seeds": seeds,
+        "distances": DISTANCES,
+        "methods": found,
+        "groups": {m: statistics.groups(v, **how) for m, (v, how) in ranked.items()},
+        "best": {m: _best(v, how) for m, (v, how) in ranked.items()},
+    }
+
+
+def _joined(parts: Sequence[Sums]) -> Sums:
+    """The sums of several trainings of one method, seed by seed."""
+    return Sums(
+        *(np.concatenate(arrays) for arrays in zip(*((p.numerator, p.denominator) for p in parts), strict=True))
+    )
+
+
+def _paired(sums: Mapping[str, Sums], values: Mapping[str, np.ndarray], against: str) -> dict[str, dict[str, Any]]:
+    """Each other method less `against`: Student's interval over seeds, and the bootstrap's over seeds and images."""
+    if len(values) < 2:
+        return {}
+    over_seeds = statistics.paired(values, against)
+    over_both = statistics.crossed_bootstrap(sums, against)
+    return {
+        name: {**of._asdict(), "bootstrap_low": over_both[name].low, "bootstrap_high": over_both[name].high}
+        for name, of in over_seeds.items()
+    }
+
+
+def _best(values: Mapping[str, np.ndarray], how: Mapping[str, bool]) -> tuple[str, ...]:
+    """The methods above which none is told apart; none where the evidence tells nothing apart."""
+    found = statistics.best(values, **how)
+    return () if len(found) == len(values) else found
 
 
 def _csv(results: Mapping[str, Any]) -> str:
     """A row per training, a column per measure and class."""
     rows = [
-        ((method, seed), entry["figures"])
-        for method, outcome in results["methods"].items()
+        ((design, method, seed), entry["figures"])
+        for design, of in results["designs"].items()
+        for method, outcome in of["methods"].items()
         for seed, entry in outcome["seeds"].items()
     ]
     if results["baseline"]:
-        rows.append(((results["baseline"]["name"], ""), results["baseline"]["figures"]))
+        rows.append((("", results["baseline"]["name"], ""), results["baseline"]["figures"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [(measure, name) for measure in MEASURES for name in ("mean", *results["data"]["classes"])]
-    writer.writerow(["method", "seed", *(f"{measure} {name}" for measure, name in columns)])
+    classed = [name for name in MEASURES if rows and rows[0][1][name]["classes"]]
+    columns = [(m, name) for m in MEASURES for name in ("mean", *(results["data"]["classes"] if m in classed else ()))]
+    writer.writerow(["design", "method", "seed", *(f"{measure} {name}" for measure, name in columns)])
     for head, figures in rows:
         flat = {m: {"mean": f["mean"], **f["classes"]} for m, f in figures.items()}
         writer.writerow([*head, *(flat[measure][name] for measure, name in columns)])
     return text.getvalue()
 
 
-def rows(results: Mapping[str, Any], timing: Mapping[str, Any]) -> tuple[list[dict[str, str]], dict[str, int]]:
-    """The table of a run: its rows, and for each measure the row of the best method."""
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def shown_name(name: str, outcome: Mapping[str, Any]) -> str:
+    """A method's name, with the variant that was trained: its figures are not the paper's network's."""
+    return name if outcome["variant"] is None else f"{name} ({outcome['variant']})"
+
+
+def rows(
+    results: Mapping[str, Any], timing: Mapping[str, Any], design: str
+) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
+    """The table of a design: its rows, and for each column the rows that no other is told apart above."""
+    of = results["designs"][design]
     table = []
-    for method, outcome in results["methods"].items():
-        seconds = [job["step_ms"] for job in timing[method].values() if job["step_ms"] is not None]
+    for name, outcome in of["methods"].items():
+        seconds = [job["step_ms"] for job in timing[design][name].values() if job["step_ms"] is not None]
+        difference = outcome["paired"].get(PRIMARY)
         table.append(
-            {"method": method}
-            | {measure.title: _figure(outcome["summary"][name]) for name, measure in MEASURES.items()}
+            {"method": shown_name(name, outcome)}
+            | {f"± {of['against']}": "–" if difference is None else _signed(difference)}
+            | {measure.title: _figure(outcome["summary"][m]) for m, measure in MEASURES.items()}
             | {
+                "group": of["groups"][PRIMARY][name],
                 "params": f"{outcome['parameters']:,}",
-                "upsamplers'": f"{outcome['upsampler_parameters']:,}",
-                "ms/step": f"{np.median(seconds):.0f}" if seconds else "–",
-                "temporaries MB": f"{outcome['temporary_bytes'] / 1e6:.0f}",
+                "upsampler's": f"{outcome['upsampler_parameters']:,}",
+                "Mflop/step": f"{outcome['operations_per_step'] / 1e6:,.0f}" if outcome["operations_per_step"] else "–",
+                "ms/step": f"{np.median(seconds):.1f}" if seconds else "–",
+                "temporaries MB": f"{outcome['temporary_bytes'] / 1e6:.1f}",
             }
         )
-    best = {}
-    for name, measure in MEASURES.items():
-        means = [outcome["summary"][name]["mean"] for outcome in results["methods"].values()]
-        best[measure.title] = int(np.argmin(means) if measure.lower_is_better else np.argmax(means))
+    names = list(of["methods"])
+    best = {m.title: [names.index(name) for name in of["best"].get(key, ())] for key, m in MEASURES.items()}
     if results["baseline"]:
         found = results["baseline"]["figures"]
-        figures = {measure.title: f"{found[name]['mean']:.3f}" for name, measure in MEASURES.items()}
+        figures = {measure.title: f"{found[m]['mean']:.3f}" for m, measure in MEASURES.items()}
         table.append(dict.fromkeys(table[0], "–") | {"method": results["baseline"]["name"]} | figures)
     return table, best
 
 
+def brief(table: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The columns that fit a terminal; the page has all."""
+    first = list(table[0])[:2]
+    columns = (*first, *(m.title for m in MEASURES.values() if m.brief), "ms/step")
+    return [{column: row[column] for column in columns} for row in table]
+
+
 def _figure(summary: Mapping[str, float | None]) -> str:
-    interval = "" if summary["half_width"] is None else f" ± {summary['half_width']:.3f}"
-    return f"{summary['mean']:.3f}{interval}"
+    if summary["mean"] is None:
+        return "–"
+    digits = 4 if summary["mean"] < 0.05 else 3
+    interval = "" if summary["half_width"] is None else f" ± {summary['half_width']:.{digits}f}"
+    return f"{summary['mean']:.{digits}f}{interval}"
+
+
+def _signed(difference: Mapping[str, float | None]) -> str:
+    interval = "" if difference["half_width"] is None else f" ± {difference['half_width']:.3f}"
+    return f"{difference['mean']:+.3f}{interval}"
+
+
+# --- the verdict ------------------------------------------------------------------------------------------------------
+
+
+def verdict(results: Mapping[str, Any]) -> list[str]:
+    """What the run supports, in three sentences at most: what is told apart, what is not, and what it speaks for."""
+    sentences = [_spoken(design, of, results) for design, of in results["designs"].items()]
+    images = len(results["data"]["test_images"])
+    if sentences:
+        sentences.append(
+            f"The intervals speak for other seeds, and for other images like these {images} of "
+            f"{results['data']['name']}, not for other scanners, cameras, patients or networks."
+        )
+    return sentences
+
+
+def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    title, names, against = results["measures"][PRIMARY]["title"], list(of["methods"]), of["against"]
+    where = {"frozen": "On frozen trunks", "head": "Trained end to end", "unet": "In the network that people use"}[
+        design
+    ]
+    if len(of["seeds"]) < 2 or len(names) < 2:
+        return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
+    differences = {name: of["methods"][name]["paired"][PRIMARY] for name in names if name != against}
+    letters = of["groups"][PRIMARY]
+    # Told apart by the grouping, which holds the chance of any false claim among all pairs at 5 %.
+    apart = {name: d for name, d in differences.items() if not set(letters[name]) & set(letters[against])}
+    same = [name for name in differences if name not in apart]
+    better = sorted((n for n in apart if apart[n]["mean"] > 0), key=lambda n: -apart[n]["mean"])
+    worse = sorted((n for n in apart if apart[n]["mean"] < 0), key=lambda n: apart[n]["mean"])
+    parts = [
+        f"{_listed([f'{n} ({_signed(apart[n])})' for n in some])} {word}"
+        for some, word in ((better, f"rendered boundaries better than {against}"), (worse, "worse"))
+        if some
+    ]
+    if same:
+        parts.append(f"{_listed(same)} could not be told from {against} with {len(of['seeds'])} seeds")
+    return f"{where}, by {title}: {'; '.join(parts)}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -55,9 +55,9 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
     return config
 
 
-def job_folder(folder: Path, method: str, seed: int) -> Path:
+def job_folder(folder: Path, design: str, method: str, seed: int) -> Path:
     """Where one training keeps its checkpoints, predictions and figures."""
-    return folder / "methods" / method / f"seed{seed}"
+    return folder / design / method.replace(":", ".") / f"seed{seed}"
 
 
 def machine() -> dict[str, Any]:

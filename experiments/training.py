@@ -44,7 +44,7 @@ class Options:
 class History:
     """What happened: the loss of every step, the measures of every validation, and what the machine needed for it.
 
-    `seconds` holds the time of each step but the first, which includes moving in.
+    `seconds` holds the time of each step but the first, in which the device allocates its memory.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -67,13 +67,24 @@ class Batches(Iterator[Batch], Protocol):
     def set_state(self, state: Any) -> None: ...
 
 
+class Program(NamedTuple):
+    """The compiled update `(state, batch) -> (state, loss)`, and its cost."""
+
+    update: Callable[[Any, Batch], tuple[Any, jax.Array]]
+    cost: Cost
+
+
 class Fit(NamedTuple):
-    """The outcome of `fit`."""
+    """The outcome of `fit`. `program` can serve other trainings of the same shapes, whatever their seed."""
 
     params: Params
     statistics: Statistics
     history: History
-    cost: Cost
+    program: Program
+
+    @property
+    def cost(self) -> Cost:
+        return self.program.cost
 
 
 def fit(
@@ -86,6 +97,7 @@ def fit(
     folder: Path,
     validate: Callable[[Params, Statistics], dict[str, float]],
     progress: Callable[[int, float], None] = lambda step, loss: None,
+    program: Program | None = None,
 ) -> Fit:
     """Trains `params`, going on from the last checkpoint in `folder` if there is one.
 
@@ -94,13 +106,15 @@ def fit(
 
     Args:
       params: first values of what is trained.
-      statistics: first values of what the forward pass keeps account of (batch normalisation's averages).
+      statistics: first values of what the forward pass keeps account of (batch normalization's averages), and of what
+        it uses without training it.
       loss: `(params, statistics, batch)` to a scalar and the new statistics; parameters arrive in `options.precision`.
       batches: what to train on.
       options: how.
       folder: for the checkpoints, an absolute path.
       validate: measures of parameters and statistics, entered into the history with the step.
       progress: told the step number and loss after each step.
+      program: of an earlier training with the same loss, options and shapes, used again rather than compiled anew.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
@@ -110,17 +124,18 @@ def fit(
     state, history = (params, statistics, optimizer.init(params)), History()
     marks = {round(options.steps * (i + 1) / options.validations) for i in range(options.validations)}
     with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1)) as manager:
-        place = batches.get_state()
-        update, cost = _compile(loss, optimizer, options, state, next(batches))
-        batches.set_state(place)
+        if program is None:
+            place = batches.get_state()
+            program = _compile(loss, optimizer, options, state, next(batches))
+            batches.set_state(place)
         step = manager.latest_step() or 0
         if step:
             state, history = _restore(manager, step, state, batches)
-        with _interrupts() as interrupted:
+        with _interruptible() as interrupted:
             while step < options.steps:
                 batch = next(batches)
                 start = time.perf_counter()
-                state, value = update(state, batch)
+                state, value = program.update(state, batch)
                 value = float(value)  # waits for the step
                 step += 1
                 if history.loss:
@@ -135,7 +150,7 @@ def fit(
                     _save(manager, step, state, history, batches)
                 if interrupted():
                     raise KeyboardInterrupt
-    return Fit(*state[:2], history, cost)
+    return Fit(*state[:2], history, program)
 
 
 def _optimizer(options: Options) -> optax.GradientTransformation:
@@ -144,8 +159,8 @@ def _optimizer(options: Options) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=options.weight_decay))
 
 
-def _compile(loss: Loss, optimizer, options: Options, state, batch) -> tuple[Callable, Cost]:
-    """The update `(state, batch) -> (state, loss)`, compiled ahead so that its cost is known."""
+def _compile(loss: Loss, optimizer, options: Options, state, batch) -> Program:
+    """Compiles the update ahead, so that its cost is known."""
 
     def update(state, batch):
         params, statistics, memory = state
@@ -162,7 +177,7 @@ def _compile(loss: Loss, optimizer, options: Options, state, batch) -> tuple[Cal
     seconds = time.perf_counter() - start
     analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     temporaries = 0 if memory is None else int(memory.temp_size_in_bytes)
-    return compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds)
+    return Program(compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds))
 
 
 def cast(params: Params, precision: Precision) -> Params:
@@ -192,7 +207,7 @@ def _restore(manager: ocp.CheckpointManager, step: int, state, batches: Batches)
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[Callable[[], bool]]:
+def _interruptible() -> Iterator[Callable[[], bool]]:
     """Yields a function that tells whether Ctrl-C was pressed; a second Ctrl-C stops at once.
 
     Stopping between two steps rather than within one leaves a state that can be stored.

@@ -7,11 +7,12 @@ a constant `PEERS`, the distributions whose versions belong there.
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from experiments import console, runs
+from experiments import console, methods, runs
 from experiments.benchmarks import harness
 
 _RESULTS = Path(__file__).parent / "results"
@@ -28,33 +29,52 @@ class Benchmark:
     """Time a group of functions against their peers and write the table, as Markdown and JSON."""
 
     group: str
-    """What to time: interpolation, convolution, and so on."""
+    """What to time: interpolation, convolution, and so on; layers: every method by name."""
     seconds: float = 2.0
     """Time for each case, shared by the contenders; each runs three times at least."""
     only: tuple[str, ...] = ()
-    """Only the cases whose name holds all of these words."""
-    out: Path = _RESULTS
-    """Folder for GROUP-DEVICE.md and .json, which are written over."""
+    """Only the cases whose name holds all of these words. Then a table is written where --out says, or none."""
+    methods: tuple[str, ...] = ()
+    """For --group layers: these methods, your own as package.module:Class among them, rather than all. Then a table is
+    written where --out says, or none."""
+    out: Path | None = None
+    """Folder for GROUP-DEVICE.md and .json, which are written over. By default the one with the committed tables."""
 
-    def prepare(self) -> None:
-        """Raises ValueError for what cannot be timed."""
-        if self.group not in groups():
-            raise ValueError(f"--group {self.group!r} is not known. Known: {', '.join(groups())}.")
-        if not self.seconds > 0:
-            raise ValueError(f"--seconds {self.seconds}: must be above 0.")
 
-    def run(self, prepared: None) -> None:
-        module = importlib.import_module(f"experiments.benchmarks.{self.group}")
-        harness.keep_memory()
-        machine = runs.machine() | {name: version(name) for name in module.PEERS}
-        rows = []
-        for case in module.cases():
-            if all(word in case.name for word in self.only):
-                rows.append(harness.measure(case, self.seconds))
-                console.say(harness.line(rows[-1]))
-        if not rows:
-            console.say(f"no case of {self.group} has a name with {' '.join(self.only)}")
-            return
-        path = self.out / f"{self.group}-{machine['platform']}"
-        harness.write(path, module.DESCRIPTION, rows, machine)
-        console.say("", *harness.summary(rows), "", f"Table: {path}.md")
+def check(command: Benchmark) -> Benchmark:
+    """Raises ValueError for what cannot be timed."""
+    if command.group not in groups():
+        raise ValueError(f"--group {command.group!r} is not known. Known: {', '.join(groups())}.")
+    if not command.seconds > 0:
+        raise ValueError(f"--seconds {command.seconds}: must be above 0.")
+    if command.methods and command.group != "layers":
+        raise ValueError(f"--methods goes with --group layers; got --group {command.group}.")
+    for name in command.methods:
+        methods.find(name)
+    return command
+
+
+def measure(command: Benchmark) -> None:
+    """Times the cases of a group and writes its table; a part of them never takes the place of a whole table."""
+    module = importlib.import_module(f"experiments.benchmarks.{command.group}")
+    harness.keep_memory()
+    machine = runs.machine() | {name: version(name) for name in module.PEERS}
+    rows = []
+    for case in module.cases(command.methods) if command.methods else module.cases():
+        if all(word in case.name for word in command.only):
+            rows.append(harness.measure(case, command.seconds))
+            console.say(harness.line(rows[-1]))
+    if not rows:
+        console.say(f"no case of {command.group} has a name with {' '.join(command.only)}")
+        return
+    console.say("", *harness.summary(rows), "")
+    out = command.out or (None if command.only or command.methods else _RESULTS)
+    if out is None:
+        console.say("A part of the cases: no table is written without --out.")
+        return
+    path = out / f"{command.group}-{machine['platform']}"
+    harness.write(path, module.DESCRIPTION, rows, machine)
+    console.say(f"Table: {path}.md")
+
+
+COMMANDS: dict[type, tuple[Callable, Callable]] = {Benchmark: (check, measure)}

@@ -1,6 +1,8 @@
-"""Batches of augmented crops without end, read ahead by grain in a fixed order."""
+"""Batches without end in a fixed order: augmented crops, read ahead by grain, or stored arrays."""
 
 import functools
+from collections.abc import Mapping
+from typing import Self
 
 import grain
 import numpy as np
@@ -29,3 +31,36 @@ def _augmented(example: Example, rng: np.random.Generator, *, data: Dataset, cro
     example = augment.crop(data.augment(example, rng), rng, crop)
     example = augment.flip(example, rng, data.flips)
     return Example(image=np.ascontiguousarray(example["image"]), label=np.ascontiguousarray(example["label"]))
+
+
+class StoredBatches:
+    """Endless batches of stored arrays, in an order that depends on the seed alone; its place can be stored.
+
+    Args:
+      arrays: by name, all with the examples on the first axis, at least `size` of them.
+      size: examples in a batch.
+      seed: of the order, which changes from epoch to epoch. What does not fill a batch waits for the next epoch.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], *, size: int, seed: int):
+        self._arrays, self._size, self._seed = arrays, size, seed
+        self._count = len(next(iter(arrays.values())))
+        if self._count < size:
+            raise ValueError(f"a batch of {size} needs as many stored examples; there are {self._count}.")
+        self._next = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        epoch, number = divmod(self._next, self._count // self._size)
+        self._next += 1
+        order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
+        chosen = order[number * self._size : (number + 1) * self._size]
+        return {name: array[chosen] for name, array in self._arrays.items()}
+
+    def get_state(self) -> dict[str, int]:
+        return {"next": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        self._next = state["next"]

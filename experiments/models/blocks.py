@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 import upsampling as up
+from experiments import methods
 
 Skips = Literal["inner", "all", "none"]
 Downsampling = Literal["strided", "pool"]
+Decoder = Literal["full", "thin"]
 
 
 class Block(nnx.Module):
@@ -30,6 +32,20 @@ class Block(nnx.Module):
         return jax.nn.relu(self.second_norm(self.second(x)))
 
 
+class ThinBlock(nnx.Module):
+    """A 1x1 convolution, batch normalization and a ReLU."""
+
+    def __init__(self, in_features: int, features: int, *, rngs: nnx.Rngs):
+        self.convolution = nnx.Conv(in_features, features, (1, 1), use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return jax.nn.relu(self.norm(self.convolution(x)))
+
+
+DECODERS: dict[Decoder, type[Block] | type[ThinBlock]] = {"full": Block, "thin": ThinBlock}
+
+
 class MaxPool(nnx.Module):
     """The largest of each 2x2 pixels."""
 
@@ -38,7 +54,7 @@ class MaxPool(nnx.Module):
 
 
 class AttentionGate(nnx.Module):
-    """Scales each pixel of a skip connection by how much the coarser level cares for it.
+    """Scales each pixel of a skip connection by a weight that the coarser level helps to predict.
 
     With skip x and the coarser level's features g, `q = psi(relu(W_x x + W_g g + b_g)) + b_psi` at the resolution of g,
     and the result is `x * sigmoid(q)`, bilinearly enlarged. All maps are linear in the channels; W_x also brings x to
@@ -82,18 +98,34 @@ def make_down(features: int, downsampling: Downsampling, *, rngs: nnx.Rngs) -> n
 
 
 def make_upsampler(
-    name: str, features: int, down: nnx.Conv | MaxPool, downsampling: Downsampling, *, rngs: nnx.Rngs
+    name: str,
+    features: int,
+    scale: int,
+    *,
+    kernel: nnx.Variable | None = None,
+    variants: tuple[str, ...] = (),
+    rngs: nnx.Rngs,
 ) -> up.nn.Upsampler:
-    """The upsampler that undoes `down`.
+    """The upsampler called `name`, by `scale`.
+
+    Args:
+      kernel: of the convolution that it undoes, for a method that uses it.
+      variants: named settings to take where the method has them.
 
     Raises:
-      ValueError: one that needs the other way down.
+      ValueError: a method that uses a kernel, where there is none.
     """
-    method = up.nn.available()[name]
-    if not fits(method, downsampling):
+    method = methods.find(name)
+    if method.ties_encoder and kernel is None:
+        raise ValueError(f"upsampler {name!r} does not go with downsampling 'pool', which has no kernel to share.")
+    options = {"kernel": kernel} if method.ties_encoder else {}
+    return method.create(features, scale, rngs=rngs, variant=methods.variant_of(name, variants), **options)
+
+
+def check_fit(name: str, downsampling: Downsampling) -> None:
+    """Raises ValueError for a method that needs the other way down."""
+    if not fits(methods.find(name), downsampling):
         raise ValueError(f"upsampler {name!r} does not go with downsampling {downsampling!r}.")
-    options = {"kernel": down.kernel} if method.ties_encoder and isinstance(down, nnx.Conv) else {}
-    return up.nn.create(name, features, scale=2, rngs=rngs, **options)
 
 
 def descend(encoders: Sequence[Callable], downs: Sequence[Callable], image: jax.Array) -> list[jax.Array]:
@@ -104,7 +136,7 @@ def descend(encoders: Sequence[Callable], downs: Sequence[Callable], image: jax.
     return features
 
 
-def extend(image: jax.Array, multiple: int) -> jax.Array:
+def extend_to_multiple(image: jax.Array, multiple: int) -> jax.Array:
     """Repeats the last row and column until both sizes are multiples of `multiple`."""
     rows, columns = (-n % multiple for n in image.shape[-3:-1])
     return jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(0, rows), (0, columns), (0, 0)], mode="edge")

@@ -48,8 +48,10 @@ class FPN(nnx.Module):
         downsampling: blocks.Downsampling = "strided",
         skips: blocks.Skips = "inner",
         attention_gate: bool = False,
+        variants: tuple[str, ...] = (),
         seed: int = 0,
     ):
+        blocks.check_fit(upsampler, downsampling)
         body, sampler, gate = blocks.random_streams(seed)
         features = [width * 2**level for level in range(depth + 1)]
         pyramid = 2 * width
@@ -63,7 +65,10 @@ class FPN(nnx.Module):
             self.encoders.append(blocks.Block(fine, features[level + 1], rngs=body))
             self.inward.append(nnx.Conv(pyramid, fine, (1, 1), rngs=body))
             self.outward.append(nnx.Conv(fine, pyramid, (1, 1), rngs=body))
-            self.upsamplers.append(blocks.make_upsampler(upsampler, fine, down, downsampling, rngs=sampler))
+            kernel = down.kernel if isinstance(down, nnx.Conv) else None
+            self.upsamplers.append(
+                blocks.make_upsampler(upsampler, fine, 2, kernel=kernel, variants=variants, rngs=sampler)
+            )
             self.gates.append(blocks.AttentionGate(fine, pyramid, rngs=gate) if attention_gate and skip else None)
         self.laterals = nnx.List(
             nnx.Conv(features[level], pyramid, (1, 1), rngs=body)
@@ -78,7 +83,7 @@ class FPN(nnx.Module):
 
     def __call__(self, image: jax.Array) -> jax.Array:
         height, width = image.shape[-3:-1]
-        features = blocks.descend(self.encoders, self.downs, blocks.extend(image, 2**self.depth))
+        features = blocks.descend(self.encoders, self.downs, blocks.extend_to_multiple(image, 2**self.depth))
         x = self.laterals[self.depth](features[self.depth])
         fused = self._to_full_size(x, self.depth)
         for level in reversed(range(self.depth)):

@@ -19,12 +19,15 @@ class UNet(nnx.Module):
     Args:
       channels: channels of the image.
       num_classes: channels of the logits.
-      upsampler: a name in `upsampling.nn.available()`.
+      upsampler: a name that `methods.find` knows.
       width: channels at full resolution.
       depth: number of halvings.
       downsampling: "strided" or "pool".
       skips: which levels hand their features to the decoder: "inner", all but the full resolution, "all", or "none".
       attention_gate: whether the coarser level's features gate those of a skip (Oktay et al. 2018).
+      decoder: what follows the upsampler and the skip: "full", two 3x3 convolutions, or "thin", one of a single pixel,
+        which cannot mend what the upsampler did to a boundary.
+      variants: named settings to take where the method has them.
       seed: of the parameters.
 
     Raises:
@@ -46,8 +49,11 @@ class UNet(nnx.Module):
         downsampling: blocks.Downsampling = "strided",
         skips: blocks.Skips = "inner",
         attention_gate: bool = False,
+        decoder: blocks.Decoder = "full",
+        variants: tuple[str, ...] = (),
         seed: int = 0,
     ):
+        blocks.check_fit(upsampler, downsampling)
         body, sampler, gate = blocks.random_streams(seed)
         features = [width * 2**level for level in range(depth + 1)]
         self.depth = depth
@@ -61,14 +67,17 @@ class UNet(nnx.Module):
             self.downs.append(down)
             self.encoders.append(blocks.Block(fine, coarse, rngs=body))
             self.projections.append(nnx.Conv(coarse, fine, (1, 1), rngs=body))
-            self.decoders.append(blocks.Block(fine * (2 if skip else 1), fine, rngs=body))
-            self.upsamplers.append(blocks.make_upsampler(upsampler, fine, down, downsampling, rngs=sampler))
+            self.decoders.append(blocks.DECODERS[decoder](fine * (2 if skip else 1), fine, rngs=body))
+            kernel = down.kernel if isinstance(down, nnx.Conv) else None
+            self.upsamplers.append(
+                blocks.make_upsampler(upsampler, fine, 2, kernel=kernel, variants=variants, rngs=sampler)
+            )
             self.gates.append(blocks.AttentionGate(fine, coarse, rngs=gate) if attention_gate and skip else None)
         self.head = nnx.Conv(width, num_classes, (1, 1), rngs=body)
 
     def __call__(self, image: jax.Array) -> jax.Array:
         height, width = image.shape[-3:-1]
-        *features, x = blocks.descend(self.encoders, self.downs, blocks.extend(image, 2**self.depth))
+        *features, x = blocks.descend(self.encoders, self.downs, blocks.extend_to_multiple(image, 2**self.depth))
         for level in reversed(range(self.depth)):
             coarse, skip, gate = x, features[level], self.gates[level]
             x = self.upsamplers[level](self.projections[level](coarse), skip)

@@ -1,4 +1,4 @@
-"""The page of a run: one self-contained file that can be mailed."""
+"""The page of a run: one self-contained file that can be mailed, and its figures as files beside it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,43 +9,33 @@ import numpy as np
 
 from experiments import files
 from experiments.data import Dataset
-from experiments.report import figures
+from experiments.report import page
 
 
 def write(
     path: Path,
     *,
     results: Mapping[str, Any],
-    machine: Mapping[str, Any],
-    table: Sequence[Mapping[str, str]],
-    best: Mapping[str, int],
+    timing: Mapping[str, Any],
     data: Dataset,
-    predictions: Mapping[str, Sequence[np.ndarray]],
+    predictions: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
 ) -> Path:
-    """Writes the page of a segmentation run.
+    """Writes the page of a segmentation run, and every figure as PNG and SVG into `figures` beside it.
+
+    The same arguments give the same bytes; nothing on the page is looked up elsewhere.
 
     Args:
-      path: where to.
+      path: where to; the run's settings are read from config.json beside it, where there is one.
       results: what results.json holds.
-      machine: what the times were measured on.
-      table: rows of the table; `best` names the best row of a column.
-      data: the data set, for the pictures.
-      predictions: of each method, the label map of every test image.
+      timing: what timing.json holds.
+      data: the data set, for the close-ups.
+      predictions: of each design and method, the label map of every test image.
 
     Returns:
       `path`.
     """
-    pictures = [
-        {
-            "name": data.test.names[i],
-            "source": figures.boundaries(
-                data.test.examples[i],
-                {method: maps[i] for method, maps in predictions.items()},
-                data.ignore_index,
-            ),
-        }
-        for i in figures.telling(data.test, predictions)
-    ]
+    stored = path.parent / "config.json"
+    config = files.read_json(stored) if stored.exists() else {}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments.report", "."),
         autoescape=True,
@@ -53,15 +43,7 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("template.html").render(
-        results=results,
-        seeds=len(next(iter(results["methods"].values()))["seeds"]),
-        machine=machine,
-        table=table,
-        best=best,
-        curves=figures.curves(results["methods"]),
-        classes=figures.per_class(results),
-        pictures=pictures,
-    )
-    files.write_text(path, page)
+    variables = page.context(results, timing, data, predictions, config)
+    page.save(results, timing, data, predictions, path.parent / "figures")
+    files.write_text(path, environment.get_template("template.html").render(**variables))
     return path

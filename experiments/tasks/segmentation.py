@@ -1,6 +1,7 @@
-"""Segmentation: the network's two passes, its loss, and the measures of what it predicts."""
+"""Segmentation: the network's two passes, its losses, and the measures of what it predicts."""
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,11 @@ import optax
 from flax import nnx
 
 from experiments.data import Dataset, Split
+from experiments.models.stride import coarse_labels
+from experiments.statistics import Sums
 from upsampling import metrics
+
+# --- measures ---------------------------------------------------------------------------------------------------------
 
 
 class Measure(NamedTuple):
@@ -18,76 +23,170 @@ class Measure(NamedTuple):
 
     Attributes:
       title: for tables.
-      sums: `(prediction, target, num_classes=..., ignore_index=...)` to sums that add up over batches.
-      value: the sums' value per class.
+      meaning: for the page: what it is, and whose definition.
+      of: `(prediction, target, num_classes, ignore_index)`, two maps `(H, W)`, to a `metrics.Ratio` with one entry per
+        class, or a single one. A data set's value is the mean over classes of the ratio of sums over images.
       lower_is_better: distances and errors.
       brief: whether it stands in the table that a terminal shows.
     """
 
     title: str
-    sums: Callable[..., Any]
-    value: Callable[[Any], Any]
+    meaning: str
+    of: Callable[..., metrics.Ratio]
     lower_is_better: bool = False
-    brief: bool = True
+    brief: bool = False
 
 
-def _confusion(metric: Callable[..., jax.Array], **options: Any) -> tuple[Callable[..., np.ndarray], Callable]:
-    """IoU of pixels counted over the whole data set."""
-    return lambda *maps, **a: np.asarray(metric(*maps, **a, **options), np.int64).sum(0), metrics.iou_of
+def _accumulated(metric: Any, **options: Any) -> Callable[..., metrics.Ratio]:
+    """A ratio of sums over pixels."""
+    return functools.partial(metric.accumulate, **options)
 
 
-def _per_image(metric: Callable[..., jax.Array], **options: Any) -> tuple[Callable[..., metrics.Ratio], Callable]:
+def _image_mean(metric: Callable[..., jax.Array], **options: Any) -> Callable[..., metrics.Ratio]:
     """The mean over the images that have the class."""
-    return lambda *maps, **a: metrics.image_mean(metric(*maps, **a, **options)), metrics.Ratio.value
+
+    def of(*maps: Any, **arguments: Any) -> metrics.Ratio:
+        return metrics.image_mean(metric(*maps, **arguments, **options), axes=())
+
+    return of
 
 
+def _iou(prediction: jax.Array, target: jax.Array, **arguments: Any) -> metrics.Ratio:
+    return _iou_of(metrics.confusion_matrix(prediction, target, **arguments))
+
+
+def _trimap_iou(prediction: jax.Array, target: jax.Array, width: float, **arguments: Any) -> metrics.Ratio:
+    return _iou_of(metrics.trimap_confusion_matrix(prediction, target, width=width, **arguments))
+
+
+def _iou_of(matrix: jax.Array) -> metrics.Ratio:
+    hits = jnp.diagonal(matrix)
+    return metrics.Ratio(hits, matrix.sum(0) + matrix.sum(1) - hits)
+
+
+def _wrong_area(prediction: jax.Array, target: jax.Array, within: float, **arguments: Any) -> metrics.Ratio:
+    """Wrong pixels near the true boundary, per pixel of its length, all classes together."""
+    errors = metrics.error_by_distance.accumulate(prediction, target, distances=(0, within), **arguments)
+    # Every stretch of boundary has a class on both sides. Its length is that of marching squares.
+    length = metrics.average_surface_distance.accumulate(
+        prediction, target, average="target", boundary="elements", **_FRAME, **arguments
+    )
+    return metrics.Ratio(errors.numerator.sum()[None], length.denominator.sum()[None] / 2)
+
+
+def _far_error(prediction: jax.Array, target: jax.Array, beyond: float, **arguments: Any) -> metrics.Ratio:
+    errors = metrics.error_by_distance.accumulate(prediction, target, distances=(beyond, float("inf")), **arguments)
+    return metrics.Ratio(errors.numerator.sum()[None], errors.denominator.sum()[None])
+
+
+# One rule for the image's frame in all measures: it is no boundary.
+_FRAME = {"frame": False}
 # A class that is in one map only is as far off as can be.
 _FAR = {"missing": "diagonal"}
+_CHENG = "IoU of the bands inside each class's boundary (Cheng et al. 2021)"
 
-MEASURES = {
-    "mean_iou": Measure("mean IoU", *_confusion(metrics.confusion_matrix)),
-    "boundary_iou": Measure("Boundary IoU", metrics.boundary_iou_sums, metrics.Ratio.value),
-    "boundary_f1_1px": Measure("F1 at 1 px", *_per_image(metrics.boundary_f1, tolerance=1)),
-    "boundary_f1_2px": Measure("F1 at 2 px", *_per_image(metrics.boundary_f1, tolerance=2)),
-    "trimap_iou_3px": Measure("trimap IoU, 3 px", *_confusion(metrics.trimap_confusion_matrix, width=3), brief=False),
+MEASURES: dict[str, Measure] = {
+    "boundary_iou_1px": Measure(
+        "Boundary IoU, 1 px",
+        f"{_CHENG}, bands of 1 pixel",
+        _accumulated(metrics.boundary_iou, width=1, unit="pixels", **_FRAME),
+        brief=True,
+    ),
+    "boundary_iou_2px": Measure(
+        "Boundary IoU, 2 px",
+        f"{_CHENG}, bands of 2 pixels",
+        _accumulated(metrics.boundary_iou, width=2, unit="pixels", **_FRAME),
+    ),
+    "boundary_iou": Measure(
+        "Boundary IoU, 2 %",
+        f"{_CHENG}, bands of 2 % of the diagonal, as in the paper",
+        _accumulated(metrics.boundary_iou, **_FRAME),
+    ),
+    "wrong_area_2px": Measure(
+        "wrong area, px",
+        "wrong pixels within 2 pixels of the true boundary, per pixel of its length",
+        functools.partial(_wrong_area, within=2),
+        lower_is_better=True,
+        brief=True,
+    ),
+    "far_error_3px": Measure(
+        "error beyond 3 px",
+        "share of wrong pixels 3 pixels and more from the true boundary: errors of meaning, the same for all methods "
+        "where only the rendition differs",
+        functools.partial(_far_error, beyond=3),
+        lower_is_better=True,
+    ),
+    "mean_iou": Measure("mean IoU", "intersection over union of the pixels of each class", _iou, brief=True),
+    "boundary_f1_1px": Measure(
+        "F1, 1 px",
+        "boundary F1 (Csurka et al. 2013), mean over images, tolerance 1 pixel",
+        _image_mean(metrics.boundary_f1, tolerance=1, **_FRAME),
+    ),
+    "trimap_iou_3px": Measure(
+        "trimap IoU, 3 px",
+        "IoU of the pixels within 3 of the true boundary (Kohli et al. 2009)",
+        functools.partial(_trimap_iou, width=3),
+    ),
     "hausdorff_95": Measure(
         "HD95, px",
-        *_per_image(metrics.hausdorff_distance, percentile=95, **_FAR),
+        "95th percentile of the distance between boundaries, mean over images",
+        _image_mean(metrics.hausdorff_distance, percentile=95, **_FRAME, **_FAR),
         lower_is_better=True,
-        brief=False,
     ),
     "surface_distance": Measure(
         "surface distance, px",
-        *_per_image(metrics.average_surface_distance, **_FAR),
+        "average distance between boundaries, mean over images",
+        _image_mean(metrics.average_surface_distance, **_FRAME, **_FAR),
         lower_is_better=True,
-        brief=False,
     ),
 }
+PRIMARY = "boundary_iou_1px"
+DISTANCES = (0, 1, 2, 3, 4, 6, 8, 12, float("inf"))  # edges of the bins of the error by distance
+
+
+# --- the network ------------------------------------------------------------------------------------------------------
 
 
 class Network(NamedTuple):
-    """The model's structure, for pure functions of its parameters and statistics. Logits are float32."""
+    """A model's structure, for pure functions of its parameters and of what else it holds. Logits are float32."""
 
     structure: nnx.GraphDef
 
-    def train(self, params: nnx.State, statistics: nnx.State, image: jax.Array) -> tuple[jax.Array, nnx.State]:
-        """Logits of a batch, normalised by its own statistics, and the averages with these taken in."""
+    def train(self, params: nnx.State, rest: nnx.State, *inputs: jax.Array) -> tuple[jax.Array, nnx.State]:
+        """Logits of a batch, normalized by its own statistics, and the rest with these taken in."""
         # Made anew, the variables belong to this trace: NNX lets a trace write its own variables only.
-        statistics = jax.tree.map(lambda leaf: leaf, statistics)
-        model = nnx.merge(self.structure, params, statistics)
+        rest = jax.tree.map(lambda leaf: leaf, rest)
+        model = nnx.merge(self.structure, params, rest)
         model.train()
-        logits = model(image.astype(_dtype(params))).astype(jnp.float32)
-        return logits, nnx.state(model, nnx.BatchStat)
+        logits = model(*(x.astype(_dtype(params)) for x in inputs)).astype(jnp.float32)
+        return logits, nnx.split(model, nnx.Param, ...)[2]
 
-    def labels(self, params: nnx.State, statistics: nnx.State, image: jax.Array) -> jax.Array:
-        """The most likely label of every pixel, normalised by the averages."""
-        model = nnx.merge(self.structure, params, statistics)
+    def apply(self, params: nnx.State, rest: nnx.State, *inputs: jax.Array) -> jax.Array:
+        """What the model gives, normalized by the averages."""
+        model = nnx.merge(self.structure, params, rest)
         model.eval()
-        return jnp.argmax(model(image.astype(_dtype(params))), -1)
+        return model(*(x.astype(_dtype(params)) for x in inputs))
+
+    def labels(self, params: nnx.State, rest: nnx.State, *inputs: jax.Array) -> jax.Array:
+        """The most likely label of every pixel, normalized by the averages."""
+        return jnp.argmax(self.apply(params, rest, *inputs), -1)
 
 
 def _dtype(params: nnx.State) -> jnp.dtype:
     return jax.tree.leaves(params)[0].dtype
+
+
+def coarse_loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -> jax.Array:
+    """Cross-entropy of logits at a stride with labels averaged over its cells: it favors no way of upsampling.
+
+    Args:
+      logits: `(batch, h, w, classes)`.
+      label: `(batch, h * s, w * s)`.
+      ignore_index: label of pixels that do not count.
+    """
+    stride = label.shape[1] // logits.shape[1]
+    shares, weight = coarse_labels(label, stride, logits.shape[-1], ignore_index)
+    return jnp.sum(weight * optax.softmax_cross_entropy(logits, shares)) / jnp.maximum(weight.sum(), 1e-6)
 
 
 def loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -> jax.Array:
@@ -117,58 +216,106 @@ def loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -
 _NEVER = -1e9  # a logit whose softmax is exactly zero
 
 
-_CHUNK = 8  # images predicted and measured at a time
+# --- prediction and evaluation ----------------------------------------------------------------------------------------
+
+CHUNK = 8  # images predicted and measured at a time
 
 
-def _chunks(split: Split) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Places in the split, images and labels, a few of one shape at a time."""
+class Chunk(NamedTuple):
+    """Images of one shape: their places in the split, what the network takes, and their label maps."""
+
+    places: list[int]
+    inputs: tuple[np.ndarray | jax.Array, ...]
+    label: np.ndarray
+
+
+def chunks(split: Split) -> Iterator[Chunk]:
+    """A split's images, a few of one shape at a time."""
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, example in enumerate(split.examples):
         by_shape.setdefault(example["label"].shape, []).append(i)
     for members in by_shape.values():
-        for start in range(0, len(members), _CHUNK):
-            chunk = members[start : start + _CHUNK]
-            examples = [split.examples[i] for i in chunk]
-            yield chunk, np.stack([e["image"] for e in examples]), np.stack([e["label"] for e in examples])
+        for start in range(0, len(members), CHUNK):
+            places = members[start : start + CHUNK]
+            examples = [split.examples[i] for i in places]
+            yield Chunk(places, (np.stack([e["image"] for e in examples]),), np.stack([e["label"] for e in examples]))
 
 
-def predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], split: Split) -> list[np.ndarray]:
-    """The label map of every image of a split, as bytes."""
+def predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], parts: Sequence[Chunk]) -> list[np.ndarray]:
+    """The label map of every image, as bytes, cut to the size of its label map."""
     predictions: dict[int, np.ndarray] = {}
-    for chunk, image, _ in _chunks(split):
-        maps = np.asarray(labels(*variables, image)).astype(np.uint8)
-        predictions.update(zip(chunk, maps, strict=True))
-    return [predictions[i] for i in range(len(split))]
+    for places, inputs, label in parts:
+        maps = np.asarray(labels(*variables, *inputs)).astype(np.uint8)
+        predictions.update(zip(places, maps[:, : label.shape[1], : label.shape[2]], strict=True))
+    return [predictions[i] for i in range(len(predictions))]
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3, 4))
+def _measured(prediction, target, num_classes: int, ignore_index: int | None, names: tuple[str, ...]) -> dict:
+    """Each measure's sums per image. In one program, measures of the same boundaries share their distances."""
+    arguments = {"num_classes": num_classes, "ignore_index": ignore_index}
+
+    def of_image(pair):
+        found = {name: MEASURES[name].of(*pair, **arguments) for name in names if name in MEASURES}
+        if "curve" in names:
+            errors = metrics.error_by_distance.accumulate(*pair, distances=DISTANCES, **arguments)
+            found["curve"] = metrics.Ratio(errors.numerator.sum(-1), errors.denominator.sum(-1))
+        return found
+
+    return jax.lax.map(of_image, (prediction, target))
+
+
+ALL = (*MEASURES, "curve")
+
+
+def measure(
+    predictions: Sequence[np.ndarray], split: Split, data: Dataset, names: Sequence[str] = ALL
+) -> dict[str, Sums]:
+    """The sums of each measure for every image of a split: `(1, images, classes)`, and of the error by distance."""
+    found: dict[str, dict[int, tuple]] = {name: {} for name in names}
+    for places, _, label in chunks(split):
+        pair = np.stack([predictions[i] for i in places]).astype(np.int32), label
+        sums = jax.device_get(_measured(*pair, len(data.classes), data.ignore_index, tuple(names)))
+        for name, ratio in sums.items():
+            found[name].update(zip(places, zip(ratio.numerator, ratio.denominator, strict=True), strict=True))
+    stacked = {name: [np.stack([of[i][k] for i in range(len(split))]) for k in (0, 1)] for name, of in found.items()}
+    return {name: Sums(*(part[None].astype(np.float64) for part in parts)) for name, parts in stacked.items()}
+
+
+def figures(sums: Mapping[str, Sums], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Each measure of a data set: per class, where it has classes, and as the mean over those present."""
+    result = {}
+    for name in MEASURES:
+        if name in sums:
+            values = _ratio(sums[name])
+            named = dict(zip(classes, values.tolist(), strict=True)) if values.size == len(classes) else {}
+            known = values[~np.isnan(values)]
+            result[name] = {"mean": float(known.mean()) if known.size else float("nan"), "classes": named}
+    return result
+
+
+def curve(sums: Mapping[str, Sums]) -> list[float]:
+    """The share of wrong pixels in each bin of distance to the true boundary."""
+    return _ratio(sums["curve"]).tolist()
+
+
+def _ratio(sums: Sums) -> np.ndarray:
+    """One value per class of a single training, NaN where nothing was there to measure."""
+    top, bottom = (part.sum((0, 1)) for part in (sums.numerator, sums.denominator))
+    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), np.nan)
+
+
+def evaluate(
+    predictions: Sequence[np.ndarray], split: Split, data: Dataset, names: Sequence[str] = tuple(MEASURES)
+) -> dict[str, dict[str, Any]]:
+    """Measures of label maps against a split, each per class and as the mean over classes."""
+    return figures(measure(predictions, split, data, names), data.classes)
 
 
 def validate(predictions: Sequence[np.ndarray], data: Dataset) -> dict[str, float]:
     """The two means that are followed while training."""
-    figures = evaluate(predictions, data.validation, data, ("mean_iou", "boundary_iou"))
-    return {name: found["mean"] for name, found in figures.items()}
-
-
-def evaluate(
-    predictions: Sequence[np.ndarray], split: Split, data: Dataset, measures: Sequence[str] = tuple(MEASURES)
-) -> dict[str, dict[str, Any]]:
-    """Measures of label maps against a split, each per class and as the mean over classes.
-
-    IoU, Boundary IoU and trimap IoU are of the split's summed pixel counts. Boundary F1, as Csurka et al. define it,
-    and distances are means over the images that have the class; a class in one map only is an image's diagonal away.
-    """
-    arguments = {"num_classes": len(data.classes), "ignore_index": data.ignore_index}
-    sums: dict[str, Any] = dict.fromkeys(measures, 0)
-    for chunk, _, label in _chunks(split):
-        pair = (np.stack([predictions[i] for i in chunk]).astype(np.int32), label)
-        for name in measures:
-            sums[name] += MEASURES[name].sums(*pair, **arguments)
-    per_class = {name: np.asarray(MEASURES[name].value(total)) for name, total in sums.items()}
-    return {
-        name: {
-            "mean": float(np.nanmean(values)),
-            "classes": dict(zip(data.classes, values.tolist(), strict=True)),
-        }
-        for name, values in per_class.items()
-    }
+    found = evaluate(predictions, data.validation, data, ("mean_iou", PRIMARY))
+    return {name: of["mean"] for name, of in found.items()}
 
 
 def baseline(data: Dataset) -> dict[str, Any] | None:

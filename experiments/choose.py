@@ -1,0 +1,148 @@
+"""Which method for which need, computed from the results of runs: `python -m experiments choose --from FOLDER...`."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+
+from experiments import console, files
+from experiments.results import shown_name
+
+BUDGETS = (1.5, 3.0)  # times the lowest cost
+_SAME_COST = 1.05  # costs as close as this are one: a step's time is not measured more exactly
+_SAME_SHIFT = 0.01  # pixels, the accuracy of the analytic figures
+
+Found = tuple[Mapping[str, Any], Mapping[str, Any]]
+"""What a run's results.json and timing.json hold."""
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Say which upsampling method serves which need, from the results of one run or several."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
+    """Folders of finished runs."""
+
+
+def prepare(command: Choose) -> list[Found]:
+    """Reads the results of the runs.
+
+    Raises:
+      ValueError, OSError: a folder holds no results, or those of another version.
+    """
+    if not command.runs:
+        raise ValueError("--from: give the folder of at least one finished run.")
+    found = []
+    for folder in command.runs:
+        for name in ("results.json", "timing.json"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"--from {folder}: no finished run here (there is no {name}).")
+        results = files.read_json(folder / "results.json")
+        if not {"designs", "analytic", "primary", "measures"} <= results.keys():
+            raise ValueError(f"--from {folder}: results.json is of another version.")
+        found.append((results, files.read_json(folder / "timing.json")))
+    return found
+
+
+def show(found: Sequence[Found]) -> None:
+    """Prints the table."""
+    rows = choose(found)
+    if not rows:
+        console.say("Nothing to choose from: the runs hold no figures of two methods or more.")
+        return
+    console.table("Which method for which need", rows)
+    console.say(NOTE)
+
+
+NOTE = (
+    "The method with the best mean among those that meet the need; beside it the others that the seeds cannot tell "
+    "from it. A cost is the median time of a training step on the machine of the run."
+)
+
+
+# --- the choice -------------------------------------------------------------------------------------------------------
+
+
+def choose(found: Iterable[Found]) -> list[dict[str, str]]:
+    """A row for each need and run: the method, why, and which others cannot be told from it.
+
+    The control design, a network that makes up for any upsampler, has no say where another one was run beside it.
+    """
+    rows: list[dict[str, str]] = []
+    for results, timing in found:
+        designs = {name: of for name, of in results["designs"].items() if len(of["methods"]) > 1}
+        shown = {name: of for name, of in designs.items() if name != "unet"} or designs
+        for name, of in shown.items():
+            rows += _by_need(results, of, timing.get(name, {}), f"{results['data']['name']}, {name}")
+        rows += _least_shift(results["analytic"])
+    order = list(dict.fromkeys(row["need"] for row in rows))
+    return sorted(rows, key=lambda row: order.index(row["need"]))
+
+
+def costs(of: Mapping[str, Any], timing: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
+    """What cost is, and that of each method: a step's time where it was measured, else its operations."""
+    times = {
+        name: [job["step_ms"] for job in timing.get(name, {}).values() if job["step_ms"] is not None]
+        for name in of["methods"]
+    }
+    if all(times.values()):
+        return "ms per training step", {name: float(np.median(ms)) for name, ms in times.items()}
+    counted = {name: m["operations_per_step"] for name, m in of["methods"].items()}
+    return "Mflop per training step", {name: n / 1e6 for name, n in counted.items() if n}
+
+
+def _by_need(
+    results: Mapping[str, Any], of: Mapping[str, Any], timing: Mapping[str, Any], where: str
+) -> list[dict[str, str]]:
+    primary = results["primary"]
+    info, methods = results["measures"][primary], of["methods"]
+    unit, cost = costs(of, timing)
+    mean = {name: m["summary"][primary]["mean"] for name, m in methods.items()}
+    usable = [name for name in methods if mean[name] is not None]
+    ranked = sorted(usable, key=lambda name: mean[name], reverse=not info["lower_is_better"])
+    letters = of["groups"][primary]
+
+    def row(need: str, meets: Callable[[str], bool]) -> list[dict[str, str]]:
+        able = [name for name in ranked if meets(name)]
+        if not able:
+            return []
+        first, *others = able
+        same = [name for name in others if set(letters[name]) & set(letters[first])]
+        price = [f"{cost[first]:.3g} {unit}"] if first in cost else []
+        why = ", ".join([f"{info['title']} {mean[first]:.3f}", *price])
+        named = [shown_name(name, methods[name]) for name in (first, *same)]
+        return [_row(need, named[0], why, named[1:], where)]
+
+    rows = row("best boundaries at any cost", lambda name: True)
+    if len(cost) > 1:
+        least = min(cost.values())
+        rows += row("lowest cost", lambda name: name in cost and cost[name] <= _SAME_COST * least)
+        for budget in BUDGETS:
+            rows += row(
+                f"best at up to {budget:g} × the lowest cost",
+                lambda name, budget=budget: name in cost and cost[name] <= budget * least,
+            )
+    rows += row("no guide at hand", lambda name: not methods[name]["uses_guide"])
+    # All other layers enlarge by whole factors.
+    return rows + row("any size or factor", lambda name: methods[name]["family"] == "interpolation")
+
+
+def _least_shift(analytic: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The method that moves a straight edge least, over all angles and places."""
+    if not analytic or not analytic["methods"]:
+        return []
+    edges = {name: m["edges"] for name, m in analytic["methods"].items()}
+    first, *others = sorted(edges, key=lambda name: edges[name]["rms"])
+    same = [name for name in others if edges[name]["rms"] <= edges[first]["rms"] + _SAME_SHIFT]
+    why = f"moves an edge by {edges[first]['rms']:.2f} px (RMS), by {edges[first]['worst']:.2f} at most"
+    return [_row("least shift of an edge", first, why, same, f"analytic, factor {analytic['stride']}")]
+
+
+def _row(need: str, method: str, why: str, same: Sequence[str], where: str) -> dict[str, str]:
+    return {"need": need, "method": method, "why": why, "not told from it": ", ".join(same) or "–", "found on": where}
+
+
+COMMANDS: dict[type, tuple[Callable, Callable]] = {Choose: (prepare, show)}

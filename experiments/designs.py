@@ -1,0 +1,309 @@
+"""The designs that train: what the trainings of one design and seed share, and one training."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from experiments import files, methods, runs, training
+from experiments.data import Dataset, Split, loader
+from experiments.models import MODELS
+from experiments.models.blocks import extend_to_multiple
+from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk
+from experiments.settings import Job, Segmentation
+from experiments.statistics import Sums
+from experiments.tasks import segmentation as task
+
+Progress = Callable[[int, float], None]
+Programs = dict[tuple[str, str], training.Program]
+"""The compiled step of each design and method: one serves all seeds."""
+
+
+class Stage(NamedTuple):
+    """What all trainings of one design and seed share.
+
+    Attributes:
+      steps: of each training.
+      validations: how often each training validates.
+      model: a method's name to a fresh network.
+      batches: fresh batches, the same for every method.
+      inputs: a method's name to the names of what its network takes from a batch.
+      chunks: a split to what the network takes of its images.
+    """
+
+    steps: int
+    validations: int
+    model: Callable[[str], nnx.Module]
+    batches: Callable[[], training.Batches]
+    inputs: Callable[[str], tuple[str, ...]]
+    chunks: Callable[[Split], Sequence[task.Chunk]]
+
+
+class Outcome(NamedTuple):
+    """What a training found: its stored figures, each measure's sums per test image, and the predicted label maps."""
+
+    result: Mapping[str, Any]
+    sums: Mapping[str, Sums]
+    predictions: Sequence[np.ndarray]
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress) -> Stage:
+    """The stage of a job. For the design frozen it trains the seed's trunk, or takes the one that is stored."""
+    if job.design == "frozen":
+        return _frozen(config, data, job.seed, place, programs, progress)
+    build = {"head": _stride_net, "unet": _unet}[job.design]
+    return Stage(
+        steps=config.steps,
+        validations=5,
+        model=functools.partial(build, config, data, job.seed),
+        batches=functools.partial(_crops, config, data, job.seed),
+        inputs=lambda method: ("image",),
+        chunks=lambda split: list(task.chunks(split)),
+    )
+
+
+def _crops(config: Segmentation, data: Dataset, seed: int) -> training.Batches:
+    return loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed)
+
+
+def _unet(config: Segmentation, data: Dataset, seed: int, method: str) -> nnx.Module:
+    options = {"decoder": config.decoder} if config.model == "unet" else {}
+    return MODELS[config.model](
+        data.channels,
+        len(data.classes),
+        method,
+        width=config.width,
+        depth=config.depth,
+        downsampling=config.downsampling,
+        skips=config.skips,
+        attention_gate=config.attention_gate,
+        variants=config.variants,
+        seed=seed,
+        **options,
+    )
+
+
+def _head(config: Segmentation, data: Dataset, seed: int, method: str, kernel: nnx.Variable) -> Head:
+    return Head(
+        config.features,
+        len(data.classes),
+        method,
+        config.stride,
+        kernel=kernel,
+        variants=config.variants,
+        seed=seed,
+    )
+
+
+def _stride_net(config: Segmentation, data: Dataset, seed: int, method: str) -> StrideNet:
+    trunk = Trunk(data.channels, config.features, config.stride, seed=seed)
+    return StrideNet(trunk, _head(config, data, seed, method, trunk.down.kernel), config.stride)
+
+
+def _frozen(
+    config: Segmentation, data: Dataset, seed: int, place: Path, programs: Programs, progress: Progress
+) -> Stage:
+    trunk = trained_trunk(config, data, seed, place, programs, progress)
+    structure, variables = nnx.split(trunk)
+
+    @jax.jit
+    def compute(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return nnx.merge(structure, variables)(extend_to_multiple(image, config.stride))
+
+    @functools.cache
+    def chunks(part: str) -> list[task.Chunk]:
+        """Computed once for all methods; a split can be no key."""
+        return [c._replace(inputs=compute(*c.inputs)) for c in task.chunks(getattr(data, part))]
+
+    parts = {id(getattr(data, part)): part for part in ("train", "validation", "test")}
+    crops = _stored_features(config, data, seed, compute)
+    kernel = np.asarray(trunk.down.kernel[...])
+    return Stage(
+        steps=config.head_steps,
+        validations=2,
+        model=lambda method: _head(config, data, seed, method, Frozen(jnp.asarray(kernel))),
+        batches=lambda: loader.StoredBatches(crops, size=config.batch, seed=seed),
+        inputs=lambda method: ("features", "guide") if methods.find(method).uses_guide else ("features",),
+        chunks=lambda split: chunks(parts[id(split)]),
+    )
+
+
+def trained_trunk(
+    config: Segmentation, data: Dataset, seed: int, place: Path, programs: Programs, progress: Progress
+) -> Trunk:
+    """The seed's trunk, trained on labels averaged to the stride, which favor no upsampler; ready for evaluation."""
+    trunk = Trunk(data.channels, config.features, config.stride, seed=seed)
+    model = CoarseClassifier(trunk, config.features, len(data.classes), seed=seed)
+    structure, params, rest = nnx.split(model, nnx.Param, ...)
+    network = task.Network(structure)
+    validation_loss = jax.jit(
+        lambda variables, image, label: task.coarse_loss(network.apply(*variables, image), label, data.ignore_index)
+    )
+
+    def loss(params, rest, batch):
+        logits, rest = network.train(params, rest, batch["image"])
+        return task.coarse_loss(logits, batch["label"], data.ignore_index), rest
+
+    def validate(*variables: Any) -> dict[str, float]:
+        images = [(c.inputs[0], c.label) for c in task.chunks(data.validation)]
+        losses = [validation_loss(variables, *(_extended(a, config.stride) for a in pair)) for pair in images]
+        return {"loss": float(np.mean(losses))}
+
+    outcome = training.fit(
+        params,
+        rest,
+        loss,
+        _crops(config, data, seed),
+        _options(config, config.trunk_steps, validations=2),
+        folder=place / "trunks" / f"seed{seed}",
+        validate=validate,
+        progress=progress,
+        program=programs.get(("frozen", "trunk")),
+    )
+    programs["frozen", "trunk"] = outcome.program
+    model = nnx.merge(structure, outcome.params, outcome.statistics)
+    model.eval()
+    return model.trunk
+
+
+def _extended(array: np.ndarray, stride: int) -> jax.Array:
+    """Images `(batch, H, W, channels)` or labels `(batch, H, W)` to multiples of the stride."""
+    image = jnp.asarray(array)
+    return (
+        extend_to_multiple(image, stride) if array.ndim == 4 else extend_to_multiple(image[..., None], stride)[..., 0]
+    )
+
+
+def _stored_features(
+    config: Segmentation, data: Dataset, seed: int, compute: Callable[[jax.Array], tuple]
+) -> dict[str, np.ndarray]:
+    """Features, guides and labels of augmented training crops: other ones than the trunk was trained on."""
+    batches = loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed + 2**20)
+    found: dict[str, list] = {"features": [], "guide": [], "label": []}
+    for _ in range(-(-config.crops // config.batch)):
+        batch = next(batches)
+        features, guide = compute(batch["image"])
+        for name, array in (("features", features), ("guide", guide), ("label", batch["label"])):
+            found[name].append(np.asarray(array))
+    return {name: np.concatenate(arrays) for name, arrays in found.items()}
+
+
+# --- one training -----------------------------------------------------------------------------------------------------
+
+
+def train(
+    job: Job, config: Segmentation, data: Dataset, shared: Stage, place: Path, programs: Programs, progress: Progress
+) -> Outcome:
+    """Trains one network, or goes on with it; stores its figures, sums and predictions in the job's folder."""
+    model = shared.model(job.method)
+    structure, params, rest = nnx.split(model, nnx.Param, ...)
+    network, names = task.Network(structure), shared.inputs(job.method)
+    labels = jax.jit(network.labels)
+
+    def predict(variables: tuple, split: Split) -> list[np.ndarray]:
+        return task.predict(
+            labels, variables, [c._replace(inputs=c.inputs[: len(names)]) for c in shared.chunks(split)]
+        )
+
+    def loss(params, rest, batch):
+        logits, rest = network.train(params, rest, *(batch[name] for name in names))
+        return task.loss(logits, batch["label"], data.ignore_index), rest
+
+    fitted = training.fit(
+        params,
+        rest,
+        loss,
+        shared.batches(),
+        _options(config, shared.steps, shared.validations),
+        folder=place / "checkpoints",
+        validate=lambda *variables: task.validate(predict(variables, data.validation), data),
+        progress=progress,
+        program=programs.get((job.design, job.method)),
+    )
+    programs[job.design, job.method] = fitted.program
+    predictions = predict((fitted.params, fitted.statistics), data.test)
+    return _store(place, data, job, model, fitted, predictions, config)
+
+
+def _options(config: Segmentation, steps: int, validations: int) -> training.Options:
+    return training.Options(
+        steps=steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        precision=config.precision,
+        validations=validations,
+    )
+
+
+def _store(
+    place: Path,
+    data: Dataset,
+    job: Job,
+    model: nnx.Module,
+    fitted: training.Fit,
+    predictions: list[np.ndarray],
+    config: Segmentation,
+) -> Outcome:
+    sums = task.measure(predictions, data.test, data)
+    # Numbered, since images differ in size and a name may be anything.
+    numbered = {f"label{i}": prediction for i, prediction in enumerate(predictions)}
+    files.write_arrays(place / "predictions.npz", names=np.array(data.test.names), **numbered)
+    parts = {f"{name}/{k}": part for name, of in sums.items() for k, part in enumerate((of.numerator, of.denominator))}
+    files.write_arrays(place / "sums.npz", **parts)
+    result = files.write_json(
+        place / "result.json",
+        {
+            "variant": methods.variant_of(job.method, config.variants),
+            "figures": task.figures(sums, data.classes),
+            "curve": task.curve(sums),
+            "parameters": count(nnx.state(model, nnx.Param)),
+            "upsampler_parameters": upsampler_parameters(model, job.method),
+            "operations_per_step": fitted.cost.operations,
+            "temporary_bytes": fitted.cost.temporary_bytes,
+            "loss": fitted.history.loss,
+            "validation": fitted.history.validation,
+            "timing": {
+                "step_ms": 1000 * float(np.median(fitted.history.seconds or [np.nan])),
+                "compile_s": fitted.cost.compile_seconds,
+                "machine": runs.machine(),
+            },
+        },
+    )
+    return Outcome(result, sums, predictions)
+
+
+def is_done(place: Path) -> bool:
+    """Whether a job's folder holds all that a finished training leaves; its result is written last."""
+    return (place / "result.json").exists()
+
+
+def stored(place: Path, test: Split) -> Outcome:
+    """What a finished training left in its folder."""
+    with np.load(place / "sums.npz") as found:
+        names = dict.fromkeys(key.rpartition("/")[0] for key in found)
+        sums = {name: Sums(found[f"{name}/0"], found[f"{name}/1"]) for name in names}
+    with np.load(place / "predictions.npz") as found:
+        predictions = [found[f"label{i}"] for i in range(len(test))]
+    return Outcome(files.read_json(place / "result.json"), sums, predictions)
+
+
+def count(params: Any) -> int:
+    """How many numbers a state holds."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def upsampler_parameters(model: Any, method: str) -> int:
+    """Parameters that the upsamplers add: a kernel shared with the encoder is the encoder's."""
+    layers = model.upsamplers if hasattr(model, "upsamplers") else [getattr(model, "head", model).upsampler]
+    own = sum(count(nnx.state(layer, nnx.Param)) for layer in layers)
+    if methods.find(method).ties_encoder:
+        own -= sum(layer.kernel[...].size for layer in layers if isinstance(layer.kernel, nnx.Param))
+    return own

@@ -1,0 +1,262 @@
+"""The settings of the segmentation study, their presets, and what of them cannot be done."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args
+
+import jax
+import tyro
+
+import upsampling as up
+from experiments import methods, runs, training
+from experiments.models import Model
+from experiments.models.blocks import Decoder, Downsampling, Skips, fits
+
+CLASSIC = ("nearest", "bilinear", "bicubic", "transposed_conv", "deconv", "sub_pixel_conv")
+
+Design = Literal["analytic", "frozen", "head", "unet"]
+TRAINED: tuple[Design, ...] = ("frozen", "head", "unet")
+
+_Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="N")]
+_Numbers = Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="N")]
+_Names = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME")]
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    design: Design
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Compare how upsampling methods render segmentation boundaries, all else equal, and report it with intervals.
+
+    Settings without a value take it from a preset: a small one on a CPU (minutes on two cores), a larger one on an
+    accelerator.
+    """
+
+    design: tuple[Design, ...] | None = None
+    """analytic: shapes whose boundary is known exactly, no training. frozen: one trunk per seed, trained without any
+    upsampler; only a 1x1 convolution, the upsampler and a 1x1 head are trained. head: the same network end to end.
+    unet: a network around the upsampler, which can mend what it does: the control. Preset: analytic frozen unet."""
+    data: Literal["brain", "folder"] = "brain"
+    """brain: MRI slices that come with nilearn. folder: images and masks at --path."""
+    path: _Folder = None
+    """The folder of --data folder."""
+    layout: str = "pairs"
+    """How --path is laid out: pairs (images/NAME, masks/NAME), camvid, isbi2012."""
+    methods: _Names = None
+    """Upsampling methods to compare: names of the library, your own as package.module:Class, or all. Preset: the six
+    classics and guided_filter."""
+    against: str = "bilinear"
+    """The method that all others are held against."""
+    seeds: _Numbers = None
+    """One training per method and seed; differences between methods are paired by seed. Preset: 0 to 4."""
+    variants: tuple[str, ...] | None = None
+    """Named settings that methods take where they have them, before their authors' own. Preset: features small on a
+    CPU, features on an accelerator."""
+    stride: int = 4
+    """The upsampler's factor in the designs frozen and head."""
+    features: _Number = None
+    """Channels that the upsampler sees in the designs frozen and head. Preset: 16, or 32 on an accelerator."""
+    trunk_steps: _Number = None
+    """Training steps of each trunk. Preset: 400, or 4000 on an accelerator."""
+    head_steps: _Number = None
+    """Training steps of each head on a frozen trunk. Preset: 400, or 2000 on an accelerator."""
+    crops: int = 512
+    """Training crops whose features a frozen trunk computes once, and all its heads share."""
+    steps: _Number = None
+    """Training steps of each network of the designs head and unet. Preset: 300, or 4000 on an accelerator."""
+    control: _Names = None
+    """Methods of the design unet, where it stands beside others. Preset: nearest bilinear."""
+    control_seeds: _Numbers = None
+    """Seeds of the design unet, where it stands beside others. Preset: 0 1 2."""
+    model: Model = "unet"
+    """The network of the design unet. unet: U-Net. fpn: feature pyramid network, all of whose levels are fused."""
+    decoder: Decoder = "full"
+    """What follows the upsampler in the U-Net. full: two 3x3 convolutions. thin: one of a single pixel."""
+    width: _Number = None
+    """The U-Net's channels at full resolution; doubled at every level below. Preset: 8, or 32 on an accelerator."""
+    depth: _Number = None
+    """The U-Net's number of halvings. Preset: 3, or 4 on an accelerator."""
+    skips: Skips = "inner"
+    """Levels of the U-Net with a skip connection. inner: all but the full resolution."""
+    attention_gate: bool = False
+    """Gate each skip connection by the features of the level below (Oktay et al. 2018)."""
+    downsampling: Downsampling = "strided"
+    """How the U-Net goes down: by strided convolutions (deconv needs them) or by max-pooling (max_unpool does)."""
+    batch: _Number = None
+    """Crops per step. Preset: 8, or 32 on an accelerator."""
+    crop: _Number = None
+    """Side of the square training crops, in pixels. Preset: 96, or 128 on an accelerator."""
+    learning_rate: float = 4e-3
+    """Highest learning rate of AdamW."""
+    weight_decay: float = 1e-4
+    """Weight decay of AdamW."""
+    precision: training.Precision = "float32"
+    """What the network computes in."""
+    out: _Folder = None
+    """A new folder for the results; by default one below runs/ named by date and time."""
+    resume: _Folder = None
+    """Go on with the stopped run in this folder, with its own settings. Takes no other option."""
+
+    def methods_of(self, design: Design) -> tuple[str, ...]:
+        """The methods that a design compares, in order."""
+        return self.control if design == "unet" and self.control else self.methods
+
+    def seeds_of(self, design: Design) -> tuple[int, ...]:
+        """The seeds of a design."""
+        return self.control_seeds if design == "unet" and self.control_seeds else self.seeds
+
+    def jobs(self) -> list[Job]:
+        """All trainings, in the order in which they are done."""
+        return [
+            Job(design, method, seed)
+            for design in self.design
+            if design in TRAINED
+            for seed in self.seeds_of(design)
+            for method in self.methods_of(design)
+        ]
+
+
+# Fields that say where things are, or what the jobs are: a table of results names them elsewhere.
+_NOT_CONDITIONS = {"design", "data", "path", "layout", "methods", "against", "seeds", "out", "resume"}
+_PRESET_OF_ALL = {"design": ("analytic", "frozen", "unet"), "methods": (*CLASSIC, "guided_filter")}
+_PRESET_OF_ALL |= {"seeds": (0, 1, 2, 3, 4)}
+_PRESETS = {
+    "cpu": {
+        "variants": ("features", "small"),
+        "features": 16,
+        "trunk_steps": 400,
+        "head_steps": 400,
+        "steps": 300,
+        "width": 8,
+        "depth": 3,
+        "batch": 8,
+        "crop": 96,
+    },
+    "accelerator": {
+        "variants": ("features",),
+        "features": 32,
+        "trunk_steps": 4000,
+        "head_steps": 2000,
+        "steps": 4000,
+        "width": 32,
+        "depth": 4,
+        "batch": 32,
+        "crop": 128,
+    },
+}
+
+
+def conditions(config: Segmentation) -> dict[str, object]:
+    """What a table of results must say of how they came about."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _NOT_CONDITIONS}
+
+
+def resolve(config: Segmentation) -> Segmentation:
+    """The configuration with the preset of this machine filled in, checked.
+
+    Raises:
+      ValueError: a setting that is out of range or does not go with another, naming its option.
+    """
+    preset = _PRESET_OF_ALL | _PRESETS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    missing = {name: value for name, value in preset.items() if getattr(config, name) is None}
+    alone = config.design is not None and len([d for d in config.design if d in TRAINED]) == 1
+    if not alone and config.control is None and config.methods is None:
+        missing |= {"control": ("nearest", "bilinear")}
+        if config.control_seeds is None and config.seeds is None:
+            missing |= {"control_seeds": (0, 1, 2)}
+    config = dataclasses.replace(config, **missing)
+    _check_numbers(config)
+    for name in ("design", "methods", "seeds", "control", "control_seeds"):
+        chosen = getattr(config, name)
+        if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
+            raise ValueError(f"--{_option(name)}: give at least one, each once; got {_listed(chosen)}.")
+    config = _with_methods(config)
+    if (config.data == "folder") != (config.path is not None):
+        raise ValueError("--data folder and --path DIR go together; give both or neither.")
+    return config
+
+
+def _check_numbers(config: Segmentation) -> None:
+    counted = ("steps", "trunk_steps", "head_steps", "crops", "features", "width", "depth", "batch", "crop")
+    for name in counted:
+        if getattr(config, name) < 1:
+            raise ValueError(f"--{_option(name)} {getattr(config, name)}: must be at least 1.")
+    if config.stride not in (2, 4, 8, 16):
+        raise ValueError(f"--stride {config.stride}: must be 2, 4, 8 or 16.")
+    strided = set(config.design) & {"frozen", "head"}
+    if strided and config.crop % config.stride:
+        raise ValueError(f"--crop {config.crop}: must be a multiple of --stride {config.stride}.")
+    if "frozen" in config.design and config.crops < config.batch:
+        raise ValueError(f"--crops {config.crops}: must be at least --batch {config.batch}.")
+    if not config.learning_rate > 0 or not config.weight_decay >= 0:
+        raise ValueError("--learning-rate must be above 0 and --weight-decay at least 0.")
+    for name in ("seeds", "control_seeds"):
+        if any(seed < 0 for seed in getattr(config, name) or ()):
+            raise ValueError(f"--{_option(name)} {_listed(getattr(config, name))}: must be at least 0.")
+
+
+def _with_methods(config: Segmentation) -> Segmentation:
+    """The configuration with `all` spelled out, and every method known and fitting."""
+    unet = "unet" in config.design
+    trained = [design for design in config.design if design in TRAINED]
+    if config.methods == ("all",):
+        # The trunk of the designs frozen and head has everything that any method needs.
+        needed = config.downsampling if unet and config.control is None else None
+        fitting = (n for n, m in up.nn.available().items() if needed is None or fits(m, needed))
+        config = dataclasses.replace(config, methods=tuple(fitting))
+    for method in (*config.methods, *(config.control or ())):
+        methods.find(method)
+    for method in config.methods_of("unet") if unet else ():
+        if not fits(methods.find(method), config.downsampling):
+            other = "strided" if config.downsampling == "pool" else "pool"
+            raise ValueError(f"--methods {method}: needs --downsampling {other}.")
+    methods.find(config.against)
+    if trained and config.against not in config.methods:
+        fallback = config.methods[0]
+        if config.against != Segmentation.against:
+            raise ValueError(
+                f"--against {config.against}: must be one of the methods compared: {_listed(config.methods)}."
+            )
+        config = dataclasses.replace(config, against=fallback)
+    return config
+
+
+def _option(field: str) -> str:
+    return field.replace("_", "-")
+
+
+def _listed(values: tuple) -> str:
+    return " ".join(map(str, values)) or "none"
+
+
+def stored(folder: Path) -> Segmentation:
+    """The settings stored with the run in `folder`.
+
+    Raises:
+      FileNotFoundError, ValueError: no run of this version is there.
+    """
+    found = runs.stored_config(folder, "segmentation")
+    fields = {field.name for field in dataclasses.fields(Segmentation)}
+    if found.keys() != fields:
+        raise ValueError(f"{folder}: stored by another version; its settings differ in {found.keys() ^ fields}.")
+    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+    found |= {name: Path(found[name]) for name in ("path", "out") if found[name] is not None}
+    return Segmentation(**found)
+
+
+def resumed(config: Segmentation) -> Segmentation:
+    """The settings stored with the run to go on with."""
+    if dataclasses.replace(config, resume=None) != Segmentation():
+        raise ValueError("--resume takes its settings from the run's folder; give no other option beside it.")
+    return stored(config.resume)
+
+
+assert set(TRAINED) < set(get_args(Design))

@@ -53,8 +53,10 @@ def show(found: Sequence[Found]) -> None:
     if not rows:
         console.say("Nothing to choose from: the runs hold no figures of two methods or more.")
         return
-    console.table("Which method for which need", rows)
-    console.say(NOTE)
+    for row in rows:
+        same = f"; not told from it: {row['not told from it']}" if row["not told from it"] != "–" else ""
+        console.say(f"{row['need']}: {row['method']}", f"    {row['why']} ({row['found on']}){same}")
+    console.say("", NOTE)
 
 
 NOTE = (

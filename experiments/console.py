@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-console = Console()
+console = Console(emoji=False)  # or a module named my:up: would show as a picture
 
 
 def say(*lines: str) -> None:

@@ -201,6 +201,25 @@ def _signed(difference: Mapping[str, float | None]) -> str:
     return f"{difference['mean']:+.3f}{interval}"
 
 
+def analytic_rows(methods: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The terminal's table of the analytic design: where edges go, in hundredths of a pixel, and what thin lines lose."""
+    return [
+        {
+            "method": name,
+            "edge moved by": f"{100 * found['edges']['bias']:+.0f}",
+            "rms": f"{100 * found['edges']['rms']:.0f}",
+            "worst": f"{100 * found['edges']['worst']:.0f}",
+            "90° corner loses": f"{found['corners']['loss'][found['corners']['openings'].index(90)]:.1f} px²",
+            **{
+                f"{width:g} px lines": f"{share:.0%}"
+                for width, share in zip(found["lines"]["widths"], found["lines"]["recall"], strict=True)
+                if width in (2, 4)
+            },
+        }
+        for name, found in methods.items()
+    ]
+
+
 # --- the verdict ------------------------------------------------------------------------------------------------------
 
 
@@ -225,13 +244,14 @@ def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> s
         return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
     differences = {name: of["methods"][name]["paired"][PRIMARY] for name in names if name != against}
     letters = of["groups"][PRIMARY]
+    shown = {name: shown_name(name, outcome) for name, outcome in of["methods"].items()}
     # Told apart by the grouping, which holds the chance of any false claim among all pairs at 5 %.
     apart = {name: d for name, d in differences.items() if not set(letters[name]) & set(letters[against])}
-    same = [name for name in differences if name not in apart]
+    same = [shown[name] for name in differences if name not in apart]
     better = sorted((n for n in apart if apart[n]["mean"] > 0), key=lambda n: -apart[n]["mean"])
     worse = sorted((n for n in apart if apart[n]["mean"] < 0), key=lambda n: apart[n]["mean"])
     parts = [
-        f"{_listed([f'{n} ({_signed(apart[n])})' for n in some])} {word}"
+        f"{_listed([f'{shown[n]} ({_signed(apart[n])})' for n in some])} {word}"
         for some, word in ((better, f"rendered boundaries better than {against}"), (worse, "worse"))
         if some
     ]

@@ -108,7 +108,9 @@ def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
     if path.exists():
         return files.read_json(path)
     found = files.write_json(path, {"stride": config.stride, "methods": analytic.bare(config.stride)})
-    console.table(f"Analytic boundaries, factor {config.stride}", analytic.rows(found["methods"]))
+    console.table(
+        f"Edges known exactly, factor {config.stride}, hundredths of a pixel", results.analytic_rows(found["methods"])
+    )
     return found
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
+from jax import lax
 from onnx import TensorProto, helper
 
 from tests.optional import F, torch
@@ -134,10 +135,16 @@ def test_float64():
         np.testing.assert_array_equal(y, last(F.max_pool2d(first(x), 2)))
 
 
-def test_same_padding_and_indices_outside():
-    y, _ = max_pool_with_indices(-jnp.ones((5, 4, 1)), 3, 2, "SAME")
+def test_same_padding_is_xlas():
+    """Of an odd number of pixels the one more comes after the image; and no pixel of the padding is the largest."""
+    x = -np.random.default_rng(0).random((5, 4, 1), np.float32)
+    y, indices = max_pool_with_indices(x, 3, 2, "SAME")
     assert y.shape == (3, 2, 1)
-    assert (y == -1).all()
+    np.testing.assert_array_equal(y, lax.reduce_window(x, -np.inf, lax.max, (3, 3, 1), (2, 2, 1), "SAME"))
+    np.testing.assert_array_equal(y[..., 0], x.ravel()[indices[..., 0]])
+
+
+def test_indices_outside_are_dropped():
     x = jnp.array([[1.0], [2.0], [3.0]])
     np.testing.assert_array_equal(max_unpool(x, jnp.array([[-1], [0], [7]]), (4,))[:, 0], [2, 0, 0, 0])
 
@@ -154,6 +161,7 @@ X = np.ones((2, 4, 4, 3), np.float32)
         (lambda: max_pool_with_indices(X, 2, (1, 1, 1)), ValueError, "strides must be one number or 2"),
         (lambda: max_pool_with_indices(X, 5), ValueError, r"window=\(5, 5\) is larger than x"),
         (lambda: max_pool_with_indices(X, 2, padding=2), ValueError, "padding must be at most half the window"),
+        (lambda: max_pool_with_indices(X, 3, padding=2), ValueError, r"half the window \(3, 3\) on each side; got 2"),
         (lambda: max_pool_with_indices(X, 2, padding="same"), ValueError, "padding='same' is not known"),
         (lambda: max_pool_with_indices(X[0, 0]), ValueError, "x must be .* 2 spatial axes"),
         (lambda: max_pool_with_indices(X, (1,) * 4), ValueError, "x must be .* 4 spatial axes"),

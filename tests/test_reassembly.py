@@ -236,6 +236,14 @@ def test_carafe_is_its_formula():
     close(carafe(x, logits, scale=(2, 3), kernel_size=(3, 5), groups=2), expected, 1e-5)
 
 
+def test_the_softmax_over_windows_rounds_once():
+    logits = jnp.asarray(normal(0, (50, 1, 5, 5))[0], jnp.bfloat16)
+    exact = softmax(np.asarray(logits, np.float64), (-2, -1))
+    ours = primitive.window_softmax(logits, 2)
+    assert ours.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(ours, np.float64), exact, rtol=2.0**-7.9)  # half a unit in the last place
+
+
 def test_sapa_is_its_formula():
     x, queries, keys = normal(0, (1, 3, 2, 4), (1, 6, 6, 3), (1, 3, 2, 3))
     centers, logits = repeated((3, 2), (2, 3)), np.zeros((1, 6, 6, 1, 5, 5))
@@ -270,6 +278,17 @@ def test_half_precision_accumulates_in_float32(dtype):
     assert gradient.item() == 4096
     spread = jax.vjp(lambda x: reassemble(x, jnp.ones((4096, 1, 1), dtype), scale=(4096,)), jnp.ones((1, 1), dtype))[1]
     assert spread(jnp.ones((4096, 1), dtype))[0].item() == 4096
+
+
+def test_half_precision_is_not_rounded_row_by_row():
+    """Three rows of taps that sum to 257 each, which bfloat16 does not have: 771 rounds to 772, and 3 * 256 is 768."""
+    taps = np.zeros((43, 3))  # more than are unrolled
+    taps[20:23] = [1, 128, 128]
+    weights = jnp.broadcast_to(jnp.asarray(taps, jnp.bfloat16), (43, 3, 1, 43, 3))
+    x = jnp.ones((43, 3, 1), jnp.bfloat16)
+    y, pull = jax.vjp(lambda x: reassemble(x, weights, scale=(1, 1), edge="zero"), x)
+    assert y[21, 1, 0] == 772
+    assert pull(y * 0 + 1)[0][21, 1, 0] == 772
 
 
 def test_float64():

@@ -219,7 +219,9 @@ def test_one_pixel_and_nothing():
     assert up.grid_sample(jnp.ones((3, 3, 2)), jnp.ones((0, 4, 2))).shape == (0, 4, 2)
 
 
-@pytest.mark.parametrize(("scale", "groups", "scoped"), [(2, 2, False), (3, 1, True), ((4, 2), 4, True)])
+@pytest.mark.parametrize(
+    ("scale", "groups", "scoped"), [(2, 2, False), (3, 1, True), ((4, 2), 4, True), ((3, 1), 2, False)]
+)
 def test_dysample_is_its_formula(scale, groups, scoped):
     """Equations 3 to 6: a quarter of the offset beside bilinear's position, or up to a half of it by the scope."""
     rng = np.random.default_rng(0)
@@ -278,6 +280,7 @@ def test_sharded_over_devices_gives_the_same():
 
 X, P = jnp.ones((2, 4, 4, 6)), jnp.ones((2, 8, 8, 2))
 OFFSETS = jnp.ones((2, 8, 8, 3, 2))
+HUGE = jax.ShapeDtypeStruct((1 << 16, 1 << 15, 1), jnp.float32)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +288,7 @@ OFFSETS = jnp.ones((2, 8, 8, 3, 2))
     [
         (lambda: up.grid_sample(X[0, 0], P), ValueError, r"grid_sample: x must be \(\*batch, \*spatial, channels\)"),
         (lambda: up.grid_sample(X[:, :0], P), ValueError, "grid_sample: x must be .* none empty"),
+        (lambda: jax.eval_shape(up.grid_sample, HUGE, P[0]), ValueError, r"fewer than 2\*\*31 pixels an image"),
         (lambda: up.grid_sample(X.astype(int), P), TypeError, "grid_sample: x must be floating"),
         (lambda: up.grid_sample(X, P.astype(int)), TypeError, "grid_sample: positions must be floating"),
         (
@@ -323,6 +327,11 @@ OFFSETS = jnp.ones((2, 8, 8, 3, 2))
         (lambda: up.dysample(X, OFFSETS, scale=0), ValueError, "dysample: scale must be at least 1"),
         (lambda: up.flow_warp(X, P[:1]), ValueError, r"flow_warp: flow must have shape \(2, H', W', 2\), for x"),
         (lambda: up.flow_warp(X, P, edge="wrap"), ValueError, "flow_warp: edge='wrap' is not known"),
+        (
+            lambda: up.flow_warp(X, P, align_corners=1),
+            TypeError,
+            "flow_warp: align_corners must be True or False; got 1",
+        ),
     ],
 )
 def test_errors_explain(call, error, message):

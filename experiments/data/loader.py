@@ -9,6 +9,8 @@ import numpy as np
 
 from experiments.data import Dataset, Example, augment
 
+_EPOCHS = 2**31  # as good as without end; grain's own endless length overflows in batches of one
+
 
 def batches(data: Dataset, *, size: int, crop: tuple[int, int], seed: int) -> grain.DatasetIterator:
     """An endless iterator of `{"image": (size, *crop, channels), "label": (size, *crop)}`.
@@ -20,7 +22,7 @@ def batches(data: Dataset, *, size: int, crop: tuple[int, int], seed: int) -> gr
         grain.MapDataset.source(data.train.examples)
         .seed(seed)
         .shuffle()
-        .repeat()
+        .repeat(_EPOCHS)
         .random_map(functools.partial(_augmented, data=data, crop=crop))
         .batch(size)
         .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))

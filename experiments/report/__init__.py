@@ -43,7 +43,8 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    variables = page.context(results, timing, data, predictions, config)
-    page.save(results, timing, data, predictions, path.parent / "figures")
+    where = page.windows(results, data, predictions)
+    variables = page.context(results, timing, data, predictions, where, config)
+    page.save(results, timing, data, predictions, where, path.parent / "figures")
     files.write_text(path, environment.get_template("template.html").render(**variables))
     return path

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
-from experiments.data import Example, Split
+from experiments.data import Dataset, Example, Split
 
 NEAR = 3  # pixels from the true boundary, within which methods may differ by rendition alone
 MOST = 6  # close-ups of a design
@@ -31,6 +31,7 @@ class Window(NamedTuple):
       top, left, side: in pixels.
       differing: pixels near the true boundary on which not all methods agree.
       far: pixels farther off that some method has wrong: 0 where only the rendition differs.
+      shared: pixels that all methods have wrong alike.
     """
 
     image: int
@@ -39,6 +40,7 @@ class Window(NamedTuple):
     side: int
     differing: int
     far: int
+    shared: int
 
     def cut(self, array: np.ndarray) -> np.ndarray:
         return array[self.top : self.top + self.side, self.left : self.left + self.side]
@@ -50,15 +52,16 @@ class Window(NamedTuple):
 def clear_examples(split: Split, predictions: Predictions, ignore_index: int | None) -> list[Window]:
     """A few windows that show rendition alone, best first, no two of one image where there are images enough.
 
-    The window of an image is the one with most differing pixels among those without any error far from the true
-    boundary; if there is none, the one where they outnumber such errors most. Windows without errors come first.
+    The window of an image is, among those without any error far from the true boundary, the one in which pixels that
+    differ outnumber those that all methods have wrong alike most; if all windows have such errors, the one in which
+    differing pixels outnumber them most. Windows without errors come first.
     """
     found = [
         window(i, example["label"], [maps[i] for maps in predictions.values()], ignore_index)
         for i, example in enumerate(split.examples)
     ]
     found = [w for w in found if w.differing] or found
-    return sorted(found, key=lambda w: (w.far > 0, w.far - w.differing, w.image))[:MOST]
+    return sorted(found, key=lambda w: (w.far > 0, w.far + w.shared - w.differing, w.image))[:MOST]
 
 
 def window(image: int, truth: np.ndarray, maps: Sequence[np.ndarray], ignore_index: int | None) -> Window:
@@ -70,9 +73,10 @@ def window(image: int, truth: np.ndarray, maps: Sequence[np.ndarray], ignore_ind
     differs = wrong if len(maps) == 1 else np.any([m != maps[0] for m in maps], axis=0) & counted
     side = max(min(truth.shape) // 4, min(24, *truth.shape))
     differing, far = _sums(differs & near, side), _sums(wrong & ~near, side)
-    score = np.where(far == 0, differing + differs.size, differing - far)
+    shared = _sums(wrong & ~differs, side)
+    score = np.where(far == 0, differing - shared + 2 * differs.size, differing - far)
     top, left = map(int, np.unravel_index(int(np.argmax(score)), score.shape))
-    return Window(image, top, left, side, int(differing[top, left]), int(far[top, left]))
+    return Window(image, top, left, side, *(int(of[top, left]) for of in (differing, far, shared)))
 
 
 def distance(truth: np.ndarray) -> np.ndarray:
@@ -97,16 +101,15 @@ def _sums(marked: np.ndarray, side: int) -> np.ndarray:
 # --- for the page -----------------------------------------------------------------------------------------------------
 
 
-def viewer(split: Split, predictions: Predictions, shown: Mapping[str, str], data: Any) -> dict[str, Any]:
+def viewer(
+    windows: Sequence[Window], data: Dataset, predictions: Predictions, shown: Mapping[str, str]
+) -> dict[str, Any]:
     """What the page's viewer takes: the methods' names, and of each close-up its image and everyone's label maps."""
     names = list(predictions)
     return {
         "methods": [{"name": name, "shown": shown[name]} for name in names],
         "ignore": data.ignore_index,
-        "closeups": [
-            _closeup(w, split, [predictions[name][w.image] for name in names])
-            for w in clear_examples(split, predictions, data.ignore_index)
-        ],
+        "closeups": [_closeup(w, data.test, [predictions[name][w.image] for name in names]) for w in windows],
     }
 
 

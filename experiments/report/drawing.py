@@ -182,7 +182,9 @@ def bottom_axis(drawing: Drawing, scale: Scale, top: float, bottom: float, title
     """Gridlines upright over the plot, and below it ticks and the title."""
     gridlines(drawing, scale, top, bottom, most)
     for tick in scale.ticks(most):
-        drawing.add(Text(scale(tick), bottom + 16, plain(tick), "soft", 12, "middle"))
+        label = plain(tick)
+        at = min(scale(tick), drawing.width - text_width(label, 12) / 2 - 1)  # the last one may stand at the end
+        drawing.add(Text(at, bottom + 16, label, "soft", 12, "middle"))
     drawing.add(Text((scale.start + scale.end) / 2, bottom + 34, title, "soft", 12, "middle"))
 
 

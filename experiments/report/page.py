@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,28 @@ from experiments.results import shown_name
 
 Results = Mapping[str, Any]
 Predictions = Mapping[str, closeups.Predictions]
+Windows = Mapping[str, Sequence[closeups.Window]]
 Chart = Callable[[float], Drawing | None]
 """A figure, as a function of the width to draw for; None where there is nothing to show."""
 
 _HERE = Path(__file__).parent
 
 
-def context(found: Results, timing: Results, data: Dataset, predictions: Predictions, config: Results) -> dict:
+def windows(found: Results, data: Dataset, predictions: Predictions) -> Windows:
+    """Where each design's close-ups are."""
+    return {name: closeups.clear_examples(data.test, predictions[name], data.ignore_index) for name in found["designs"]}
+
+
+def context(
+    found: Results, timing: Results, data: Dataset, predictions: Predictions, where: Windows, config: Results
+) -> dict[str, Any]:
     """The template's variables."""
     drawn = charts(found, timing)
     designs, analytic = list(found["designs"]), found["analytic"]
     return {
         "results": found,
         "verdict": words.verdict(found),
-        "designs": [_design(name, found, timing, data, predictions[name], drawn) for name in designs],
+        "designs": [_design(name, found, timing, data, predictions[name], where[name], drawn) for name in designs],
         "analytic": analytic and _analytic(analytic, drawn),
         "needs": [{k: words.typeset(v) for k, v in row.items()} for row in choose.choose([(found, timing)])],
         "needs_note": choose.NOTE,
@@ -44,13 +52,19 @@ def context(found: Results, timing: Results, data: Dataset, predictions: Predict
 
 
 def _design(
-    name: str, found: Results, timing: Results, data: Dataset, maps: closeups.Predictions, drawn: Mapping[str, Chart]
+    name: str,
+    found: Results,
+    timing: Results,
+    data: Dataset,
+    maps: closeups.Predictions,
+    where: Sequence[closeups.Window],
+    drawn: Mapping[str, Chart],
 ) -> dict[str, Any]:
     of, primary, measures = found["designs"][name], found["primary"], found["measures"]
     shown = {n: shown_name(n, method) for n, method in of["methods"].items()}
     first = next(iter(found["designs"].values()))["methods"]
     secondary = [functools.partial(differences.forest, of, m, measures[m]) for m in measures if m != primary]
-    viewer = closeups.viewer(data.test, maps, shown, data) | {"against": of["against"]}
+    viewer = closeups.viewer(where, data, maps, shown) | {"against": of["against"]}
     return {
         "name": name,
         "title": words.TITLES[name],
@@ -65,7 +79,7 @@ def _design(
         "pareto": _both(drawn.get(f"{name}-cost")),
         "table": tables.trained(found, timing, name),
         "viewer": _json(viewer),
-        "far": any(closeup["far"] for closeup in viewer["closeups"]),
+        "far": any(w.far for w in where),
         "small": _small(*(drawn[f"{name}-{k}"] for k in ("training", f"classes-{primary}", "classes-mean_iou"))),
     }
 
@@ -110,7 +124,9 @@ def charts(found: Results, timing: Results) -> dict[str, Chart]:
     return drawn
 
 
-def save(found: Results, timing: Results, data: Dataset, predictions: Predictions, folder: Path) -> None:
+def save(
+    found: Results, timing: Results, data: Dataset, predictions: Predictions, where: Windows, folder: Path
+) -> None:
     """Writes every figure, and a sheet of each design's first close-up, as PNG and SVG files."""
     for name, chart in charts(found, timing).items():
         drawn = chart(WIDE)
@@ -118,7 +134,7 @@ def save(found: Results, timing: Results, data: Dataset, predictions: Prediction
             drawing.save(drawn, folder / name)
     for design, of in found["designs"].items():
         maps = predictions[design]
-        for w in closeups.clear_examples(data.test, maps, data.ignore_index)[:1]:
+        for w in where[design][:1]:
             shown = {shown_name(name, method): maps[name][w.image] for name, method in of["methods"].items()}
             drawing.save_figure(closeups.sheet(data.test.examples[w.image], w, shown), folder / f"{design}-close-up")
 

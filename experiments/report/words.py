@@ -115,21 +115,21 @@ def settings(found: Results) -> list[str]:
 
 
 def command(config: Results) -> list[str]:
-    """The command of the run in words, with every setting that is not the default: it repeats the run elsewhere."""
+    """The words of the run's command, with every setting that is not the default: it repeats the run elsewhere."""
     if not config:
         return []
     default = Segmentation()
-    words = ["python -m experiments segmentation"]
+    words = ["python", "-m", "experiments", "segmentation"]
     for name, value in config.items():
         if name in ("task", "out", "resume", "date") or value is None or value == getattr(default, name, None):
             continue
-        option = f"--{name.replace('_', '-')}"
+        option = name.replace("_", "-")
         if isinstance(value, bool):
-            words.append(option if value else option.replace("--", "--no-", 1))
+            words.append(f"--{option}" if value else f"--no-{option}")
         elif name == "path":
-            words.append(f"{option} {Path(value).name}")  # where the folder lies is of one machine
+            words += [f"--{option}", Path(value).name]  # where the folder lies is of one machine
         else:
-            words.append(f"{option} {' '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}")
+            words += [f"--{option}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
     return words
 
 

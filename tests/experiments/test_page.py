@@ -88,13 +88,21 @@ def test_only_what_the_evidence_holds_is_marked(full, single):
     assert "Nothing is marked as best" in page
 
 
+def test_what_is_not_told_apart_is_said_with_the_seeds_it_would_take(full):
+    path, found = full
+    needed = found["designs"]["frozen"]["methods"]["transposed_conv"]["paired"][found["primary"]]["seeds_needed"]
+    page = path.read_text()
+    assert "Not told apart from bilinear: transposed_conv." in page
+    assert f"transposed_conv {'1000 or more' if needed >= 1000 else f'about {needed}'}." in page
+
+
 def test_one_seed_claims_no_interval(single):
     page = single[0].read_text()
     assert "one seed gives no interval" in page
     assert not re.search(r"\d\N{NO-BREAK SPACE}±", page)
 
 
-def test_the_command_repeats_the_run(tmp_path):
+def test_the_command_repeats_the_run():
     found = {"task": "segmentation", "design": ["frozen"], "seeds": [0, 1], "path": "/somewhere/data", "out": "/x"}
     found |= {"attention_gate": True, "stride": 4, "learning_rate": 0.01, "control": None}
     assert " ".join(words.command(found)) == (
@@ -263,6 +271,10 @@ LEGIBLE = """
   const paper = luminance(getComputedStyle(document.body).backgroundColor);
   const faults = [];
   document.querySelectorAll("details").forEach((one) => { one.open = true; });
+  for (const figure of document.querySelectorAll("figure:has(svg[role=img])")) {
+    const seen = [...figure.querySelectorAll("svg")].filter((svg) => svg.getBoundingClientRect().width);
+    if (seen.length !== 1) faults.push(`${seen.length} drawings of one figure`);
+  }
   for (const svg of document.querySelectorAll("figure svg[role=img]")) {
     const frame = svg.getBoundingClientRect();
     if (!frame.width) continue;

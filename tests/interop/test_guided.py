@@ -167,7 +167,7 @@ class NAF(Module):
 def test_naf(size, image):
     """At the guide's size, from a guide of another size, and from one that is first made smaller."""
     theirs = shaken(NAF(16, 2, 3, 4))
-    layer = up.nn.NAF(6, guide_features=3, dim=16, heads=2, window=3, blocks=2, groups=4, rngs=nnx.Rngs(0))
+    layer = up.nn.NAF(6, guide_features=3, dim=16, heads=2, kernel_size=3, blocks=2, groups=4, rngs=nnx.Rngs(0))
     load_state_dict(layer, theirs.state_dict())
     x, guide = normal(0, 2, 4, 5, 6), normal(1, 2, *image, 3)
     expected = last(theirs(first(guide), first(x), size))
@@ -178,7 +178,7 @@ def test_naf(size, image):
 
 def test_published_sizes_have_the_published_names():
     """Every name and shape of the authors' models at their own settings."""
-    layer = up.nn.NAF(384, guide_features=3, dim=256, heads=4, window=9, blocks=2, groups=8, rngs=nnx.Rngs(0))
+    layer = up.nn.NAF(384, guide_features=3, rngs=nnx.Rngs(0))
     load_state_dict(layer, NAF(256, 4, 9, 8).state_dict())
     stack = up.nn.JBUStack(384, 16, rngs=nnx.Rngs(0))
     state = {

@@ -12,7 +12,7 @@ from flax import nnx
 
 import upsampling as up
 from upsampling.interop.torch import load_state_dict
-from upsampling.reassembly import encode
+from upsampling.nn._layers import encode
 
 
 def first(x):

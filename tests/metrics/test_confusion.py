@@ -164,6 +164,14 @@ def test_counts_beyond_32_bits_stay_right_on_the_host():
     np.testing.assert_allclose(sum([counts] * 4).compute(), [0.75, 0.8], rtol=1e-6)
 
 
+def test_labels_of_64_bits_do_not_wrap_into_range():
+    """Inside jit, where they cannot be read: they are of no class, as all that is out of range."""
+    with jax.enable_x64(True):
+        prediction, target = jnp.array([[0, 1, 2**32 + 1, -(2**32)]]), jnp.array([[0, 1, 1, 0]])
+        got = jax.jit(lambda p, t: metrics.confusion_matrix(p, t, 2))(prediction, target)
+        np.testing.assert_array_equal(got, [[1, 0], [0, 1]])
+
+
 def test_an_ignored_class_of_its_own_has_no_value():
     prediction, target = np.array([[0, 0, 1, 1]]), np.array([[0, 1, 1, 0]])
     np.testing.assert_array_equal(metrics.iou(prediction, target, 2, ignore_index=0), [np.nan, 0.5])

@@ -149,6 +149,8 @@ class TestAll:
         ]:
             with pytest.raises(error, match=rf"{name}: spacing"):
                 function(mask, spacing)
+        with pytest.raises(ValueError, match=rf"{name}: spacing must be finite and above 0; got 0.0"):
+            function(mask, (1.0, 0.0))
         with pytest.raises(ValueError, match=rf"{name}: spacing must be one number or 2"):
             function(mask, (1.0, 1.0, 1.0), axes=(0, 1))
         with pytest.raises(TypeError, match=rf"{name}: spacing must be static"):
@@ -229,14 +231,16 @@ def test_groups_of_rows_do_not_change_the_result():
     chex.assert_trees_all_equal(grouped(f), jax.jit(rows)(f))
 
 
-@pytest.mark.parametrize("limit", [0.5, 2.5, 9])
-def test_limited(limit):
+@pytest.mark.parametrize(("spacing", "limit"), [(1.0, 0.5), (1.0, 2.5), (1.0, 9), (0.1, 0.3)])
+def test_limited(spacing, limit):
+    """A distance of three pixels of 0.1 is not above 0.3, though 0.3 / 0.1 < 3 in floating point."""
     given = masks((30, 41))
-    whole = np.stack([scipy_distance(m) for m in given])
-    squared = jax.jit(functools.partial(distance_transform_module.squared_distance, spacing=(1.0, 1.0), limit=limit))
-    near = np.sqrt(squared(~given))
-    np.testing.assert_allclose(near[whole <= limit], whole[whole <= limit], rtol=1e-6)
-    assert (near[whole > limit] > limit).all()
+    whole = np.stack([scipy_distance(m, (spacing, spacing)) for m in given])
+    of = functools.partial(distance_transform_module.squared_distance, spacing=(spacing, spacing), limit=limit)
+    near = np.sqrt(jax.jit(of)(~given))
+    within = whole <= limit * (1 + 1e-9)
+    np.testing.assert_allclose(near[within], whole[within], rtol=1e-6)
+    assert (near[~within] > limit).all()
 
 
 def test_needed():

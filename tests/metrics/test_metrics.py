@@ -108,7 +108,8 @@ def test_no_images(function):
 
 def test_widths_and_tolerances_beyond_the_image():
     """However large, as if all of the image were near."""
-    prediction, target = (x[0, 0, :8, :9] for x in batches())
+    prediction, target = (np.minimum(x[0, 0, :8, :9], 1) for x in batches())
+    prediction[3, 4] = 2  # a class in one map only is infinitely far from the other's
     large = {
         metrics.boundary_iou: "width",
         metrics.boundary_f1: "tolerance",
@@ -127,6 +128,7 @@ def test_widths_and_tolerances_beyond_the_image():
     pairs, (huge, unlimited) = figures(prediction, target)
     for one, other in pairs:
         chex.assert_trees_all_equal(one, other)
+    assert pairs[-1][0][2] == 0
     assert np.isnan(huge[1]).all()
     chex.assert_trees_all_equal(huge[0], unlimited[0])
 

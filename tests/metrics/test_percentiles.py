@@ -49,6 +49,16 @@ def test_step_is_the_least_value_that_enough_do_not_exceed(percent, weighted):
         assert np.isnan(got[image, 3])
 
 
+@pytest.mark.parametrize("percent", [60, 95])
+def test_rounding_skips_no_value(percent):
+    """Weights that are all equal: exactly so many percent of a class are below or at its value."""
+    counts = np.arange(20, 420, 20)
+    slot = np.repeat(np.arange(20), counts)[None]
+    values = np.concatenate([np.arange(n) for n in counts])[None].astype(np.float32)
+    got = percentile(values, slot, np.ones_like(values), 20, percent, linear=False)
+    np.testing.assert_array_equal(got[0], counts * percent // 100 - 1)
+
+
 @pytest.mark.parametrize("count", [20_000_000, 16_777_217, 99, 0])
 @pytest.mark.parametrize("percent", [95, 50, 99, 0, 100])
 def test_a_large_count_is_not_rounded(count, percent):

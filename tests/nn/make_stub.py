@@ -72,23 +72,25 @@ def annotations_of(method: up.nn.Method) -> dict[str, ast.expr]:
 
 
 def imports_of(method: up.nn.Method) -> set[tuple[str, str]]:
-    """The (module, name) from which the layer's module has the names of these annotations."""
+    """Where the layer's module has the names of these annotations from: (module, name), or ("", name) of a module."""
     annotations = (node for name, node in annotations_of(method).items() if name not in ("features", "rngs"))
     used = {node.id for annotation in annotations for node in ast.walk(annotation) if isinstance(node, ast.Name)}
     module = sys.modules[constructor(method).__module__]
     found = {(module.__name__, name) for name in used if name in vars(module)}
     for node in ast.walk(ast.parse(inspect.getsource(module))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            imported = {alias.name for alias in node.names} & used
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported = {alias.asname or alias.name for alias in node.names} & used
             found -= {(module.__name__, name) for name in imported}
-            found |= {(node.module, name) for name in imported}
+            found |= {(node.module or "" if isinstance(node, ast.ImportFrom) else "", name) for name in imported}
     return found
 
 
 def import_lines(imports: set[tuple[str, str]]) -> str:
     """The import statements, sorted as ruff sorts them: the standard library, others, this package."""
     blocks: list[list[str]] = [[], [], []]
-    for module in sorted({module for module, _ in imports}):
+    for module in sorted(name for source, name in imports if not source):
+        blocks[1].append(f"import {module}\n")
+    for module in sorted({module for module, _ in imports if module}):
         # Constants, classes, functions.
         order = lambda name: (not name.isupper(), not name[0].isupper(), name.lower())  # noqa: E731
         names = sorted((name for m, name in imports if m == module), key=order)

@@ -72,7 +72,7 @@ def test_icnr_starts_without_a_checkerboard(order):
     assert len(np.unique(kernel)) == 3 * 3 * 4 * 5
 
 
-def test_icnr_keeps_the_variance_of_its_initialiser():
+def test_icnr_keeps_the_variance_of_its_initializer():
     kernel = up.nn.initializers.icnr(2)(jax.random.key(0), (3, 3, 64, 64 * 4))
     assert abs(kernel.var() * 3 * 3 * 64 - 1) < 0.05
     given = up.nn.initializers.icnr(2, nnx.initializers.ones)(jax.random.key(0), (1, 1, 2, 8), jnp.float16)
@@ -147,8 +147,9 @@ def test_dupsampling_temperature_divides():
 
 
 @pytest.mark.parametrize("method", ["transposed_conv", "dupsampling"])
-def test_variance_is_kept(method):
-    layer = up.nn.create(method, 64, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize("out_features", [64, 16])
+def test_variance_is_kept(method, out_features):
+    layer = up.nn.available()[method].create(64, out_features=out_features, rngs=nnx.Rngs(0))
     y = layer(jax.random.normal(jax.random.key(0), (1, 32, 32, 64)))
     assert 0.8 < float(y[:, 2:-2, 2:-2].var()) < 1.25
 
@@ -175,6 +176,6 @@ def test_variance_is_kept(method):
         ),
     ],
 )
-def test_initialiser_errors_explain(call, message):
+def test_initializer_errors_explain(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,4 @@
-"""Layers that follow a guide: what they compute, learn and refuse."""
+"""Layers with a guide: what they compute, learn and refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
+from tests.nn.layers import compiled, small
 from tests.optional import F, torch
 
 
@@ -50,7 +51,7 @@ def test_guided_filter_maps_the_guide_at_both_sizes():
     mapped = [
         jax.nn.relu(g @ first[0] + first[1]) @ second[0] + second[1] for g in (GUIDE, up.area(GUIDE, X.shape[1:3]))
     ]
-    expected = up.guided_filter(X, *mapped, radius=2, epsilon=0.1, form="channelwise", average=False)
+    expected = up.guided_filter(X, *mapped, radius=2, epsilon=0.1)
     np.testing.assert_allclose(layer(X, GUIDE), expected, atol=1e-5)
 
 
@@ -62,10 +63,10 @@ def test_guided_filter_without_a_map():
         guide_features=1,
         guide_map=False,
         average=True,
-        convention="torch_align_corners",
+        convention="torch",
         rngs=nnx.Rngs(0),
     )
-    expected = up.guided_filter(X, guide, radius=1, form="channelwise", convention="torch_align_corners")
+    expected = up.guided_filter(X, guide, form="channelwise", average=True, convention="torch")
     np.testing.assert_array_equal(layer(X, guide), expected)
     assert jax.tree.leaves(nnx.state(layer)) == []
 
@@ -80,7 +81,6 @@ def test_convolutional_guided_filter():
         mean="conv",
         slope_hidden=6,
         radius=2,
-        convention="torch_align_corners",
         rngs=nnx.Rngs(0),
     )
     layer.kernel[...] = jnp.abs(normal(3, 3, 3, 4)) + 0.1
@@ -99,7 +99,23 @@ def test_convolutional_guided_filter():
     np.testing.assert_allclose(layer(X, guide), (a * high + b).permute(0, 2, 3, 1), atol=1e-4)
 
 
-def test_guided_filter_takes_normalisation():
+@pytest.mark.parametrize(
+    ("name", "options", "count"),
+    [("naf", {}, 740_608), ("jbu", {}, 11_174), ("guided_filter", {}, 8_320), ("naf", {"variant": "small"}, 6_512),
+     ("jbu", {"variant": "small"}, 4_214), ("guided_filter", {"variant": "small"}, 2_128)],
+)  # fmt: skip
+def test_defaults_are_the_authors_settings_and_small_variants_have_a_name(name, options, count):
+    """Parameters at 64 channels, of the guide too."""
+    layer = up.nn.create(name, 64, rngs=nnx.Rngs(0), **options)
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param))) == count
+
+
+def test_joint_bilateral_has_a_variant_for_features():
+    settings = [up.nn.create("joint_bilateral", 8, rngs=nnx.Rngs(0), variant=v) for v in (None, "features")]
+    assert [layer.sigma_range for layer in settings] == [0.1, 1.0]
+
+
+def test_guided_filter_takes_normalization():
     layer = up.nn.GuidedFilter(4, (2, 3), guide_features=3, mean="conv", norm=nnx.BatchNorm, rngs=nnx.Rngs(0))
     assert [len(part.norms) for part in (layer.guide_map, layer.slopes)] == [1, 2]
     before = layer.guide_map.norms[0].mean[...]
@@ -110,7 +126,7 @@ def test_guided_filter_takes_normalisation():
 
 @pytest.mark.parametrize("name", ["joint_bilateral", "jbu", "guided_filter", "naf"])
 def test_guides_that_do_not_fit(name):
-    layer = up.nn.create(name, 4, (2, 3), guide_features=3, rngs=nnx.Rngs(0))
+    layer = small(name, 4, (2, 3), guide_features=3)
     kind = type(layer).__name__
     with pytest.raises(ValueError, match=rf"{kind}: guide must be given, a map of shape \(2, 8, 9, 3\)"):
         layer(X)
@@ -120,19 +136,19 @@ def test_guides_that_do_not_fit(name):
     with pytest.raises(ValueError, match=f"{kind}: x must have features=4 channels"):
         layer(X[..., :3], GUIDE)
     with pytest.raises(ValueError, match=f"{kind}: scale must be one number or 2 of them"):
-        up.nn.create(name, 4, (2, 2, 2), rngs=nnx.Rngs(0))
+        small(name, 4, (2, 2, 2))
 
 
 @pytest.mark.parametrize("name", ["jbu", "guided_filter", "naf"])
 def test_dtypes(name):
-    layer = up.nn.create(name, 4, (2, 3), guide_features=3, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    layer = small(name, 4, (2, 3), guide_features=3, dtype=jnp.bfloat16)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
-    exact = up.nn.create(name, 4, (2, 3), guide_features=3, rngs=nnx.Rngs(0))(X, GUIDE)
-    y = layer(X, GUIDE)
+    exact = compiled(small(name, 4, (2, 3), guide_features=3), X, GUIDE)
+    y = compiled(layer, X, GUIDE)
     assert y.dtype == jnp.bfloat16
     assert jnp.abs(y.astype(jnp.float32) - exact).max() < 16 * jnp.finfo(jnp.bfloat16).eps * jnp.abs(exact).max()
-    small = up.nn.create(name, 4, (2, 3), guide_features=3, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
-    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(nnx.state(small, nnx.Param)))
+    half = small(name, 4, (2, 3), guide_features=3, param_dtype=jnp.bfloat16)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(nnx.state(half, nnx.Param)))
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ def test_there_is_nothing_to_train():
     assert jax.tree.leaves(nnx.state(up.nn.Bilinear(2))) == []
 
 
-def test_errors_are_the_functions():
+def test_errors_come_from_the_constructor():
     with pytest.raises(ValueError, match="give one of size and scale"):
-        up.nn.Interpolate(2, size=4)(X)
+        up.nn.Interpolate(2, size=4)
     with pytest.raises(ValueError, match="Did you mean 'bilinear'"):
-        up.nn.Interpolate(2, method="bilinaer")(X)
+        up.nn.Interpolate(2, method="bilinaer")

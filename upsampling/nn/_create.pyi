@@ -1,8 +1,9 @@
 """`create` for each method, with its options. Written by tests/nn/make_stub.py; do not edit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, overload
 
+import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -10,8 +11,8 @@ from upsampling import conventions
 from upsampling._arguments import Edge, Numbers, Padding
 from upsampling.conventions import Convention, Preset
 from upsampling.nn.attention import NAF
-from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv, jax
-from upsampling.nn.guided import JBU, GuidedFilter, JointBilateral, Mean, jax
+from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
+from upsampling.nn.guided import JBU, GuidedFilter, JointBilateral, Mean, Norm
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.interpolation import Bicubic, Bilinear, Nearest
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite, Similarity
@@ -236,7 +237,7 @@ def create(
     epsilon: float = 0.01,
     average: bool = False,
     convention: Preset | Convention = "torch_align_corners",
-    norm: Callable[..., Callable[..., jax.Array]] | None = None,
+    norm: Norm | None = None,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> GuidedFilter: ...

@@ -30,10 +30,15 @@ def sizes(
 ) -> tuple[int, tuple]:
     """Returns the number of channels, and the scale as one number per axis; `axes` are the numbers of axes allowed."""
     features = _arguments.number(layer, "features", features)
-    scale = _arguments.per_axis(layer, "scale", scale, axes[0] if len(axes) == 1 else None, real=real)
-    if len(scale) not in axes:
-        raise ValueError(f"{layer}: scale must have one number for each of 1, 2 or 3 spatial axes; got {scale}.")
-    return features, scale
+    return features, per_axis(layer, "scale", scale, axes[0] if len(axes) == 1 else None, real=real)
+
+
+def per_axis(layer: str, argument: str, given: Any, rank: int | None, *, real: bool = False) -> tuple:
+    """Returns `given` as one number for each of at most three spatial axes."""
+    numbers = _arguments.per_axis(layer, argument, given, rank, real=real)
+    if len(numbers) > 3:
+        raise ValueError(f"{layer}: {argument} must have one number for each of 1, 2 or 3 spatial axes; got {given!r}.")
+    return numbers
 
 
 def or_features(layer: str, argument: str, given: object, features: int) -> int:

@@ -87,9 +87,9 @@ class TransposedConv(Upsampler):
         convolution._crop(name, large, window, self.scale, self.padding, self.output_padding, self.dilation)
         kernel_init = _layers.keep_variance(self.scale) if kernel_init is None else kernel_init
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
         shape = (*window, features // self.groups, out)
         self.kernel = _layers.parameter(rngs, kernel_init, shape, param_dtype)
-        use_bias = _arguments.flag(name, "use_bias", use_bias)
         self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:

@@ -16,6 +16,7 @@ from upsampling.nn import _layers
 from upsampling.nn.registry import Upsampler, register
 
 Mean = Literal["box", "conv"]
+Norm = Callable[..., Callable[..., jax.Array]]
 
 
 @register(
@@ -257,7 +258,7 @@ class JBUStack(Upsampler):
     paper="Wu et al. 2018, arXiv:1803.05619",
     uses_guide=True,
     spatial_axes=(2,),
-    variants={"small": {"hidden": 16}},
+    variants={"small": {"hidden": 16, "convention": "torch"}},
 )
 class GuidedFilter(Upsampler):
     """The guided filter with learned parts: `upsampling.guided_filter`, channel by channel, as a layer.
@@ -314,7 +315,7 @@ class GuidedFilter(Upsampler):
         epsilon: float = 1e-2,
         average: bool = False,
         convention: Preset | Convention = "torch_align_corners",
-        norm: Callable[..., Callable[..., jax.Array]] | None = None,
+        norm: Norm | None = None,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -375,9 +376,7 @@ class GuidedFilter(Upsampler):
 class Pointwise(nnx.Module):
     """1x1 convolutions with ReLUs between, and a layer of `norm` before each of those."""
 
-    def __init__(
-        self, widths: tuple[int, ...], norm: Callable[..., Callable[..., jax.Array]] | None, options: dict, use_bias: bool = True
-    ):
+    def __init__(self, widths: tuple[int, ...], norm: Norm | None, options: dict, use_bias: bool = True):
         self.layers = nnx.List([nnx.Linear(a, b, use_bias=use_bias, **options) for a, b in itertools.pairwise(widths)])
         made = [] if norm is None else [norm(width, rngs=options["rngs"]) for width in widths[1:-1]]
         self.norms = nnx.List(made)

@@ -51,8 +51,8 @@ class Interpolate(Upsampler):
         name = type(self).__name__
         if (size is None) == (scale is None):
             raise ValueError(f"{name}: give one of size and scale; got size={size!r}, scale={scale!r}.")
-        self.scale = None if scale is None else _arguments.per_axis(name, "scale", scale, None, real=True)
-        self.size = None if size is None else _arguments.per_axis(name, "size", size, None)
+        self.scale = None if scale is None else _layers.per_axis(name, "scale", scale, None, real=True)
+        self.size = None if size is None else _layers.per_axis(name, "size", size, None)
         _layers.check_interpolation(name, method, convention, antialias)
         _layers.check_unused(name, rngs)
         self.method: conventions.Method = method

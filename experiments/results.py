@@ -202,7 +202,7 @@ def _signed(difference: Mapping[str, float | None]) -> str:
 
 
 def analytic_rows(methods: Mapping[str, Any]) -> list[dict[str, str]]:
-    """The terminal's table of the analytic design: where edges go, in hundredths of a pixel, and what thin lines lose."""
+    """The table of the analytic design: where edges go, in hundredths of a pixel, and what thin lines lose."""
     return [
         {
             "method": name,

@@ -53,7 +53,11 @@ def test_arrays_are_promoted_together():
         (lambda a: a.one_of("f", "edge", 3, a.EDGES), ValueError, "f: edge=3 is not known. Known: 'zero', "),
         (lambda a: a.array("f", "x", None), TypeError, "f: x must be an array; got NoneType."),
         (lambda a: a.array("f", "x", X.astype(int)), TypeError, "f: x must be floating"),
-        (lambda a: a.spatial_map("f", "x", X, 4), ValueError, "with 4 spatial axes (1, 2 or 3), none empty; got shape"),
+        (
+            lambda a: a.spatial_map("f", "x", X[None], 4),
+            ValueError,
+            "with 4 spatial axes (1, 2 or 3), none empty; got shape",
+        ),
         (lambda a: a.spatial_map("f", "x", X[0, 0]), ValueError, "f: x must be (*batch, *spatial, channels) with 2"),
         (lambda a: a.spatial_map("f", "x", X[:, :0]), ValueError, "none empty; got shape (2, 0, 4, 3)"),
         (lambda a: a.spatial_map("f", "x", X[..., :0]), ValueError, "none empty; got shape (2, 5, 4, 0)"),

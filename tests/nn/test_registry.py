@@ -204,6 +204,13 @@ def test_a_strangers_method_is_one_of_all(own_registry):
     assert up.nn.available()["box"].paper == "a better toy"
 
 
+def test_a_variant_may_give_an_option_that_has_no_default(own_registry):
+    up.nn.register("plain", family="own", paper="a toy", variants={"double": {"twice": True}})(Plain)
+    assert up.nn.create("plain", 4, 3, variant="double", rngs=nnx.Rngs(0)).scale == 6
+    with pytest.raises(TypeError, match=r"create: 'plain' needs the options \['twice'\]; got \[\]"):
+        up.nn.create("plain", 4, rngs=nnx.Rngs(0))
+
+
 def test_a_function_may_make_the_layer(own_registry):
     @up.nn.register("wide_box", family="reassembly", paper="a toy")
     def make(features, scale=2, *, size=5, rngs):

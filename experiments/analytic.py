@@ -613,9 +613,9 @@ def train_on_shapes(
         straight edges end up 0.2 pixels outwards (bilinear, s = 4), whether the loss has a Dice term or not.
       **options: the layer's own.
 
-    >>> trained = train_on_shapes("bilinear", 2, steps=2)
+    >>> trained = train_on_shapes("bilinear", 4, steps=2)
     >>> trained.upsample(jnp.zeros((1, 16, 16, 1))).shape
-    (1, 32, 32, 1)
+    (1, 64, 64, 1)
     """
     structure, params, rest = nnx.split(Head(method, s, features, seed, **options), nnx.Param, ...)
     guided = up.nn.available()[method].uses_guide

@@ -38,7 +38,7 @@ def neighborhood_attention(
       TypeError: arrays that are not floating, or numbers that are not static.
 
     Where H is no whole number of times h, pixels of `x` are counted as the authors' code counts them: it enlarges keys
-    and values to the output's size by nearest neighbours and takes every `H // h`-th pixel, so that some pixels of `x`
+    and values to the output's size by nearest neighbors and takes every `H // h`-th pixel, so that some pixels of `x`
     come twice, that is with twice the weight, and fewer than `kernel_size` are seen.
 
     NAF and AnyUp (Wimmer et al. 2025, arXiv:2510.12764) both attend to a window of the low-resolution map with queries

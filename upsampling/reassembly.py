@@ -261,7 +261,7 @@ def gated_queries(
 
     Args:
       from_guide: (*batch, *spatial * scale, embedding).
-      from_map: (*batch, *spatial, embedding), brought to the guide's size by nearest neighbour.
+      from_map: (*batch, *spatial, embedding), brought to the guide's size by nearest neighbor.
       gate_logits: (*batch, *spatial, 1), brought there likewise.
       scale: as in `sapa`.
 
@@ -308,7 +308,7 @@ def fade(
 ) -> jax.Array:
     """FADE: weights from the encoder's and the decoder's features together, and a gate that lets the encoder's pass.
 
-    With every map of the low resolution brought to the high one by nearest neighbour, the weights are
+    With every map of the low resolution brought to the high one by nearest neighbor, the weights are
     `softmax(guide_logits + map_logits)`, the gate is `g = sigmoid(gate_logits)`, and the result is
     `g * guide + (1 - g) * reassemble(x, weights)`.
 

@@ -480,10 +480,10 @@ def random_scenes(key: jax.Array, n: int, cells: int, s: int, complement: float 
     Returns:
       Coverages (n, cells, cells, 1) and (n, cells * s, cells * s, 1).
 
-    >>> low, high = random_scenes(jax.random.key(0), 8, 6, 4)
+    >>> low, high = random_scenes(jax.random.key(0), 8, 16, 4, 0.5)
     >>> low.shape, high.shape
-    ((8, 6, 6, 1), (8, 24, 24, 1))
-    >>> blocks = high.reshape(8, 6, 4, 6, 4).mean((2, 4))
+    ((8, 16, 16, 1), (8, 64, 64, 1))
+    >>> blocks = high.reshape(8, 16, 4, 16, 4).mean((2, 4))
     >>> bool(abs(blocks - low[..., 0]).max() < 1e-5)
     True
     """

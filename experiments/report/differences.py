@@ -69,7 +69,8 @@ def forest(of: Results, measure: str, info: Results, width: float) -> Drawing:
     narrow = width < 500
     step, top = (46, 30) if narrow else (30, 34)
     bottom = top + step * len(rows)
-    letters_at = width - 12 - 10 * (_most_letters(rows) - 1)
+    columns, count = _columns(rows)
+    letters_at = width - 12 - 10 * (count - 1)
     text_at = letters_at - (18 if narrow else 28)
     left = 8.0 if narrow else 24 + min(300, max(text_width(row.shown) for row in rows))
     right = width - 8 if narrow else text_at - 18 - max(text_width(row.text) for row in rows)
@@ -88,7 +89,7 @@ def forest(of: Results, measure: str, info: Results, width: float) -> Drawing:
         drawing.add(
             Text(name_at, words, row.shown, "ink", 13, anchor, of=row.name),
             Text(text_at, words, row.text, color, 13, "end", of=row.name),
-            *_letters(row, letters_at, words),
+            *_letters(row, letters_at, words, columns),
         )
         _interval(drawing, row, scale, y + 10 if narrow else y)
     return drawing
@@ -136,13 +137,15 @@ def _directions(scale: Scale, y: float, info: Results) -> list[Text]:
     return [Text(scale.start, y, f"← {left}", "soft", 12), Text(scale.end, y, f"{right} →", "soft", 12, "end")]
 
 
-def _most_letters(rows: Sequence[Row]) -> int:
-    """How many columns the letters take: each letter has its own, so that groups are seen as columns."""
-    found = len({letter for row in rows for letter in row.letters})
-    return found if found <= 6 else max(len(row.letters) for row in rows)
+def _columns(rows: Sequence[Row]) -> tuple[str, int]:
+    """The letters that have columns of their own, so that groups are seen as columns, and how many columns there are.
+
+    Where there are too many for that, none has: each row's letters stand side by side.
+    """
+    found = "".join(sorted({letter for row in rows for letter in row.letters}))
+    return (found, len(found)) if len(found) <= 6 else ("", max(len(row.letters) for row in rows))
 
 
-def _letters(row: Row, left: float, y: float) -> list[Text]:
-    in_columns = all(letter in "abcdef" for letter in row.letters)
-    places = [ord(c) - ord("a") if in_columns else i for i, c in enumerate(row.letters)]
+def _letters(row: Row, left: float, y: float, columns: str) -> list[Text]:
+    places = [columns.index(c) if columns else i for i, c in enumerate(row.letters)]
     return [Text(left + 10 * p, y, c, "ink", 13, "middle") for p, c in zip(places, row.letters, strict=True)]

@@ -303,3 +303,14 @@ def test_made_up_methods_differ_near_boundaries_alone():
     assert 0 < wrong.mean() < 0.2
     assert not wrong[closeups.distance(truth) > 4].any()
     assert not math.isclose(ndimage.mean(maps[1] != data.test.examples[1]["label"]), 0)
+
+
+@pytest.mark.parametrize("count", [6, 7, 12])
+def test_letters_of_many_groups_stay_on_the_drawing(count):
+    letters = [chr(ord("a") + i) for i in range(count)]
+    rows = [differences.Row(c, c, 0.0, None, None, c, "soft", "") for c in letters]
+    columns, width = differences._columns(rows)
+    assert width == (6 if count == 6 else 1)
+    drawn = [differences._letters(row, 100, 0, columns)[0] for row in rows]
+    assert [text.text for text in drawn] == letters
+    assert {text.x for text in drawn} == {100 + 10 * i for i in range(width)}

@@ -39,7 +39,7 @@ def test_padding_may_leave_nothing_of_small_inputs():
     """What is left depends on the input, which the constructor does not know."""
     layer = up.nn.TransposedConv(4, kernel_size=2, padding=[(2, 0), (0, 3)], rngs=nnx.Rngs(0))
     assert jax.eval_shape(layer, jnp.ones((3, 3, 4))).shape == (4, 3, 4)
-    with pytest.raises(ValueError, match="padding=.* leaves nothing of the full result"):
+    with pytest.raises(ValueError, match=r"padding=.* leaves nothing of the full result"):
         layer(jnp.ones((1, 3, 4)))
 
 

@@ -38,6 +38,12 @@ def test_nnx_layers(window, strides, padding, dilation, transpose_kernel):
     np.testing.assert_allclose(ours(x), theirs(x), atol=1e-5)
 
 
+def test_the_dtype_to_compute_in_comes_along():
+    theirs = nnx.ConvTranspose(3, 2, (2, 2), strides=2, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 3, 3, 3))
+    assert flax.from_nnx(theirs)(x).dtype == theirs(x).dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("transpose_kernel", [False, True])
 def test_linen_parameters(transpose_kernel):
     theirs = linen.ConvTranspose(

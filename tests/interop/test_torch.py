@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -89,9 +90,17 @@ def test_a_prefix_picks_one_module_of_a_network():
 def test_parameters_keep_their_dtype():
     layer = up.nn.TransposedConv(4, out_features=3, kernel_size=2, param_dtype=jnp.float16, rngs=nnx.Rngs(0))
     theirs = torch.nn.ConvTranspose2d(4, 3, 2, 2).to(torch.bfloat16)
-    load_state_dict(layer, theirs.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # JAX warns of what it casts by itself
+        load_state_dict(layer, theirs.state_dict())
     assert layer.kernel.dtype == jnp.float16
     np.testing.assert_allclose(layer.bias[...], theirs.bias.detach().float().numpy(), rtol=1e-3)
+
+
+def test_bfloat16_keeps_its_range():
+    layer = up.nn.TransposedConv(1, kernel_size=2, use_bias=False, rngs=nnx.Rngs(0))
+    load_state_dict(layer, {"weight": torch.full((1, 1, 2, 2), 1e30, dtype=torch.bfloat16)})
+    np.testing.assert_allclose(layer.kernel[...], 1e30, rtol=1e-2)
 
 
 def test_torch_is_not_imported():

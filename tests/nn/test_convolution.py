@@ -88,6 +88,17 @@ def test_icnr_keeps_the_variance_of_its_initializer():
     assert (given == 1).all()
 
 
+def test_initializers_give_the_dtype_that_is_asked_for():
+    draws = [
+        (up.nn.initializers.bilinear(2), (4, 4, 1, 3)),
+        (up.nn.initializers.label_blocks(np.zeros((1, 4, 4), int), 2), (2, 2, 3, 2)),
+        (up.nn.initializers.icnr(2), (3, 3, 4, 8)),
+    ]
+    for init, shape in draws:
+        assert init(jax.random.key(0), shape, jnp.float16).dtype == jnp.float16
+        assert init(jax.random.key(0), shape).dtype == jnp.float32
+
+
 @pytest.mark.parametrize("stride", [2, 3, 4])
 def test_bilinear_kernel_resizes_bilinearly(stride):
     window = 2 * stride - stride % 2

@@ -83,6 +83,7 @@ def test_convolutional_guided_filter():
         radius=2,
         rngs=nnx.Rngs(0),
     )
+    assert [part.kernel.shape for part in layer.slopes.layers] == [(8, 6), (6, 6), (6, 4)]
     layer.kernel[...] = jnp.abs(normal(3, 3, 3, 4)) + 0.1
     first = lambda a: torch.tensor(np.moveaxis(np.asarray(a), -1, 1))  # noqa: E731
     weight = torch.tensor(np.asarray(layer.kernel[...]).transpose(2, 0, 1)[:, None])

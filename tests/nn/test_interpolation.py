@@ -24,6 +24,12 @@ def test_interpolate_passes_on_what_it_is_given():
     chex.assert_trees_all_equal(aligned(X), up.bilinear(X, scale=1.5, convention="torch_align_corners"))
 
 
+def test_label_maps_keep_their_dtype():
+    labels = jax.random.randint(jax.random.key(0), (5, 7, 3), 0, 9)
+    layer = up.nn.create("nearest", 3, rngs=nnx.Rngs(0))
+    chex.assert_trees_all_equal(layer(labels), up.nearest(labels, scale=2))
+
+
 def test_there_is_nothing_to_train():
     assert jax.tree.leaves(nnx.state(up.nn.Bilinear(2))) == []
 

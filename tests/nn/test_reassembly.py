@@ -18,6 +18,14 @@ def test_carafe_starts_as_the_mean_of_its_window():
     np.testing.assert_allclose(layer(x), mean, atol=0.05)
 
 
+def test_first_values_are_the_authors():
+    """Deviations of 0.001 in CARAFE's encoder and 0.02 in SAPA's projections; Xavier's bound in FADE."""
+    carafe, sapa, fade = (up.nn.create(name, 64, rngs=nnx.Rngs(0)) for name in ("carafe", "sapa", "fade"))
+    assert abs(float(carafe.encoder_kernel[...].std()) / 0.001 - 1) < 0.05
+    assert abs(float(sapa.query_kernel[...].std()) / 0.02 - 1) < 0.05
+    assert abs(float(jnp.abs(fade.guide_kernel[...]).max()) / np.sqrt(6 / 128) - 1) < 0.05
+
+
 @pytest.mark.parametrize("method", ["carafe", *GUIDED])
 def test_constants_stay_within(method):
     """Weights sum to one, so that away from the zeros around the image a constant map keeps its value."""

@@ -20,6 +20,7 @@ def test_dysample_starts_nearly_bilinear(style, scale):
     without = up.nn.DySample(12, scale, style=style, groups=3, kernel_init=nnx.initializers.zeros, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(without(x), y, atol=1e-5)
     assert abs(float(layer.offset_kernel[...].std()) - 0.001) < 0.0005
+    assert (layer.scope_kernel[...] == 0).all()
 
 
 def test_dysample_has_the_papers_parameters():

@@ -267,7 +267,8 @@ class GuidedFilter(Upsampler):
     between, at its own size and averaged to that of the input (`guide_map`, the default); or taken as it is. The
     linear functions are fitted in a box (`mean="box"`, the default); or, with `mean="conv"`, means are taken by a
     learned dilated 3x3 convolution, and slopes made of covariance and variance by three learned 1x1 convolutions. The
-    defaults are the authors' for segmentation; the variant "small" of `create` has 16 channels in the map of the guide.
+    defaults are the authors' for segmentation; the variant "small" of `create` has 16 channels in the map of the
+    guide, and enlarges on the half-pixel grid.
 
     Args:
       features: channels of the input and the output.

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import types
 from importlib.metadata import version
 
 import jax.numpy as jnp
@@ -125,3 +126,27 @@ def test_every_group_makes_cases_that_run(group):
 def test_unknown_groups_are_refused(capsys):
     assert command.main(["benchmark", "--group", "nothing"]) == 2
     assert "--group 'nothing' is not known" in capsys.readouterr().out
+
+
+def test_a_part_of_the_cases_never_takes_the_place_of_the_whole_table(tmp_path, monkeypatch):
+    fake = types.ModuleType("experiments.benchmarks.fake")
+    fake.DESCRIPTION, fake.PEERS = "Naps.", ()
+    fake.cases = lambda: iter(
+        harness.Case(name, {"ours": sleeper(1), "peer": sleeper(1)}) for name in ("long", "short")
+    )
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+    monkeypatch.setattr(benchmarks, "groups", lambda: ("fake",))
+    monkeypatch.setattr(benchmarks, "_RESULTS", tmp_path)
+    options = ["benchmark", "--group", "fake", "--seconds", "0.01"]
+    assert command.main([*options, "--only", "short"]) == 0
+    assert list(tmp_path.iterdir()) == []
+    assert command.main([*options, "--only", "short", "--out", str(tmp_path / "part")]) == 0
+    assert len(list((tmp_path / "part").iterdir())) == 2
+    assert command.main(options) == 0
+    (table,) = tmp_path.glob("*.md")
+    assert "| long |" in table.read_text()
+
+
+def test_methods_belong_to_the_group_of_layers(capsys):
+    assert command.main(["benchmark", "--group", "metrics", "--methods", "carafe"]) == 2
+    assert "--methods goes with --group layers" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Batches: the same for the same seed, from any place on, with image and label cut from the same place."""
 
 import numpy as np
+import pytest
 
 from experiments.data import Dataset, Example, Split, augment, loader
 
@@ -70,3 +71,21 @@ def test_intensity_changes_the_image_by_at_most_what_it_says():
         assert image.min() >= -0.2 - 1e-6
         assert image.max() <= 1.2 + 1e-6
         assert 0.8 - 1e-6 <= image.max() - image.min() <= 1.2 + 1e-6
+
+
+def test_stored_batches_give_every_example_once_an_epoch_in_changing_order():
+    arrays = {"x": np.arange(10), "y": np.arange(10) * 2}
+    batches, same, other = (loader.StoredBatches(arrays, size=3, seed=s) for s in (0, 0, 1))
+    epochs = [np.concatenate([next(batches)["x"] for _ in range(3)]) for _ in range(4)]
+    for epoch in epochs:
+        assert len(set(epoch.tolist())) == 9  # what does not fill a batch waits
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert set(np.concatenate(epochs).tolist()) == set(range(10))
+    same.set_state({"next": 5})
+    batch = next(same)
+    np.testing.assert_array_equal(batch["x"], epochs[1][6:])
+    np.testing.assert_array_equal(batch["y"], 2 * batch["x"])
+    assert same.get_state() == {"next": 6}
+    assert any((next(other)["x"] != epoch[:3]).any() for epoch in epochs[:1])
+    with pytest.raises(ValueError, match="a batch of 11 needs as many stored examples; there are 10"):
+        loader.StoredBatches(arrays, size=11, seed=0)

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import upsampling as up
 
 
-def find(name: str) -> up.nn.Method:
-    """The method called `name`.
+def find(name: str, option: str = "--methods") -> up.nn.Method:
+    """The method called `name`, which `option` asked for.
 
     Raises:
       ValueError: there is none, or a module or class that cannot be used; the message names the option.
@@ -16,13 +16,13 @@ def find(name: str) -> up.nn.Method:
         try:
             return up.nn.find(name)
         except (ValueError, TypeError, ImportError) as error:
-            raise ValueError(f"--methods {name}: {error}") from error
+            raise ValueError(f"{option} {name}: {error}") from error
     known = up.nn.available()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(
-            f"--methods {name}: not known.{hint} Known: {' '.join(known)}; or your own, as package.module:Class."
+            f"{option} {name}: not known.{hint} Known: {' '.join(known)}; or your own, as package.module:Class."
         )
     return known[name]
 

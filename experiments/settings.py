@@ -218,7 +218,7 @@ def _with_methods(config: Segmentation) -> Segmentation:
         if not fits(methods.find(method), config.downsampling):
             other = "strided" if config.downsampling == "pool" else "pool"
             raise ValueError(f"--methods {method}: needs --downsampling {other}.")
-    methods.find(config.against)
+    methods.find(config.against, "--against")
     if trained and config.against not in config.methods:
         fallback = config.methods[0]
         if config.against != Segmentation.against:

@@ -92,12 +92,12 @@ def train(run: Run) -> None:
     if data.generated:
         _store_test_images(place / "test.npz", data.test)
     try:
-        _analytic(config, place)
+        measured = _analytic(config, place)
         outcomes = _train_all(run)
     except KeyboardInterrupt:
         console.say(f"Stopped. To go on: python -m experiments segmentation --resume {_shown(place)}")
         raise
-    conclude(run, outcomes)
+    conclude(run, outcomes, measured)
 
 
 def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
@@ -154,13 +154,14 @@ def _stage(
 
 def report_again(run: Run) -> None:
     """Writes the results and the page of a run that is trained."""
-    conclude(run, {job: designs.stored(runs.job_folder(run.folder, *job), run.data.test) for job in run.config.jobs()})
+    outcomes = {job: designs.stored(runs.job_folder(run.folder, *job), run.data.test) for job in run.config.jobs()}
+    conclude(run, outcomes, _analytic(run.config, run.folder))
 
 
-def conclude(run: Run, outcomes: dict[Job, Outcome]) -> None:
+def conclude(run: Run, outcomes: dict[Job, Outcome], measured: dict[str, Any] | None) -> None:
     """Gathers all outcomes into the run's files, its table and its page."""
     config, data, place = run
-    found, timing = results.collect(place, config, data, outcomes, _analytic(config, place))
+    found, timing = results.collect(place, config, data, outcomes, measured)
     for design in found["designs"]:
         table, best = results.rows(found, timing, design)
         # A terminal is narrow: the page has all columns.

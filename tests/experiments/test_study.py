@@ -232,7 +232,7 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
         (["--methods", "no.such.module:Up"], "--methods no.such.module:Up: "),
         ([*UNET, "--methods", "max_unpool"], "--methods max_unpool: needs --downsampling pool"),
         ([*UNET, "--downsampling", "pool"], "--methods deconv: needs --downsampling strided"),
-        (["--against", "bilinea"], r"bilinea: not known"),
+        (["--against", "bilinea"], r"--against bilinea: not known"),
         (["--against", "carafe"], "--against carafe: must be one of the methods compared: nearest "),
         (["--stride", "3"], "--stride 3: must be 2, 4, 8 or 16"),
         (["--crop", "30"], "--crop 30: must be a multiple of --stride 4"),

@@ -25,9 +25,9 @@ frame, so that what a method does there (it differs) is left out.
 """
 
 import functools
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,9 @@ import optax
 from flax import nnx
 
 import upsampling as up
+from experiments import methods, training
 from experiments.data import shapes
+from experiments.models.stride import Head
 from upsampling.conventions import Convention
 
 Upsample = Callable[..., jax.Array]
@@ -503,6 +505,8 @@ def _drawn(s: int, finer: int) -> np.ndarray:
 # --- learned methods --------------------------------------------------------------------------------------------------
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
+RATES = (3e-2, 1e-2)
+"""Learning rates that a method is trained on shapes with; the better one counts."""
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -531,51 +535,43 @@ def cross_entropy_and_dice(logits: jax.Array, label: jax.Array) -> jax.Array:
     return cross_entropy(logits, label) + dice(logits, label)
 
 
-class Head(nnx.Module):
-    """The least that trains an upsampler: a 1x1 convolution, the method, a 1x1 convolution to one logit.
-
-    A method with a guide gets it by a 1x1 convolution of its own, so that it has `features` channels, as all layers
-    take it.
-
-    Args:
-      method: a name in `upsampling.nn.available()`.
-      s: the factor.
-      features: channels between the two convolutions.
-      seed: of the parameters.
-      **options: the layer's own.
-
-    Shapes: (n, h, w, 1), and the guide (n, h * s, w * s, 1), to (n, h * s, w * s, 1).
-    """
-
-    def __init__(self, method: str, s: int, features: int = 16, seed: int = 0, **options: Any):
-        rngs = nnx.Rngs(seed)
-        self.inward = nnx.Conv(1, features, (1, 1), rngs=rngs)
-        self.outward = nnx.Conv(features, 1, (1, 1), rngs=rngs)
-        uses_guide = up.nn.available()[method].uses_guide
-        self.guide = nnx.Conv(1, features, (1, 1), rngs=rngs) if uses_guide else None
-        # Drawn from last, so that all methods start between the same convolutions.
-        self.layer = up.nn.create(method, features, s, rngs=rngs, **options)
-
-    def __call__(self, low: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        mapped = None if self.guide is None else self.guide(guide)
-        return self.outward(self.layer(self.inward(low), mapped))
-
-
 class Trained(NamedTuple):
     """What `train_on_shapes` returns.
 
     Attributes:
       upsample: for `measure`: coverage, and the exact picture if `guided`, to the probability of foreground.
       guided: whether it takes the picture.
+      learning_rate: the one that was kept.
       losses: of each step.
-      seconds: for all steps, without compilation, and to compile.
+      unseen_loss: of scenes that it was not trained on.
     """
 
     upsample: Upsample
     guided: bool
+    learning_rate: float
     losses: list[float]
-    seconds: float
-    compile_seconds: float
+    unseen_loss: float
+
+
+class _Scenes:
+    """Endless batches of random scenes, the n-th a function of seed and n; with a key for the guide's noise."""
+
+    def __init__(self, seed: int, batch: int, s: int, complement: float):
+        self._key, self._make, self._next = jax.random.key(seed), (batch, CELLS, s, complement), 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        where, noises = jax.random.split(jax.random.fold_in(self._key, self._next))
+        self._next += 1
+        return *shapes.random_scenes(where, *self._make), noises
+
+    def get_state(self) -> dict[str, int]:
+        return {"next": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        self._next = state["next"]
 
 
 def train_on_shapes(
@@ -587,70 +583,75 @@ def train_on_shapes(
     loss: Loss = cross_entropy,
     features: int = 16,
     batch: int = 8,
-    learning_rate: float = 3e-2,
+    learning_rates: Sequence[float] = RATES,
     noise: float = 0.1,
     complement: float = 0.5,
-    **options: Any,
+    variant: str | None = None,
+    progress: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Trained:
-    """Trains a method on random shapes (`shapes.random_scenes`), between two 1x1 convolutions (`Head`).
+    """Trains a method on random shapes (`shapes.random_scenes`), between two 1x1 convolutions (`models.stride.Head`).
 
     It sees coverage at stride s and learns the label of every pixel at the high resolution: 1 where the shape covers
-    half of it. A method with a guide sees the exact picture at the high resolution, with noise.
+    half of it. A method with a guide sees the exact picture at the high resolution, with noise, by a 1x1 convolution.
 
     Args:
-      method: a name in `upsampling.nn.available()`.
+      method: a name that `methods.find` knows.
       s: the factor.
       seed: of parameters and scenes.
-      steps: Adam's, with a cosine from `learning_rate` to zero. After a few hundred an edge may still lie 0.1 pixels
-        off, since the threshold is found more slowly than the slope.
+      steps: Adam's. After a few hundred an edge may still lie 0.1 pixels off, since the threshold is found more slowly
+        than the slope.
       loss: of logits and labels, (batch, H, W, 1) both.
       features: channels that the method works on.
       batch: scenes per step, a multiple of four.
+      learning_rates: as in `training.Options`. Of several, the one with the least loss on unseen scenes is kept.
       noise: standard deviation of the guide's noise; the picture's range is 0 to 1.
       complement: probability that inside and outside change places (`shapes.random_scenes`); at one half, a loss that
         treats both classes alike has no reason to move an edge to either side. At zero the foreground is what bulges
         and what is thin. Interpolation makes such shapes smaller, training makes up for it by a lower threshold, and
         straight edges end up 0.2 pixels outwards (bilinear, s = 4), whether the loss has a Dice term or not.
-      **options: the layer's own.
+      variant: named settings of the method.
+      progress: told the step number and loss after each step.
 
     >>> trained = train_on_shapes("bilinear", 4, steps=2)
     >>> trained.upsample(jnp.zeros((1, 16, 16, 1))).shape
     (1, 64, 64, 1)
     """
-    structure, params, rest = nnx.split(Head(method, s, features, seed, **options), nnx.Param, ...)
-    guided = up.nn.available()[method].uses_guide
+    guided = methods.find(method).uses_guide
+    rngs = nnx.Rngs(seed)
+    # As a trunk's strided convolution would be, for a method that undoes one.
+    kernel = nnx.Param(nnx.initializers.lecun_normal()(rngs(), (2 * s, 2 * s, features, features)))
+    variants = () if variant is None else (variant,)
+    model = Head(features, 1, method, s, in_features=1, guide_features=1, kernel=kernel, variants=variants, seed=seed)
+    structure, params, rest = nnx.split(model, nnx.Param, ...)
 
     def logits(params: nnx.State, low: jax.Array, high: jax.Array, key: jax.Array) -> jax.Array:
         guide = high + noise * jax.random.normal(key, high.shape) if guided else None
         return nnx.merge(structure, params, rest)(low, guide)
 
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    )
+    def of_batch(params: nnx.State, rest: nnx.State, batch: tuple) -> tuple[jax.Array, nnx.State]:
+        return loss(logits(params, *batch), (batch[1] >= 0.5).astype(jnp.float32)), rest
 
-    def update(params: nnx.State, memory: Any, low: jax.Array, high: jax.Array, key: jax.Array) -> tuple:
-        label = (high >= 0.5).astype(jnp.float32)
-        value, gradient = jax.value_and_grad(lambda p: loss(logits(p, low, high, key), label))(params)
-        updates, memory = optimizer.update(gradient, memory, params)
-        return optax.apply_updates(params, updates), memory, value
-
-    def scenes(step: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        where, noises = jax.random.split(jax.random.fold_in(key, step))
-        return *shapes.random_scenes(where, batch, CELLS, s, complement), noises
-
-    memory, key = optimizer.init(params), jax.random.key(seed)
-    first, start = scenes(0), time.perf_counter()
-    compiled = jax.jit(update).lower(params, memory, *first).compile()
-    ready, losses = time.perf_counter(), []
-    for step in range(steps):
-        params, memory, value = compiled(params, memory, *scenes(step))
-        losses.append(value)
-    losses = [float(value) for value in losses]  # waits for the last step
-    seconds = time.perf_counter() - ready
+    unseen = list(itertools.islice(_Scenes(seed + 2**20, batch, s, complement), 16))
+    losses = jax.jit(lambda params, rest: jnp.mean(jnp.stack([of_batch(params, rest, b)[0] for b in unseen])))
+    fitted = None
+    for rate in learning_rates:
+        tried = training.fit(
+            jax.tree.map(jnp.copy, params),  # the update takes its memory
+            jax.tree.map(jnp.copy, rest),
+            of_batch,
+            _Scenes(seed, batch, s, complement),
+            training.Options(steps, rate, weight_decay=0.0, validations=1),
+            folder=None,
+            validate=lambda *variables: {"loss": float(losses(*variables))},
+            progress=progress,
+            program=fitted and fitted.program,
+        )
+        if fitted is None or tried.history.validation[-1]["loss"] < fitted.history.validation[-1]["loss"]:
+            fitted, best = tried, rate
 
     @jax.jit
     def upsample(low: jax.Array, high: jax.Array | None = None) -> jax.Array:
-        unseen = jax.random.fold_in(key, steps)
-        return jax.nn.sigmoid(logits(params, low, low if high is None else high, unseen))
+        key = jax.random.fold_in(jax.random.key(seed), steps)
+        return jax.nn.sigmoid(logits(fitted.params, low, low if high is None else high, key))
 
-    return Trained(upsample, guided, losses, seconds, ready - start)
+    return Trained(upsample, guided, best, fitted.history.loss, fitted.history.validation[-1]["loss"])

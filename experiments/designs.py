@@ -13,11 +13,12 @@ from flax import nnx
 from experiments import files, methods, runs, training
 from experiments.data import Dataset, Split, loader
 from experiments.models import MODELS
-from experiments.models.blocks import extend_to_multiple
+from experiments.models.blocks import extend_to_multiple, make_upsampler
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk
-from experiments.settings import Job, Segmentation
+from experiments.settings import Job, Segmentation, kind
 from experiments.statistics import Sums
 from experiments.tasks import segmentation as task
+from upsampling import analysis
 
 Progress = Callable[[int, float], None]
 Programs = dict[tuple[str, str], training.Program]
@@ -57,8 +58,8 @@ class Outcome(NamedTuple):
 
 def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress) -> Stage:
     """The stage of a job. For the design frozen it trains the seed's trunk, or takes the one that is stored."""
-    if job.design == "frozen":
-        return _frozen(config, data, job.seed, place, programs, progress)
+    if kind(job.design) == "frozen":
+        return _frozen(job, config, data, place, programs, progress)
     build = {"head": _stride_net, "unet": _unet}[job.design]
     return Stage(
         steps=config.steps,
@@ -91,32 +92,34 @@ def _unet(config: Segmentation, data: Dataset, seed: int, method: str) -> nnx.Mo
     )
 
 
-def _head(config: Segmentation, data: Dataset, seed: int, method: str, kernel: nnx.Variable) -> Head:
+def _head(config: Segmentation, data: Dataset, job: Job, kernel: nnx.Variable) -> Head:
     return Head(
         config.features,
         len(data.classes),
-        method,
-        config.stride,
+        job.method,
+        config.stride_of(job.design),
         kernel=kernel,
         variants=config.variants,
-        seed=seed,
+        seed=job.seed,
     )
 
 
 def _stride_net(config: Segmentation, data: Dataset, seed: int, method: str) -> StrideNet:
-    trunk = Trunk(data.channels, config.features, config.stride, seed=seed)
-    return StrideNet(trunk, _head(config, data, seed, method, trunk.down.kernel), config.stride)
+    stride = config.stride_of("head")
+    trunk = Trunk(data.channels, config.features, stride, seed=seed)
+    return StrideNet(trunk, _head(config, data, Job("head", method, seed), trunk.down.kernel), stride)
 
 
 def _frozen(
-    config: Segmentation, data: Dataset, seed: int, place: Path, programs: Programs, progress: Progress
+    job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress
 ) -> Stage:
-    trunk = trained_trunk(config, data, seed, place, programs, progress)
+    seed, stride = job.seed, config.stride_of(job.design)
+    trunk = trained_trunk(job, config, data, place, programs, progress)
     structure, variables = nnx.split(trunk)
 
     @jax.jit
     def compute(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return nnx.merge(structure, variables)(extend_to_multiple(image, config.stride))
+        return nnx.merge(structure, variables)(extend_to_multiple(image, stride))
 
     @functools.cache
     def chunks(part: str) -> list[task.Chunk]:
@@ -129,7 +132,7 @@ def _frozen(
     return Stage(
         steps=config.head_steps,
         validations=2,
-        model=lambda method: _head(config, data, seed, method, Frozen(jnp.asarray(kernel))),
+        model=lambda method: _head(config, data, job._replace(method=method), Frozen(jnp.asarray(kernel))),
         batches=lambda: loader.StoredBatches(crops, size=config.batch, seed=seed),
         inputs=lambda method: ("features", "guide") if methods.find(method).uses_guide else ("features",),
         chunks=lambda split: chunks(parts[id(split)]),
@@ -137,10 +140,11 @@ def _frozen(
 
 
 def trained_trunk(
-    config: Segmentation, data: Dataset, seed: int, place: Path, programs: Programs, progress: Progress
+    job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress
 ) -> Trunk:
     """The seed's trunk, trained on labels averaged to the stride, which favor no upsampler; ready for evaluation."""
-    trunk = Trunk(data.channels, config.features, config.stride, seed=seed)
+    seed, stride = job.seed, config.stride_of(job.design)
+    trunk = Trunk(data.channels, config.features, stride, seed=seed)
     model = CoarseClassifier(trunk, config.features, len(data.classes), seed=seed)
     structure, params, rest = nnx.split(model, nnx.Param, ...)
     network = task.Network(structure)
@@ -154,7 +158,7 @@ def trained_trunk(
 
     def validate(*variables: Any) -> dict[str, float]:
         images = [(c.inputs[0], c.label) for c in task.chunks(data.validation)]
-        losses = [validation_loss(variables, *(_extended(a, config.stride) for a in pair)) for pair in images]
+        losses = [validation_loss(variables, *(_extended(a, stride) for a in pair)) for pair in images]
         return {"loss": float(np.mean(losses))}
 
     outcome = training.fit(
@@ -162,13 +166,14 @@ def trained_trunk(
         rest,
         loss,
         _crops(config, data, seed),
-        _options(config, config.trunk_steps, validations=2),
-        folder=place / "trunks" / f"seed{seed}",
+        # A trunk serves all methods: it takes the first of the learning rates.
+        _options(config, config.trunk_steps, config.learning_rate[0], validations=2),
+        folder=place / "trunks" / f"stride{stride}" / f"seed{seed}",
         validate=validate,
         progress=progress,
-        program=programs.get(("frozen", "trunk")),
+        program=programs.get((job.design, "trunk")),
     )
-    programs["frozen", "trunk"] = outcome.program
+    programs[job.design, "trunk"] = outcome.program
     model = nnx.merge(structure, outcome.params, outcome.statistics)
     model.eval()
     return model.trunk
@@ -200,9 +205,16 @@ def _stored_features(
 
 
 def train(
-    job: Job, config: Segmentation, data: Dataset, shared: Stage, place: Path, programs: Programs, progress: Progress
+    job: Job,
+    rate: float,
+    config: Segmentation,
+    data: Dataset,
+    shared: Stage,
+    place: Path,
+    programs: Programs,
+    progress: Progress,
 ) -> Outcome:
-    """Trains one network, or goes on with it; stores its figures, sums and predictions in the job's folder."""
+    """Trains one network, or goes on with it; stores its figures, sums and predictions in the folder `place`."""
     model = shared.model(job.method)
     structure, params, rest = nnx.split(model, nnx.Param, ...)
     network, names = task.Network(structure), shared.inputs(job.method)
@@ -222,7 +234,7 @@ def train(
         rest,
         loss,
         shared.batches(),
-        _options(config, shared.steps, shared.validations),
+        _options(config, shared.steps, rate, shared.validations),
         folder=place / "checkpoints",
         validate=lambda *variables: task.validate(predict(variables, data.validation), data),
         progress=progress,
@@ -230,13 +242,13 @@ def train(
     )
     programs[job.design, job.method] = fitted.program
     predictions = predict((fitted.params, fitted.statistics), data.test)
-    return _store(place, data, job, model, fitted, predictions, config)
+    return _store(place, data, job, rate, model, fitted, predictions, config)
 
 
-def _options(config: Segmentation, steps: int, validations: int) -> training.Options:
+def _options(config: Segmentation, steps: int, rate: float, validations: int) -> training.Options:
     return training.Options(
         steps=steps,
-        learning_rate=config.learning_rate,
+        learning_rate=rate,
         weight_decay=config.weight_decay,
         precision=config.precision,
         validations=validations,
@@ -247,6 +259,7 @@ def _store(
     place: Path,
     data: Dataset,
     job: Job,
+    rate: float,
     model: nnx.Module,
     fitted: training.Fit,
     predictions: list[np.ndarray],
@@ -262,6 +275,8 @@ def _store(
         place / "result.json",
         {
             "variant": methods.variant_of(job.method, config.variants),
+            "learning_rate": rate,
+            "receptive_field": receptive_field(job, config),
             "figures": task.figures(sums, data.classes),
             "curve": task.curve(sums),
             "parameters": count(nnx.state(model, nnx.Param)),
@@ -307,3 +322,38 @@ def upsampler_parameters(model: Any, method: str) -> int:
     if methods.find(method).ties_encoder:
         own -= sum(layer.kernel[...].size for layer in layers if isinstance(layer.kernel, nnx.Param))
     return own
+
+
+def receptive_field(job: Job, config: Segmentation) -> tuple[int, int]:
+    """Rows and columns of the upsampler's input that one of its output pixels depends on."""
+    unet = job.design == "unet"
+    features, scale = (config.width, 2) if unet else (config.features, config.stride_of(job.design))
+    return _receptive_field(job.method, methods.variant_of(job.method, config.variants), features, scale)
+
+
+_EXTENT = 24  # pixels of the input: more than any window among the methods, and few enough to be quick
+
+
+@functools.cache  # the same for all seeds
+def _receptive_field(method: str, variant: str | None, features: int, scale: int) -> tuple[int, int]:
+    window = (4, 4) if scale == 2 else (2 * scale,) * 2
+    layer = make_upsampler(
+        method,
+        features,
+        scale,
+        kernel=nnx.Param(jnp.ones((*window, features, features))),
+        variants=() if variant is None else (variant,),
+        rngs=nnx.Rngs(0),
+    )
+    structure, params, rest = nnx.split(layer, nnx.Param, ...)
+    # Values that start at zero hide what a layer will look at once it is trained.
+    key = jax.random.key(1)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key, leaf.shape), params)
+    guide = jax.random.normal(key, (1, _EXTENT * scale, _EXTENT * scale, features))
+    guides = (guide,) if methods.find(method).uses_guide else ()
+
+    def upsample(x: jax.Array) -> jax.Array:
+        # With a batch axis, as networks call their layers.
+        return nnx.merge(structure, params, rest)(x[None], *guides)[0]
+
+    return analysis.receptive_field(upsample, features, scale, size=_EXTENT)

@@ -80,10 +80,11 @@ def document(found: Sequence[Found]) -> str:
 def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
     lines = ["", f"## {run['data']['name']}", "", run["data"]["description"], ""]
     lines += [" ".join(results.verdict(run)), ""] if run["designs"] else []
-    if run["analytic"]:
-        stride, measured = run["analytic"]["stride"], run["analytic"]["methods"]
-        lines += [f"### Edges known exactly, factor {stride}, hundredths of a pixel", ""]
-        lines += _table(results.analytic_rows(measured))
+    for of in (run["analytic"], *run["analytic"]["others"]) if run["analytic"] else ():
+        for what, measured in (("bare", of["methods"]), ("trained on shapes", of["trained"])):
+            if measured:
+                lines += ["", f"### Edges known exactly, factor {of['stride']}, {what}, hundredths of a pixel", ""]
+                lines += _table(results.analytic_rows(measured))
     for design, of in run["designs"].items():
         seeds = ", ".join(map(str, of["seeds"]))
         lines += ["", f"### {design}, seeds {seeds}, against {of['against']}", ""]

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import files, methods, statistics
 from experiments.data import Dataset
 from experiments.designs import Outcome
-from experiments.settings import TRAINED, Job, Segmentation, conditions
+from experiments.settings import Job, Segmentation, conditions, kind
 from experiments.statistics import Sums
 from experiments.tasks.segmentation import DISTANCES, MEASURES, PRIMARY, baseline
 
@@ -43,8 +43,7 @@ def collect(
         "analytic": analytic,
         "designs": {
             design: _design(config, design, {job: o for job, o in outcomes.items() if job.design == design})
-            for design in config.design
-            if design in TRAINED
+            for design in config.trained()
         },
     }
     timing: dict[str, Any] = {}
@@ -75,8 +74,8 @@ def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, 
             "family": method.family,
             "paper": method.paper,
             "uses_guide": method.uses_guide,
-            **{k: first[k] for k in ("variant", "parameters", "upsampler_parameters", "operations_per_step")},
-            "temporary_bytes": first["temporary_bytes"],
+            **{k: first[k] for k in ("variant", "learning_rate", "receptive_field", "parameters")},
+            **{k: first[k] for k in ("upsampler_parameters", "operations_per_step", "temporary_bytes")},
             "summary": {m: statistics.estimate(values[m][name])._asdict() for m in MEASURES},
             "paired": {m: paired[m][name] for m in compared if name in paired[m]},
             "curve": [statistics.estimate(column)._asdict() for column in curves.T],
@@ -165,6 +164,8 @@ def rows(
             | {measure.title: _figure(outcome["summary"][m]) for m, measure in MEASURES.items()}
             | {
                 "group": of["groups"][PRIMARY][name],
+                "sees": "{} × {}".format(*outcome["receptive_field"]),
+                "rate": f"{outcome['learning_rate']:g}",
                 "params": f"{outcome['parameters']:,}",
                 "upsampler's": f"{outcome['upsampler_parameters']:,}",
                 "Mflop/step": f"{outcome['operations_per_step'] / 1e6:,.0f}" if outcome["operations_per_step"] else "–",
@@ -238,8 +239,9 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
 def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     title, names, against = results["measures"][PRIMARY]["title"], list(of["methods"]), of["against"]
     where = {"frozen": "On frozen trunks", "head": "Trained end to end", "unet": "In the network that people use"}[
-        design
+        kind(design)
     ]
+    where += f", factor {design.partition(' x')[2]}" if " x" in design else ""
     if len(of["seeds"]) < 2 or len(names) < 2:
         return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
     differences = {name: of["methods"][name]["paired"][PRIMARY] for name in names if name != against}

@@ -57,7 +57,7 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
 
 def job_folder(folder: Path, design: str, method: str, seed: int) -> Path:
     """Where one training keeps its checkpoints, predictions and figures."""
-    return folder / design / method.replace(":", ".") / f"seed{seed}"
+    return folder / design.replace(" ", "-") / method.replace(":", ".") / f"seed{seed}"
 
 
 def machine() -> dict[str, Any]:

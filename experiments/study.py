@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from experiments import analytic, console, designs, files, report, results, runs, settings
+from experiments import analytic, console, designs, files, methods, rates, report, results, runs, settings
 from experiments.data import Dataset, Split, brain, folder
 from experiments.designs import Outcome
 from experiments.settings import Job, Segmentation
@@ -53,20 +53,24 @@ def prepare(config: Segmentation) -> Run:
     return Run(config, data, runs.create(config.out, "segmentation", dataclasses.asdict(stored)))
 
 
-def prepare_report(command: Report) -> Run:
-    """Finds the run whose page is to be written.
+def prepare_report(command: Report) -> tuple[Run, dict[Job, Outcome]]:
+    """Finds the run whose page is to be written, and what its trainings stored.
 
     Raises:
       ValueError, OSError: there is none, or not all of it is trained.
     """
     config = settings.stored(command.folder)
-    for job in config.jobs():
-        if not designs.is_done(runs.job_folder(command.folder, *job)):
+    run = Run(config, _load(config), command.folder.resolve())
+
+    def done(job: Job, rate: float, own: Path) -> Outcome:
+        if not designs.is_done(own):
             raise ValueError(
                 f"{command.folder}: {job.method}, seed {job.seed} of design {job.design} is not trained yet; go on "
                 "with --resume."
             )
-    return Run(config, _load(config), command.folder.resolve())
+        return designs.stored(own, run.data.test)
+
+    return run, _each(run, done)
 
 
 def _load(config: Segmentation) -> Dataset:
@@ -101,41 +105,78 @@ def train(run: Run) -> None:
 
 
 def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
-    """What the bare interpolators do to boundaries that are known exactly: measured once, then stored."""
-    if "analytic" not in config.design:
-        return None
-    path = place / "analytic.json"
-    if path.exists():
-        return files.read_json(path)
-    found = files.write_json(path, {"stride": config.stride, "methods": analytic.bare(config.stride)})
-    console.table(
-        f"Edges known exactly, factor {config.stride}, hundredths of a pixel", results.analytic_rows(found["methods"])
-    )
+    """What methods do to boundaries that are known exactly: measured once for each factor, then stored.
+
+    The bare interpolators are measured as they are; with `shapes_steps`, all methods once they are trained on shapes.
+    The first factor comes first, the others as `others`.
+    """
+    measured = []
+    for stride in config.analytic_stride if "analytic" in config.design else ():
+        path = place / f"analytic-x{stride}.json"
+        if not path.exists():
+            found = {"stride": stride, "methods": analytic.bare(stride), "trained": _on_shapes(config, stride)}
+            found = files.write_json(path, found)
+            title = f"Edges known exactly, factor {stride}, hundredths of a pixel"
+            console.table(title, results.analytic_rows(found["methods"]))
+            if found["trained"]:
+                console.table(f"{title}, trained on shapes", results.analytic_rows(found["trained"]))
+        measured.append(files.read_json(path))
+    return {**measured[0], "others": measured[1:]} if measured else None
+
+
+def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
+    """Figures of each method that a run compares, trained on shapes."""
+    if not config.shapes_steps:
+        return {}
+    found = {}
+    with console.run_progress(len(config.methods)) as progress:
+        for name in config.methods:
+            variant = methods.variant_of(name, config.variants)
+            steps = len(analytic.RATES) * config.shapes_steps
+            with progress.job(f"{name}, on shapes, factor {stride}", steps) as step:
+                trained = analytic.train_on_shapes(
+                    name, stride, steps=config.shapes_steps, variant=variant, progress=step
+                )
+                figures = analytic.measure(trained.upsample, stride, guided=trained.guided)
+            shown = name if variant is None else f"{name} ({variant})"
+            found[shown] = figures | {"learning_rate": trained.learning_rate, "unseen_loss": trained.unseen_loss}
     return found
 
 
 def _train_all(run: Run) -> dict[Job, Outcome]:
     """The outcome of every job: trained now, or stored by the run that was stopped."""
     config, data, place = run
-    outcomes: dict[Job, Outcome] = {}
     programs: designs.Programs = {}
     stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs))
-    jobs = config.jobs()
-    with console.run_progress(len(jobs)) as progress:
-        for job in jobs:
-            own = runs.job_folder(place, *job)
+    with console.run_progress(sum(rates.count(config, job) for job in config.jobs())) as progress:
+
+        def one(job: Job, rate: float, own: Path) -> Outcome:
             if designs.is_done(own):
-                outcomes[job] = designs.stored(own, data.test)
+                outcome = designs.stored(own, data.test)
                 with progress.job(job.method, 1):
                     pass
             else:
                 stage = stage_of(progress, job.design, job.seed)
                 with progress.job(f"{job.design} {job.method}, seed {job.seed}", stage.steps) as step:
-                    outcomes[job] = designs.train(job, config, data, stage, own, programs, step)
-            figures = outcomes[job].result["figures"]
+                    outcome = designs.train(job, rate, config, data, stage, own, programs, step)
+            figures = outcome.result["figures"]
             told = ", ".join(f"{MEASURES[m].title} {figures[m]['mean']:.3f}" for m in (PRIMARY, "mean_iou"))
-            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}: {told}")
-    return outcomes
+            at = f", learning rate {rate:g}" if rates.count(config, job) > 1 else ""
+            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {told}")
+            return outcome
+
+        return _each(run, one)
+
+
+def _each(run: Run, one: Callable[[Job, float, Path], Outcome]) -> dict[Job, Outcome]:
+    """The outcome of every job at its method's own learning rate; `one` gives that of a job at a rate."""
+    config, _, place = run
+    found: dict[tuple[Job, float], Outcome] = {}
+    for job in config.jobs():
+        own = runs.job_folder(place, *job)
+        for rate in rates.wanted(config, job, found):
+            found[job, rate] = one(job, rate, own if len(config.learning_rate) == 1 else own / f"rate{rate:g}")
+    return {job: found[job, rates.best(config, job, found)] for job in config.jobs()}
 
 
 def _stage(
@@ -143,7 +184,7 @@ def _stage(
 ) -> designs.Stage:
     config, data, place = run
     job = Job(design, "", seed)
-    if design != "frozen":
+    if settings.kind(design) != "frozen":
         return designs.stage(job, config, data, place, programs, lambda step, loss: None)
     with progress.part(f"trunk, seed {seed}", config.trunk_steps) as step:
         return designs.stage(job, config, data, place, programs, step)
@@ -152,9 +193,9 @@ def _stage(
 # --- after ------------------------------------------------------------------------------------------------------------
 
 
-def report_again(run: Run) -> None:
+def report_again(prepared: tuple[Run, dict[Job, Outcome]]) -> None:
     """Writes the results and the page of a run that is trained."""
-    outcomes = {job: designs.stored(runs.job_folder(run.folder, *job), run.data.test) for job in run.config.jobs()}
+    run, outcomes = prepared
     conclude(run, outcomes, _analytic(run.config, run.folder))
 
 

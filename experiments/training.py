@@ -75,7 +75,7 @@ class Program(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """The outcome of `fit`. `program` can serve other trainings of the same shapes, whatever their seed."""
+    """The outcome of `fit`. `program` can serve other trainings of the same shapes, whatever seed and learning rate."""
 
     params: Params
     statistics: Statistics
@@ -94,7 +94,7 @@ def fit(
     batches: Batches,
     options: Options,
     *,
-    folder: Path,
+    folder: Path | None,
     validate: Callable[[Params, Statistics], dict[str, float]],
     progress: Callable[[int, float], None] = lambda step, loss: None,
     program: Program | None = None,
@@ -111,10 +111,11 @@ def fit(
       loss: `(params, statistics, batch)` to a scalar and the new statistics; parameters arrive in `options.precision`.
       batches: what to train on.
       options: how.
-      folder: for the checkpoints, an absolute path.
+      folder: for the checkpoints, an absolute path; None for none.
       validate: measures of parameters and statistics, entered into the history with the step.
       progress: told the step number and loss after each step.
-      program: of an earlier training with the same loss, options and shapes, used again rather than compiled anew.
+      program: of an earlier training with the same loss, shapes and options but for the learning rate, used again
+        rather than compiled anew.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
@@ -123,13 +124,13 @@ def fit(
     optimizer = _optimizer(options)
     state, history = (params, statistics, optimizer.init(params)), History()
     marks = {round(options.steps * (i + 1) / options.validations) for i in range(options.validations)}
-    with ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1)) as manager:
+    with _checkpoints(folder) as manager:
         if program is None:
             place = batches.get_state()
             program = _compile(loss, optimizer, options, state, next(batches))
             batches.set_state(place)
-        step = manager.latest_step() or 0
-        if step:
+        step = (manager and manager.latest_step()) or 0
+        if manager and step:
             state, history = _restore(manager, step, state, batches)
         with _interruptible() as interrupted:
             while step < options.steps:
@@ -146,7 +147,7 @@ def fit(
                     raise FloatingPointError(f"the loss is {value} at step {step}; try a lower --learning-rate.")
                 if step in marks:
                     history.validation.append({"step": step, **validate(*state[:2])})
-                if step in marks or interrupted():
+                if manager and (step in marks or interrupted()):
                     _save(manager, step, state, history, batches)
                 if interrupted():
                     raise KeyboardInterrupt
@@ -155,8 +156,21 @@ def fit(
 
 def _optimizer(options: Options) -> optax.GradientTransformation:
     warm_up = max(1, options.steps // 10)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, options.learning_rate, warm_up, max(options.steps, warm_up + 1))
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=options.weight_decay))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warm_up, max(options.steps, warm_up + 1))
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=options.weight_decay),
+        _times(options.learning_rate),
+    )
+
+
+def _times(rate: float) -> optax.GradientTransformation:
+    """Updates times a number that is part of the state: one compiled update serves every learning rate."""
+
+    def update(updates, rate, params=None):
+        return jax.tree.map(lambda u: u * rate, updates), rate
+
+    return optax.GradientTransformation(lambda params: jnp.float32(rate), update)
 
 
 def _compile(loss: Loss, optimizer, options: Options, state, batch) -> Program:
@@ -187,6 +201,12 @@ def cast(params: Params, precision: Precision) -> Params:
         return leaf.astype(precision) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     return jax.tree.map(to, params)
+
+
+def _checkpoints(folder: Path | None) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
+    if folder is None:
+        return contextlib.nullcontext()
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
 
 
 def _save(manager: ocp.CheckpointManager, step: int, state, history: History, batches: Batches) -> None:

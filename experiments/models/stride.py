@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments import methods
 from experiments.models import blocks
 from experiments.models.unet import UNet
 
@@ -64,12 +65,15 @@ class Head(nnx.Module):
       num_classes: channels of the logits.
       upsampler: a name that `methods.find` knows.
       stride: s.
-      down: the trunk's strided convolution, for methods that use its kernel.
+      in_features: channels of the input, if other than `features`.
+      guide_features: channels of the guide, if other than `features`: then a 1x1 convolution of its own brings it to
+        `features` channels.
+      kernel: of the trunk's strided convolution, for methods that use it.
       variants: named settings to take where the method has them.
       seed: of the parameters.
 
-    Shapes: `(batch, h, w, features)` and a guide `(batch, h * s, w * s, features)`, which most methods do not need, to
-    `(batch, h * s, w * s, num_classes)`.
+    Shapes: `(batch, h, w, in_features)` and a guide `(batch, h * s, w * s, guide_features)`, which most methods do not
+    need, to `(batch, h * s, w * s, num_classes)`.
     """
 
     def __init__(
@@ -79,18 +83,24 @@ class Head(nnx.Module):
         upsampler: str,
         stride: int,
         *,
+        in_features: int | None = None,
+        guide_features: int | None = None,
         kernel: nnx.Variable | None = None,
         variants: tuple[str, ...] = (),
         seed: int = 0,
     ):
         body, sampler, _ = blocks.random_streams(seed)
-        self.inward = nnx.Conv(features, features, (1, 1), rngs=body)
+        self.inward = nnx.Conv(in_features or features, features, (1, 1), rngs=body)
         self.upsampler = blocks.make_upsampler(
             upsampler, features, stride, kernel=kernel, variants=variants, rngs=sampler
         )
         self.outward = nnx.Conv(features, num_classes, (1, 1), rngs=body)
+        mapped = guide_features and methods.find(upsampler).uses_guide
+        self.guide = nnx.Conv(guide_features, features, (1, 1), rngs=body) if mapped else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+        if self.guide is not None:
+            guide = self.guide(guide)
         return self.outward(self.upsampler(self.inward(x), guide))
 
 

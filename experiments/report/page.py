@@ -39,6 +39,7 @@ def context(
         "verdict": words.verdict(found),
         "designs": [_design(name, found, timing, data, predictions[name], where[name], drawn) for name in designs],
         "analytic": analytic and _analytic(analytic, drawn),
+        "others": [tables.analytic(of) | {"stride": of["stride"]} for of in (analytic or {}).get("others", ())],
         "needs": [{k: words.typeset(v) for k, v in row.items()} for row in choose.choose([(found, timing)])],
         "needs_note": choose.NOTE,
         "bounds": words.bounds(found),
@@ -67,7 +68,7 @@ def _design(
     viewer = closeups.viewer(where, data, maps, shown) | {"against": of["against"]}
     return {
         "name": name,
-        "title": words.TITLES[name],
+        "title": words.title(name),
         "words": words.design(name, found["settings"]),
         "of": of,
         "shown": shown,
@@ -91,6 +92,12 @@ def _analytic(of: Results, drawn: Mapping[str, Chart]) -> dict[str, Any]:
         "curves": _both(drawn["analytic-curves"]),
         "small": _small(*(drawn[f"analytic-{k}"] for k in ("angles", "discs", "thin-lines"))),
         "table": tables.analytic(of),
+        "trained": [
+            {"stride": each["stride"], "table": tables.analytic({**each, "methods": each["trained"]})}
+            for each in (of, *of["others"])
+            if each["trained"]
+        ],
+        "trained_range": _both(drawn.get("analytic-trained-range")),
     }
 
 
@@ -111,6 +118,9 @@ def charts(found: Results, timing: Results) -> dict[str, Chart]:
             "thin-lines": edge.by_line_width,
         }
         drawn |= {f"analytic-{name}": make(chart, found["analytic"]) for name, chart in of_edges.items()}
+        if found["analytic"]["trained"]:
+            of_trained = {**found["analytic"], "methods": found["analytic"]["trained"]}
+            drawn["analytic-trained-range"] = make(edge.displacement_range, of_trained)
     for design, of in found["designs"].items():
         if len(of["methods"]) > 1:
             drawn[f"{design}-differences"] = make(differences.forest, of, primary, info)

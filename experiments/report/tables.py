@@ -13,6 +13,8 @@ Results = Mapping[str, Any]
 
 _MEANINGS = {
     "group": "methods that share a letter cannot be told apart by the first measure",
+    "sees": "pixels of the upsampler's input, rows × columns, that one of its output pixels depends on",
+    "rate": "highest learning rate; where several were offered, the one that did best on validation images",
     "params": "parameters of all that was trained with the method",
     "upsampler's": "parameters that the upsampler adds",
     "Mflop/step": "millions of floating-point operations of a training step, as XLA counts them",

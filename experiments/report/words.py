@@ -1,18 +1,18 @@
 """What a run's page says in sentences: its designs, settings, machine, and what stays undecided."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import results
 from experiments.report import edge
-from experiments.settings import Segmentation
+from experiments.settings import Segmentation, kind
 from experiments.statistics import MOST_SEEDS
 
 Results = Mapping[str, Any]
 
-TITLES = {"frozen": "Frozen trunk", "head": "End to end", "unet": "U-Net"}
+_TITLES = {"frozen": "Frozen trunk", "head": "End to end", "unet": "U-Net"}
 _NETWORKS = {"unet": "U-Net", "fpn": "feature pyramid network"}
 # What is true of a data set and bounds what its intervals say.
 _BOUNDS = {"brain": "All test slices come from one head, a template of many: no interval here speaks for patients."}
@@ -42,20 +42,27 @@ def _analytic_verdict(analytic: Results | None) -> list[str]:
     ]
 
 
+def title(design: str) -> str:
+    """A design's heading."""
+    _, _, stride = design.partition(" x")
+    return _TITLES[kind(design)] + (f", factor {stride}" if stride else "")
+
+
 def design(name: str, s: Results) -> str:
     """What a design does, and what its figures can say."""
-    if name == "frozen":
+    stride = name.partition(" x")[2] or s["stride"][0]
+    if kind(name) == "frozen":
         return (
             "For each seed a trunk (a block at full resolution, a strided convolution, a small U-Net at stride "
-            f"{s['stride']}) was trained for {s['trunk_steps']} steps on labels averaged over its cells, which favor "
-            f"no upsampler. On its frozen features only a 1 × 1 convolution, the upsampler by {s['stride']} and a "
+            f"{stride}) was trained for {s['trunk_steps']} steps on labels averaged over its cells, which favor "
+            f"no upsampler. On its frozen features only a 1 × 1 convolution, the upsampler by {stride} and a "
             f"1 × 1 head were trained, {s['head_steps']} steps with each method. All methods see the same features, "
             "so what differs is how they render boundaries."
         )
     if name == "head":
         return (
             f"The network of a frozen trunk, trained end to end with each method for {s['steps']} steps: a trunk at "
-            f"stride {s['stride']}, the upsampler by {s['stride']}, and a 1 × 1 head."
+            f"stride {stride}, the upsampler by {stride}, and a 1 × 1 head."
         )
     after = {"full": "Two 3 × 3 convolutions follow each. ", "thin": "A 1 × 1 convolution follows each. "}
     return (
@@ -93,14 +100,19 @@ def undecided(of: Results, primary: str) -> list[str]:
 
 def settings(found: Results) -> list[str]:
     """The settings of a run as sentences."""
-    s, designs = found["settings"], set(found["designs"])
+    s, designs = found["settings"], set(map(kind, found["designs"]))
     sentences = [
-        f"AdamW with a learning rate of {s['learning_rate']:g} at most and weight decay {s['weight_decay']:g}; batches "
-        f"of {s['batch']} crops of {s['crop']} × {s['crop']} pixels; computed in {s['precision']}."
+        f"AdamW with a learning rate of {_either(s['learning_rate'])} at most and weight decay {s['weight_decay']:g}; "
+        f"batches of {s['batch']} crops of {s['crop']} × {s['crop']} pixels; computed in {s['precision']}."
     ]
+    if len(s["learning_rate"]) > 1:
+        sentences.append(
+            "Each method of a design took the learning rate with the best figure on validation images, mean over the "
+            "first two seeds."
+        )
     if designs & {"frozen", "head"}:
         crops = f", from {s['crops']} crops whose features are computed once" if "frozen" in designs else ""
-        sentences.append(f"The upsampler sees {s['features']} channels and enlarges by {s['stride']}{crops}.")
+        sentences.append(f"The upsampler sees {s['features']} channels and enlarges by {_either(s['stride'])}{crops}.")
     if "unet" in designs:
         skips = {"inner": "at all levels but full resolution", "all": "at all levels", "none": "left out"}
         gate = ", gated by attention" if s["attention_gate"] else ""
@@ -112,6 +124,10 @@ def settings(found: Results) -> list[str]:
     if s["variants"]:
         sentences.append(f"A method takes the first of these variants that it has: {', '.join(s['variants'])}.")
     return sentences
+
+
+def _either(values: Sequence[float]) -> str:
+    return " or ".join(f"{value:g}" for value in values)
 
 
 def command(config: Results) -> list[str]:

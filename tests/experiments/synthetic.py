@@ -121,6 +121,8 @@ def _outcome(job: Job, data: Dataset, images: int) -> Outcome:
     steps = np.arange(1, 41)
     result = {
         "variant": "small" if job.method == "guided_filter" else None,
+        "learning_rate": 4e-3,
+        "receptive_field": [4, 4],
         "figures": task.figures(sums, data.classes),
         "curve": task.curve({"curve": curve}),
         "parameters": 12345,
@@ -169,7 +171,10 @@ def analytic(stride: int = 4) -> dict[str, Any]:
         "bicubic": -0.26 * wave,
         "tensorflow1_bilinear": -1.5 - 0.34 * wave,
     }
-    return {"stride": stride, "methods": {name: _edge_figures(curve, places) for name, curve in curves.items()}}
+    found = {name: _edge_figures(curve, places) for name, curve in curves.items()}
+    trained = {"bilinear": found["bilinear"], "guided_filter (small)": found["bicubic"]} if stride == 4 else {}
+    others = [analytic(8)] if stride == 4 else []
+    return {"stride": stride, "methods": found, "trained": trained, "others": others}
 
 
 def _edge_figures(curve: np.ndarray, places: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
-from experiments import analytic
+from experiments import analytic, methods
 from experiments.data import shapes
 
 S = 4
@@ -336,7 +336,7 @@ def test_training_puts_edges_where_they_are_unless_the_foreground_alone_bulges()
     threshold, and straight edges move outwards; where inside and outside change places, it has no reason to."""
     found = {}
     for complement in (0.5, 0.0):
-        trained = analytic.train_on_shapes("bilinear", S, steps=200, complement=complement)
+        trained = analytic.train_on_shapes("bilinear", S, steps=200, complement=complement, learning_rates=(0.03,))
         assert not trained.guided
         assert len(trained.losses) == 200
         assert np.mean(trained.losses[-50:]) < trained.losses[0] / 5
@@ -357,10 +357,14 @@ class Sum(nnx.Module):
 
 
 def test_a_guide_reaches_the_method(monkeypatch):
-    method = types.SimpleNamespace(uses_guide=True)
-    monkeypatch.setattr(up.nn, "available", lambda: {"sum": method})
-    monkeypatch.setattr(up.nn, "create", lambda name, features, scale, *, rngs: Sum(scale))
-    trained, again = (analytic.train_on_shapes("sum", S, steps=2, features=2) for _ in range(2))
+    method = types.SimpleNamespace(
+        uses_guide=True,
+        ties_encoder=False,
+        variants={},
+        create=lambda features, scale, *, rngs, variant: Sum(scale),
+    )
+    monkeypatch.setattr(methods, "find", lambda name: method)
+    trained, again = (analytic.train_on_shapes("sum", S, steps=2, features=2, learning_rates=(0.03,)) for _ in range(2))
     assert trained.guided
     assert trained.losses == again.losses
     low, high = jnp.zeros((1, 16, 16, 1)), jnp.zeros((1, 64, 64, 1))

@@ -104,10 +104,10 @@ def test_one_seed_claims_no_interval(single):
 
 def test_the_command_repeats_the_run():
     found = {"task": "segmentation", "design": ["frozen"], "seeds": [0, 1], "path": "/somewhere/data", "out": "/x"}
-    found |= {"attention_gate": True, "stride": 4, "learning_rate": 0.01, "control": None}
+    found |= {"attention_gate": True, "stride": [4, 8], "learning_rate": [0.01], "control": None}
     assert " ".join(words.command(found)) == (
         "python -m experiments segmentation --design frozen --seeds 0 1 --path data --attention-gate "
-        "--learning-rate 0.01"
+        "--stride 4 8 --learning-rate 0.01"
     )
 
 

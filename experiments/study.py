@@ -145,7 +145,7 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
 
 def _train_all(run: Run) -> dict[Job, Outcome]:
     """The outcome of every job: trained now, or stored by the run that was stopped."""
-    config, data, place = run
+    config, data, _ = run
     programs: designs.Programs = {}
     stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs))
     with console.run_progress(sum(rates.count(config, job) for job in config.jobs())) as progress:

@@ -6,17 +6,18 @@ from typing import Annotated
 
 import tyro
 
-from experiments import benchmarks, choose, evidence, study
+from experiments import benchmarks, check, choose, evidence, study
 from experiments.console import console
 
 _COMMANDS = (
     Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
     | Annotated[study.Report, tyro.conf.subcommand("report")]
+    | Annotated[check.Check, tyro.conf.subcommand("check")]
     | Annotated[choose.Choose, tyro.conf.subcommand("choose")]
     | Annotated[evidence.Evidence, tyro.conf.subcommand("evidence")]
     | Annotated[benchmarks.Benchmark, tyro.conf.subcommand("benchmark")]
 )
-_CARRIED_OUT = study.COMMANDS | choose.COMMANDS | evidence.COMMANDS | benchmarks.COMMANDS
+_CARRIED_OUT = study.COMMANDS | check.COMMANDS | choose.COMMANDS | evidence.COMMANDS | benchmarks.COMMANDS
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """A run's folder: made once, never written over, and found again by a run that goes on."""
 
+import json
 import os
 import platform
 from datetime import datetime
@@ -9,20 +10,33 @@ from typing import Any
 import jax
 
 from experiments import files
+from experiments.data import Dataset, refuse_other
+
+_CONFIG, _DATA = "config.json", "data.json"
 
 
-def create(out: Path | None, task: str, config: dict[str, Any]) -> Path:
-    """Makes the folder of a new run and stores its configuration in it.
+def create(out: Path | None, task: str, config: dict[str, Any], data: dict[str, Any]) -> Path:
+    """Makes the folder of a new run and stores its configuration and the identity of its data in it.
 
     Without `out` the folder is `runs/TASK-DATE-TIME`.
 
     Raises:
       FileExistsError: `out` is there already.
+      OSError: it cannot be written; nothing is left behind.
     """
     folder = out or Path("runs") / f"{task}-{datetime.now():%Y%m%d-%H%M%S}"
     refuse_existing(folder)
-    folder.mkdir(parents=True)
-    files.write_json(folder / "config.json", {"task": task, **config})
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True)
+        files.write_json(folder / _DATA, data)
+        files.write_json(folder / _CONFIG, {"task": task, **config})
+    except BaseException:
+        (folder / _DATA).unlink(missing_ok=True)
+        for place in made:
+            if place.is_dir():
+                place.rmdir()
+        raise
     return folder.resolve()
 
 
@@ -42,7 +56,7 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
       FileNotFoundError: there is no run in it.
       ValueError: the run is of another task, or its configuration cannot be read.
     """
-    path = folder / "config.json"
+    path = folder / _CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no run here (there is no {path.name}).")
     try:
@@ -53,6 +67,16 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
     if found != task:
         raise ValueError(f"{folder}: a run of {found}, not of {task}.")
     return config
+
+
+def refuse_other_data(folder: Path, found: Dataset) -> None:
+    """Raises ValueError if the data of the run in `folder` have changed since it began."""
+    path = folder / _DATA
+    try:
+        stored = files.read_json(path)
+        refuse_other(stored, found, str(folder))
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: what the run stored of its data cannot be read ({error!r}).") from error
 
 
 def job_folder(folder: Path, design: str, method: str, seed: int) -> Path:

@@ -10,6 +10,8 @@ import tyro
 
 import upsampling as up
 from experiments import methods, runs, training
+from experiments.data import source
+from experiments.data.source import Source
 from experiments.models import Model
 from experiments.models.blocks import Decoder, Downsampling, Skips, fits
 
@@ -41,7 +43,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Source):
     """Compare how upsampling methods render segmentation boundaries, all else equal, and report it with intervals.
 
     Settings without a value take it from a preset: a small one on a CPU (minutes on two cores), a larger one on an
@@ -55,12 +57,6 @@ class Segmentation:
     """analytic: shapes whose boundary is known exactly, no training. frozen: one trunk per seed, trained without any
     upsampler; only a 1x1 convolution, the upsampler and a 1x1 head are trained. head: the same network end to end.
     unet: a network around the upsampler, which can mend what it does: the control. Preset: analytic frozen unet."""
-    data: Literal["brain", "folder"] = "brain"
-    """brain: MRI slices that come with nilearn. folder: images and masks at --path."""
-    path: _Folder = None
-    """The folder of --data folder."""
-    layout: str = "pairs"
-    """How --path is laid out: pairs (images/NAME, masks/NAME), camvid, isbi2012."""
     methods: _Names = None
     """Upsampling methods to compare: names of the library, your own as package.module:Class, or all. Preset: the six
     classics and guided_filter."""
@@ -163,7 +159,7 @@ def kind(design: str) -> str:
 
 
 # Fields that say where things are, or what the jobs are: a table of results names them elsewhere.
-_NOT_CONDITIONS = {"preset", "design", "data", "path", "layout", "methods", "against", "seeds", "out", "resume"}
+_NOT_CONDITIONS = {"preset", "design", *source.FIELDS, "methods", "against", "seeds", "out", "resume"}
 _PRESET_OF_ALL = {"design": ("analytic", "frozen", "unet"), "methods": (*CLASSIC, "guided_filter")}
 _PRESET_OF_ALL |= {"seeds": (0, 1, 2, 3, 4), "stride": (4,), "shapes_steps": 0, "learning_rate": (4e-3,)}
 _PRESETS: dict[Preset, dict[str, object]] = {
@@ -231,8 +227,7 @@ def resolve(config: Segmentation) -> Segmentation:
         if chosen is not None and (not chosen or len(set(chosen)) < len(chosen)):
             raise ValueError(f"--{_option(name)}: give at least one, each once; got {_listed(chosen)}.")
     config = _with_methods(config)
-    if (config.data == "folder") != (config.path is not None):
-        raise ValueError("--data folder and --path DIR go together; give both or neither.")
+    config.check_source()
     return config
 
 
@@ -305,7 +300,7 @@ def stored(folder: Path) -> Segmentation:
     if found.keys() != fields:
         raise ValueError(f"{folder}: stored by another version; its settings differ in {found.keys() ^ fields}.")
     found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    found |= {name: Path(found[name]) for name in ("path", "out") if found[name] is not None}
+    found |= {name: Path(found[name]) for name in ("path", "classes", "out") if found[name] is not None}
     return Segmentation(**found)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 
 from experiments import analytic, console, designs, files, methods, rates, report, results, runs, settings
-from experiments.data import Dataset, Split, brain, folder
+from experiments.data import Dataset, Split, identity
 from experiments.designs import Outcome
 from experiments.settings import Job, Segmentation
 from experiments.tasks.segmentation import MEASURES, PRIMARY
@@ -44,13 +44,14 @@ def prepare(config: Segmentation) -> Run:
     """
     if config.resume is not None:
         place, config = config.resume.resolve(), settings.resumed(config)
-        return Run(config, _load(config), place)
+        return Run(config, _load_again(config, place), place)
     config = settings.resolve(config)
     runs.refuse_existing(config.out)
     data = _load(config)
     # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
-    stored = dataclasses.replace(config, path=config.path and config.path.resolve())
-    return Run(config, data, runs.create(config.out, "segmentation", dataclasses.asdict(stored)))
+    found = {name: place.resolve() for name in ("path", "classes") if (place := getattr(config, name))}
+    stored = dataclasses.asdict(dataclasses.replace(config, **found))
+    return Run(config, data, runs.create(config.out, "segmentation", stored, identity(data)))
 
 
 def prepare_report(command: Report) -> tuple[Run, dict[Job, Outcome]]:
@@ -60,7 +61,7 @@ def prepare_report(command: Report) -> tuple[Run, dict[Job, Outcome]]:
       ValueError, OSError: there is none, or not all of it is trained.
     """
     config = settings.stored(command.folder)
-    run = Run(config, _load(config), command.folder.resolve())
+    run = Run(config, _load_again(config, command.folder), command.folder.resolve())
 
     def done(job: Job, rate: float, own: Path) -> Outcome:
         if not designs.is_done(own):
@@ -74,11 +75,18 @@ def prepare_report(command: Report) -> tuple[Run, dict[Job, Outcome]]:
 
 
 def _load(config: Segmentation) -> Dataset:
-    data = brain.load() if config.data == "brain" else folder.load(config.path, config.layout)
+    data = config.load()
     for name, example in zip(data.train.names, data.train.examples, strict=True):
         if min(example["label"].shape) < config.crop:
             height, width = example["label"].shape
             raise ValueError(f"--crop {config.crop}: image {name} has only {height} × {width} pixels.")
+    return data
+
+
+def _load_again(config: Segmentation, place: Path) -> Dataset:
+    """The data of a run that goes on, which must be those that it began with."""
+    data = _load(config)
+    runs.refuse_other_data(place, data)
     return data
 
 
@@ -92,7 +100,7 @@ def train(run: Run) -> None:
       KeyboardInterrupt: after Ctrl-C, with everything stored that `--resume` needs.
     """
     config, data, place = run
-    console.say(f"{data.name}: {data.description}", f"Results go to {_shown(place)}")
+    console.say(f"{data.name}: {data.description}", *data.notes, f"Results go to {_shown(place)}")
     if data.generated:
         _store_test_images(place / "test.npz", data.test)
     try:

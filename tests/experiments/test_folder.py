@@ -120,7 +120,7 @@ def _unequal(path):
 
 
 def _colour_mask(path):
-    Image.new("RGB", (14, 12)).save(path / "masks" / "1.png")
+    Image.new("RGB", (14, 12), (255, 0, 0)).save(path / "masks" / "1.png")
 
 
 def _same_stem(path):
@@ -135,7 +135,7 @@ def _same_stem(path):
         (_without_mask, r"images/1\.png: there is no mask named 1\.\*"),
         (_without_image, r"masks/1\.png: there is no image named 1\.\*"),
         (_unequal, r"masks/1\.png: the mask is 14 × 13 pixels, its image 1\.png is 14 × 12"),
-        (_colour_mask, r"masks/1\.png: a mask has one value per pixel; this image is of mode RGB"),
+        (_colour_mask, r"masks/1\.png: a mask has one value per pixel, and .* hold colors .*--labels '#000000=NAME,"),
         (_same_stem, r"images/1\.png: 1\.bmp beside it has the same name"),
     ],
 )

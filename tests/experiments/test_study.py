@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 
 import jax
@@ -59,7 +60,7 @@ def frozen(images, tmp_path_factory):
 
 def test_a_run_leaves_everything_it_says(finished):
     assert {p.name for p in finished.iterdir()} == {
-        *("config.json", "results.json", "results.csv", "timing.json", "report.html", "figures", "unet")
+        *("config.json", "data.json", "results.json", "results.csv", "timing.json", "report.html", "figures", "unet")
     }
     results = json.loads((finished / "results.json").read_text())
     methods = results["designs"]["unet"]["methods"]
@@ -267,6 +268,36 @@ def test_a_bad_image_is_refused_before_anything_is_written(images, tmp_path, cap
     assert run(tmp_path, tmp_path / "out") == 2
     assert "7.png: cannot be read as an image" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def moved(images, finished, tmp_path):
+    """A copy of the images, and of the run as if it had been made with them."""
+    shutil.copytree(images, tmp_path / images.name)
+    shutil.copytree(finished, tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config | {"path": str(tmp_path / images.name)}))
+    return tmp_path / images.name, tmp_path / "run"
+
+
+def test_data_that_changed_are_not_mixed_with_those_of_the_run(moved, capsys):
+    """A file more or less moves images between training and test."""
+    path, folder = moved
+    stored = json.loads((folder / "data.json").read_text())
+    assert {part: of["images"] for part, of in stored["parts"].items()} == {"train": 12, "validation": 2, "test": 2}
+    assert command.main(["report", str(folder)]) == 0  # the same files elsewhere are the same data
+    for kind in ("images", "masks"):
+        (path / kind / "20.png").write_bytes((path / kind / "3.png").read_bytes())
+    capsys.readouterr()
+    for arguments in (["report", str(folder)], ["segmentation", "--resume", str(folder)]):
+        assert command.main(arguments) == 2
+        assert re.search("the data are not those that this run began with .*gained", capsys.readouterr().out)
+    for kind in ("images", "masks"):
+        (path / kind / "20.png").unlink()
+    mask = np.asarray(Image.open(path / "masks" / "3.png"))
+    Image.fromarray(1 - mask).save(path / "masks" / "3.png")
+    assert command.main(["report", str(folder)]) == 2
+    assert "the names are the same, but files, classes or ranges have changed" in capsys.readouterr().out
 
 
 def test_presets_fill_in_what_was_not_given():

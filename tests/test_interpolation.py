@@ -110,6 +110,25 @@ def test_worked_example():
     np.testing.assert_array_equal(weights("torch"), [[0.5625, 0.1875], [0.1875, 0.0625]])
 
 
+def test_antialiasing_is_the_convention_s_choice_unless_one_is_made():
+    """MATLAB antialiases all but nearest; here the others do when told to."""
+    x = image(0, 12, 10, 3)
+    options = {"scale": 1 / 3, "convention": "matlab"}
+    for method, other in (("bicubic", False), ("box", False), ("nearest", None)):
+        found = up.resize(x, method=method, **options)
+        assert found.shape == (4, 4, 3)
+        widened = method != "nearest"
+        expected = frameworks.matlab(x, None, (1 / 3, 1 / 3), method.removeprefix("bi"), widened)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(found, up.resize(x, method=method, antialias=widened, **options))
+        if other is not None:
+            assert np.abs(found - up.resize(x, method=method, antialias=other, **options)).max() > 1e-2
+    np.testing.assert_array_equal(up.bicubic(x, **options), up.nn.Bicubic(1 / 3, convention="matlab")(x))
+    np.testing.assert_array_equal(up.bicubic(x, scale=0.5), up.bicubic(x, scale=0.5, antialias=False))
+    with pytest.raises(TypeError, match=re.escape("bicubic: antialias must be True or False; got 'no'")):
+        up.bicubic(x, antialias="no", **options)
+
+
 def test_named_functions_are_resize():
     x = image(0, 6, 8, 3)
     for name, options in (

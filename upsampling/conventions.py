@@ -7,7 +7,7 @@ module knows no JAX.
 
     >>> from upsampling import conventions
     >>> print(*conventions.PRESETS)
-    torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow
+    torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow matlab
     >>> conventions.torch.cubic, conventions.tensorflow.cubic
     (-0.75, -0.5)
 
@@ -16,7 +16,7 @@ A variation is `dataclasses.replace` away, for instance PyTorch's grid and edges
     >>> import dataclasses
     >>> softer = dataclasses.replace(conventions.torch, name="torch, a = -0.5", cubic=-0.5)
 
-and so is a kernel that a framework lacks; no framework has Lanczos 2:
+and so is a kernel that a framework lacks:
 
     >>> lanczos = dataclasses.replace(conventions.jax, name="jax and more", methods=("lanczos2", "lanczos4"))
 """
@@ -74,6 +74,7 @@ Preset = Literal[
     "tensorflow1_align_corners",
     "opencv",
     "pillow",
+    "matlab",
 ]
 """The names of the conventions in `PRESETS`."""
 
@@ -90,8 +91,8 @@ Grid = Literal[
 
 Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
 Aspect = Literal["stretch", "not_larger", "not_smaller"]
-Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum", "single"]
-Edge = Literal["replicate", "renormalize"]
+Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "affine", "sum", "single"]
+Edge = Literal["replicate", "renormalize", "symmetric"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Convention:
       name: what errors call it.
       methods: the methods that the framework has with `antialias=False`, by the names in `METHODS`.
       antialiased: the methods that it has with `antialias=True`.
+      antialiased_by_default: those of them that antialias unless told not to.
       always_antialias: whether kernels widen when an axis shrinks even with `antialias=False`, as Pillow's do.
       grid: where the center of output pixel i of m lies on the input's grid, whose pixel centers are 0, 1, ..., n - 1.
         With `step` = n / m input pixels per output pixel (or 1 / scale, see `given_scale`):
@@ -121,9 +123,10 @@ class Convention:
       nearest_tie: fractions this close to a half count as halves.
       arithmetic: how the framework computes multiples of the step: `"product"`, times n / m; `"fused"`, the same
         rounded only after - 0.5; `"inverse"`, times 1 / (m / n); `"reciprocal"`, times n (1 / m); `"quotient"`,
-        divided by m / n; `"sum"`, steps n / m added up from pixel to pixel, whatever scale was given; `"single"`,
-        times 1 / (m / n) in float64, and the coordinate rounded to float32. Together with `precision` it decides ties
-        of nearest; and a float32 coordinate on a wide image is some 1e-4 off.
+        divided by m / n; `"affine"`, (i + 1) / (m / n) + (1 - n / m) / 2 counted from one; `"sum"`, steps n / m added
+        up from pixel to pixel, whatever scale was given; `"single"`, times 1 / (m / n) in float64, and the coordinate
+        rounded to float32. Together with `precision` it decides ties of nearest; and a float32 coordinate on a wide
+        image is some 1e-4 off.
       antialias_arithmetic: the same when antialiasing, and for all kernels but linear and cubic.
       nearest_arithmetic: the same for method nearest.
       nearest_exact_arithmetic: the same for method nearest-exact, which has the half-pixel grid in every convention.
@@ -131,7 +134,7 @@ class Convention:
       given_scale: whether a scale given by the caller enters the coordinates as it is; otherwise the step is always
         recomputed as n / m, which differs when n * scale is not whole.
       size_rule: the size of an axis of n pixels that is scaled: `"floor"`, n * scale rounded down; `"floor32"`, the
-        same in float32; `"round"`, rounded, halves to even.
+        same in float32; `"round"`, rounded, halves to even; `"ceil"`, rounded up.
       aspect: what becomes of the aspect ratio when sizes are given: `"stretch"`, nothing; `"not_larger"`, one scale
         for all axes, the largest with which no axis exceeds its size; `"not_smaller"`, the smallest with which none
         falls short of it.
@@ -143,7 +146,8 @@ class Convention:
       antialias_cubic: a, when antialiasing.
       cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
       edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalize"` drops
-        them and divides by the sum of the rest. For linear the two are one: its source coordinate is clamped.
+        them and divides by the sum of the rest, which for linear is the same; `"symmetric"` reads the mirror image
+        about the outer borders of the edge pixels.
       antialias_edge: the same, when antialiasing.
       area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
         pooling); `"overlap"`, each pixel by the part of it that is covered, over the step; `"overlap_sum"`, the same
@@ -157,6 +161,7 @@ class Convention:
     name: str
     methods: tuple[PlainMethod, ...]
     antialiased: tuple[PlainMethod, ...] = ()
+    antialiased_by_default: tuple[PlainMethod, ...] = ()
     always_antialias: bool = False
     grid: Grid = "half_pixel"
     nearest_grid: Grid | None = None
@@ -169,7 +174,7 @@ class Convention:
     nearest_exact_arithmetic: Arithmetic = "product"
     precision: Literal["float32", "float64", "data"] = "float64"
     given_scale: bool = False
-    size_rule: Literal["floor", "floor32", "round"] = "floor"
+    size_rule: Literal["floor", "floor32", "round", "ceil"] = "floor"
     aspect: Aspect = "stretch"
     unchanged: Literal["none", "smooth", "all", "unit_scale"] = "none"
     cubic: float = -0.5
@@ -195,6 +200,8 @@ class Convention:
         """Returns the size that the framework gives an axis of `n` pixels that is scaled by `scale`."""
         if self.size_rule == "round":
             return round(n * scale)
+        if self.size_rule == "ceil":
+            return math.ceil(n * scale)
         if self.size_rule == "floor32":
             return math.floor(np.float32(n) * np.float32(scale))
         return math.floor(n * scale)
@@ -356,6 +363,29 @@ Kernels widen whenever an axis shrinks; there is no switch, so `antialias` may b
 the edge are dropped and the rest renormalized. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
 """
 
+matlab = Convention(
+    name="matlab",
+    methods=("nearest", "linear", "cubic", "lanczos2", "lanczos3", "box"),
+    antialiased=("linear", "cubic", "lanczos2", "lanczos3", "box"),
+    antialiased_by_default=("linear", "cubic", "lanczos2", "lanczos3", "box"),
+    nearest_rounding="half_up",
+    arithmetic="affine",
+    antialias_arithmetic="affine",
+    nearest_arithmetic="affine",
+    given_scale=True,
+    size_rule="ceil",
+    edge="symmetric",
+    antialias_edge="symmetric",
+)
+"""`imresize`, MATLAB: what super-resolution makes its low-resolution images with.
+
+Half-pixel centers throughout, nearest included; a = -0.5; beyond the edge the image is mirrored, edge pixels repeated,
+and weights are divided by their sum. Where an axis shrinks, kernels widen unless `antialias=False`; nearest never
+does, and `box` is its antialiased form. A scale gives the size n * scale rounded up, and enters the coordinates as it
+is, so that the image is resampled even where its size stays. MATLAB rounds images of integers in ways of its own, up to
+a grey level from these numbers.
+"""
+
 PRESETS: dict[str, Convention] = {
     preset.name: preset
     for preset in (
@@ -367,6 +397,7 @@ PRESETS: dict[str, Convention] = {
         tensorflow1_align_corners,
         opencv,
         pillow,
+        matlab,
     )
 }
 

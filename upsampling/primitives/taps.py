@@ -195,6 +195,10 @@ class Axis:
         """Input pixels per output pixel."""
         return 1 / self.scale if self.scale is not None and convention.given_scale else self.n / self.m
 
+    def factor(self, convention: Convention) -> float:
+        """Output pixels per input pixel."""
+        return self.scale if self.scale is not None and convention.given_scale else self.m / self.n
+
     @property
     def corner_step(self) -> float:
         """Input pixels per output pixel, where first and last pixels coincide."""
@@ -218,6 +222,9 @@ def projected_grid(
 ) -> ProjectedGrid:
     """Returns where output pixels lie; `Convention` gives the formula of each grid."""
     n, m = axis.n, axis.m
+    if arithmetic == "affine":
+        scale = real.type(axis.factor(convention))
+        return _from_pixel_center(((np.arange(m, dtype=real) + 1) / scale + 0.5 * (1 - 1 / scale)) - 1, real)
     if arithmetic == "single":
         exact = projected_grid(axis, grid, convention, "inverse", np.dtype("float64"))
         return ProjectedGrid(*(part.astype(np.float32).astype(real) for part in exact))
@@ -291,7 +298,7 @@ def _nearest(axis: Axis, method: PlainMethod, convention: Convention, real: np.d
     if convention.precision == "data":
         # PyTorch computes in the data's precision, and then rounds in float32.
         projected = ProjectedGrid(*(part.astype(np.float32) for part in projected))
-    index = np.clip(_rounded(projected, rounding, convention.nearest_tie), 0, n - 1).astype(np.int32)
+    index = _within(_rounded(projected, rounding, convention.nearest_tie), n, convention.edge).astype(np.int32)
     return Taps(n, index[:, None], np.ones((m, 1)))
 
 
@@ -404,15 +411,21 @@ def _filtered(axis: Axis, method: PlainMethod, convention: Convention, antialias
     if chosen.table:
         projected = _to_table(projected, chosen.table, real)
     widening = _widening(axis, chosen, convention, real) if antialias else real.type(1)
+    narrowing = 1 / widening
     weight, radius = kernel(chosen.method, chosen.sharpness)
-    index, seen = _field_of_view(projected, real.type(radius) * widening, closed=chosen.method == "gaussian")
-    weights = _weights(projected, index, weight, widening, chosen.centered, real)
+    reach = real.type(radius) * widening
+    if chosen.arithmetic == "affine":
+        # The kernel alone decides which pixels are in, at distances times the scale and not over its inverse.
+        narrowing = real.type(min(1.0, axis.factor(convention))) if antialias else real.type(1)
+        reach += 1
+    index, seen = _field_of_view(projected, reach, closed=chosen.method == "gaussian")
+    weights = _weights(projected, index, weight, narrowing, chosen.centered, real)
     if chosen.edge == "renormalize":
         seen = seen & (index >= 0) & (index < axis.n)
     weights = np.where(seen, weights, 0)
     total = weights.sum(1, keepdims=True)
     # Nothing is left of a window that lies outside altogether.
-    return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n)
+    return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n, chosen.edge)
 
 
 def _to_table(projected: ProjectedGrid, table: int, real: np.dtype) -> ProjectedGrid:
@@ -448,7 +461,7 @@ def _weights(
     projected: ProjectedGrid,
     index: np.ndarray,
     weight: Callable[[np.ndarray], np.ndarray],
-    widening: np.floating,
+    narrowing: np.floating,
     centered: bool,
     real: np.dtype,
 ) -> np.ndarray:
@@ -457,14 +470,22 @@ def _weights(
         distance = index.astype(real) - projected.from_pixel_center[:, None]
     else:
         distance = (index.astype(real) - projected.from_edge[:, None]) + real.type(0.5)
-    return weight((distance * (1 / widening)).astype(np.float64))
+    return weight((distance * narrowing).astype(np.float64))
 
 
-def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
-    """Returns taps from windows of pixels (m, k); those beyond the edge are read at the edge."""
+def _from_windows(index: np.ndarray, weights: np.ndarray, n: int, edge: Edge = "replicate") -> Taps:
+    """Returns taps from windows of pixels (m, k); those beyond the edge are read within the image."""
     rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     keep = weights != 0
-    return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, len(index))
+    return gathered(_within(index, n, edge)[keep], rows[keep], weights[keep], n, len(index))
+
+
+def _within(index: np.ndarray, n: int, edge: Edge) -> np.ndarray:
+    """The pixels that stand for those beyond the edge."""
+    if edge == "symmetric":
+        index = index % (2 * n)
+        return np.minimum(index, 2 * n - 1 - index)
+    return np.clip(index, 0, n - 1)
 
 
 # --- all methods ------------------------------------------------------------------------------------------------------

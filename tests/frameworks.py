@@ -6,6 +6,7 @@ One of size and scale is None. These are the oracles: none of our code is in the
 """
 
 import math
+import warnings
 
 import cv2
 import jax
@@ -13,6 +14,8 @@ import numpy as np
 import onnx.helper
 import onnxruntime
 import PIL.Image
+import scipy.ndimage
+import skimage.transform
 from onnx import TensorProto
 
 from tests.optional import F, torch
@@ -133,7 +136,7 @@ def matlab(image, size, scale, method, antialias):
         _matlab_contributions(n, m, s, *_MATLAB[method], antialias)
         for n, m, s in zip(image.shape, size, scale, strict=False)
     )
-    return np.einsum("hi,wj,ijc->hwc", rows, columns, image.astype(np.float64))
+    return np.einsum("wj,hjc->hwc", columns, np.einsum("hi,ijc->hjc", rows, image.astype(np.float64), optimize=True))
 
 
 def _matlab_contributions(n, m, scale, kernel, width, antialias):
@@ -151,6 +154,25 @@ def _matlab_contributions(n, m, scale, kernel, width, antialias):
     return matrix
 
 
+_ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
+
+
+def scipy_zoom(image, size, scale, method, antialias, **options):
+    scale = scale or tuple(m / n for m, n in zip(size, image.shape, strict=False))
+    with warnings.catch_warnings(action="ignore"):  # that grid_mode has better modes than the default
+        channels = [scipy.ndimage.zoom(c, scale, order=_ORDERS[method], **options) for c in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, -1)
+
+
+def scipy_zoom_grid(image, size, scale, method, antialias):
+    return scipy_zoom(image, size, scale, method, antialias, grid_mode=True)
+
+
+def scikit_image(image, size, scale, method, antialias):
+    size = size or tuple(max(round(s * n), 1) for s, n in zip(scale, image.shape, strict=False))
+    return skimage.transform.resize(image, size, order=_ORDERS[method], anti_aliasing=antialias, preserve_range=True)
+
+
 FRAMEWORKS = {
     "torch": pytorch,
     "torch_align_corners": pytorch_align_corners,
@@ -158,6 +180,9 @@ FRAMEWORKS = {
     "opencv": opencv,
     "pillow": pillow,
     "matlab": matlab,
+    "scipy": scipy_zoom,
+    "scipy_grid": scipy_zoom_grid,
+    "skimage": scikit_image,
 }
 
 

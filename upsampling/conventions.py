@@ -8,6 +8,7 @@ module knows no JAX.
     >>> from upsampling import conventions
     >>> print(*conventions.PRESETS)
     torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow matlab
+    scipy scipy_grid skimage
     >>> conventions.torch.cubic, conventions.tensorflow.cubic
     (-0.75, -0.5)
 
@@ -75,6 +76,9 @@ Preset = Literal[
     "opencv",
     "pillow",
     "matlab",
+    "scipy",
+    "scipy_grid",
+    "skimage",
 ]
 """The names of the conventions in `PRESETS`."""
 
@@ -92,7 +96,7 @@ Grid = Literal[
 Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
 Aspect = Literal["stretch", "not_larger", "not_smaller"]
 Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "affine", "sum", "single"]
-Edge = Literal["replicate", "renormalize", "symmetric"]
+Edge = Literal["replicate", "renormalize", "symmetric", "reflect", "wrap", "constant"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,15 +148,23 @@ class Convention:
         and those whose scale is one, or when antialiasing those whose size does not change.
       cubic: the cubic's sharpness a (Keys 1981): -0.5 reproduces quadratics, -0.75 is sharper.
       antialias_cubic: a, when antialiasing.
+      spline: whether method cubic is the interpolating cubic B-spline (Unser 1999), which weighs all pixels of an axis,
+        and not Keys' cubic.
       cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
       edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalize"` drops
         them and divides by the sum of the rest, which for linear is the same; `"symmetric"` reads the mirror image
-        about the outer borders of the edge pixels.
+        about the outer borders of the edge pixels, `"reflect"` the one about their centers; `"wrap"` reads the image
+        anew from its other side; `"constant"` reads `constant`.
+      constant: what edge `"constant"` reads.
       antialias_edge: the same, when antialiasing.
       area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
         pooling); `"overlap"`, each pixel by the part of it that is covered, over the step; `"overlap_sum"`, the same
         over the sum of the parts; `"overlap_or_linear"`, the same where all axes shrink, and otherwise linear with
         flat steps: where an output pixel lies within one input pixel it copies that.
+      antialias_filter: how images that shrink are antialiased: `"kernel"`, by widening the method's own kernel;
+        `"gaussian"`, by a Gaussian of standard deviation (n / m - 1) / 2, cut at four of them, before the method.
+      clip: whether the results of cubic are kept within the range of the image: its spatial axes, and all axes behind
+        the first of them.
       outside: the value of output pixels whose center lies outside the image; None means that edge pixels extend.
       roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
         spatial axis or one for all.
@@ -179,10 +191,14 @@ class Convention:
     unchanged: Literal["none", "smooth", "all", "unit_scale"] = "none"
     cubic: float = -0.5
     antialias_cubic: float = -0.5
+    spline: bool = False
     cubic_table: int | None = None
     edge: Edge = "renormalize"
+    constant: float = 0.0
     antialias_edge: Edge = "renormalize"
     area: Literal["bins", "overlap", "overlap_sum", "overlap_or_linear"] = "overlap"
+    antialias_filter: Literal["kernel", "gaussian"] = "kernel"
+    clip: bool = False
     outside: float | None = None
     roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
@@ -386,6 +402,97 @@ is, so that the image is resampled even where its size stays. MATLAB rounds imag
 a grey level from these numbers.
 """
 
+ZoomMode = Literal["constant", "grid-constant", "nearest", "reflect", "grid-mirror", "mirror", "grid-wrap"]
+
+_ZOOM_EDGES: dict[ZoomMode, Edge] = {
+    "constant": "reflect",
+    "grid-constant": "constant",
+    "nearest": "replicate",
+    "reflect": "symmetric",
+    "grid-mirror": "symmetric",
+    "mirror": "reflect",
+    "grid-wrap": "wrap",
+}
+
+
+def scipy_zoom(*, grid_mode: bool = False, mode: ZoomMode = "constant", cval: float = 0.0) -> Convention:
+    """`scipy.ndimage.zoom`, SciPy 1.17: orders 0, 1 and 3 as nearest, linear and cubic, the last with its prefilter.
+
+    Args:
+      grid_mode: whether both images cover the same area; otherwise their first and last pixels coincide.
+      mode: what lies beyond the edge, by SciPy's names: constant, grid-constant, nearest, reflect, grid-mirror, mirror
+        or grid-wrap. (SciPy's `"wrap"` has a period that is a pixel short.) Under `"constant"` an output pixel whose
+        center lies beyond the outermost centers is `cval`, and so are all pixels of the border where `grid_mode`
+        enlarges; `"grid-constant"` is what SciPy advises there.
+      cval: the constant.
+
+    Raises:
+      ValueError: an unknown mode.
+      TypeError: a `grid_mode` that is not True or False, a `cval` that is not a number.
+
+    Source: Unser, "Splines: a perfect fit for signal and image processing", 1999, for the cubic.
+
+        >>> from upsampling import conventions
+        >>> conventions.scipy_zoom(grid_mode=True, mode="nearest").grid
+        'half_pixel'
+    """
+    where = "conventions.scipy_zoom"
+    grid_mode = _arguments.flag(where, "grid_mode", grid_mode)
+    _arguments.one_of(where, "mode", mode, get_args(ZoomMode))
+    cval = _arguments.real(where, "cval", cval)
+    return Convention(
+        name="scipy_grid" if grid_mode else "scipy",
+        methods=("nearest", "linear", "cubic"),
+        grid="half_pixel" if grid_mode else "align_corners",
+        nearest_rounding="half_up",
+        size_rule="round",
+        unchanged="all",
+        spline=True,
+        edge=_ZOOM_EDGES[mode],
+        constant=cval,
+        outside=cval if mode == "constant" else None,
+    )
+
+
+scipy = scipy_zoom()
+"""`scipy.ndimage.zoom`, SciPy 1.17, as it is without further arguments.
+
+The first and the last pixels coincide, and bicubic is the interpolating B-spline, which weighs all pixels of an axis.
+Sizes are rounded, halves to even; a given scale decides the size and no more. Its quirk: pixels outside the image are
+zero, and for 3 % of all pairs of sizes (8 to 26 pixels, for instance) rounding puts the last pixel there. `scipy_zoom`
+makes the conventions of its other edge modes, which have no such pixels.
+"""
+
+scipy_grid = scipy_zoom(grid_mode=True)
+"""`scipy.ndimage.zoom(grid_mode=True)`, SciPy 1.17: half-pixel centers.
+
+Its quirk: beyond the outermost centers the image is zero, so that an enlarged image has a border of zeros.
+`scipy_zoom(grid_mode=True, mode="grid-constant")`, or another mode, does without.
+"""
+
+skimage = Convention(
+    name="skimage",
+    methods=("nearest", "linear", "cubic"),
+    antialiased=("nearest", "linear", "cubic"),
+    antialiased_by_default=("nearest", "linear", "cubic"),
+    nearest_rounding="half_up",
+    size_rule="round",
+    unchanged="all",
+    spline=True,
+    edge="reflect",
+    antialias_edge="reflect",
+    antialias_filter="gaussian",
+    clip=True,
+)
+"""`skimage.transform.resize`, scikit-image 0.26: orders 0, 1 and 3 as nearest, linear and cubic.
+
+Half-pixel centers; beyond the edge the image is mirrored about the centers of its edge pixels. Bicubic is the
+interpolating B-spline, kept within the range of the image. Where an axis shrinks, a Gaussian blurs it first, unless
+`antialias=False`; method nearest too, though not of integers and booleans. Sizes are rounded, halves to even, as
+`rescale` does, and a given scale decides the size and no more. Integers keep their range, as under
+`preserve_range=True`.
+"""
+
 PRESETS: dict[str, Convention] = {
     preset.name: preset
     for preset in (
@@ -398,6 +505,9 @@ PRESETS: dict[str, Convention] = {
         opencv,
         pillow,
         matlab,
+        scipy,
+        scipy_grid,
+        skimage,
     )
 }
 

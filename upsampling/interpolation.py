@@ -6,6 +6,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
@@ -37,9 +38,9 @@ def resize(
       method: nearest, nearest-exact, linear (bilinear, trilinear), cubic (bicubic, tricubic), cubic-pytorch,
         lanczos2 to lanczos5, mitchell (mitchellcubic), gaussian, box, hamming or area. Each convention has some.
       convention: whose numbers: torch, torch_align_corners, jax, tensorflow, tensorflow1, tensorflow1_align_corners,
-        opencv, pillow, matlab, or a `Convention`, such as `conventions.onnx(...)`.
+        opencv, pillow, matlab, scipy, scipy_grid, skimage, or a `Convention`, such as `conventions.onnx(...)`.
       antialias: whether the kernel widens where an axis shrinks, so that it weighs all pixels that it skips otherwise.
-        Not given, MATLAB antialiases and the other conventions do not.
+        Not given, MATLAB and scikit-image antialias and the others do not.
       axes: the spatial axes, where they are not the last ones before the channels: `axes=(-2, -1)` for (N, C, H, W)
         and for arrays without channels.
 
@@ -201,7 +202,8 @@ def _resize(
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{function}: x must be real; got {x.dtype}. Resize its real and imaginary parts.")
     convention = conventions.get(function, convention)
-    plain, antialias = _known_method(function, method, convention, antialias)
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    plain, antialias = _known_method(function, method, convention, antialias, floating)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
     axes = (axes,) if isinstance(axes, int) else axes
@@ -242,13 +244,14 @@ def _geometry(
 
 
 def _known_method(
-    function: str, method: Method, convention: Convention, antialias: bool | None
+    function: str, method: Method, convention: Convention, antialias: bool | None, floating: bool = True
 ) -> tuple[PlainMethod, bool]:
     """The method's name in `conventions.METHODS`, checked to be one that the convention has, and whether it widens."""
     _arguments.one_of(function, "method", method, get_args(Method))
     plain = conventions.SYNONYMS.get(method, method)
     if antialias is None:
-        antialias = plain in convention.antialiased_by_default
+        labels = plain.startswith("nearest") and not floating
+        antialias = plain in convention.antialiased_by_default and not labels
     antialias = _arguments.flag(function, "antialias", antialias)
     has, other = convention.methods, convention.antialiased
     if antialias:
@@ -297,10 +300,19 @@ def _compiled(
     convention: Convention,
     antialias: bool,
 ) -> jax.Array:
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not method.startswith("nearest"):
+    blurs = antialias and convention.antialias_filter == "gaussian"
+    if not jnp.issubdtype(x.dtype, jnp.floating) and (blurs or not method.startswith("nearest")):
         x = x.astype(jnp.float32)
     operators = taps.operators(geometry, method, convention, antialias, wide=x.dtype == jnp.float64)
     y = resample(x, list(zip(axes, operators, strict=True)))
+    if convention.edge == "constant" and convention.constant and not method.startswith("nearest"):
+        inside = functools.reduce(np.multiply.outer, [found.weights.sum(1) for found in operators])
+        inside = inside.transpose(np.argsort(axes))
+        beyond = np.expand_dims(1 - inside, [axis for axis in range(x.ndim) if axis not in axes])
+        y = y + jnp.asarray(convention.constant * beyond, y.dtype)
+    if convention.clip and method == "cubic" and x.size:
+        image = tuple(range(min(axes), x.ndim))
+        y = jnp.clip(y, jnp.nanmin(x, image, keepdims=True), jnp.nanmax(x, image, keepdims=True))
     if convention.outside is not None:
         for axis, beyond in zip(axes, taps.outside(geometry, convention), strict=True):
             beyond = jnp.expand_dims(beyond, [other for other in range(x.ndim) if other != axis])

@@ -126,6 +126,15 @@ def gathered(sources: np.ndarray, targets: np.ndarray, values: np.ndarray, size:
     return Taps(size, indices, weights)
 
 
+def composed(outer: Taps, inner: Taps) -> Taps:
+    """Returns the operator that applies `inner`, then `outer`."""
+    indices = inner.indices[outer.indices]
+    weights = outer.weights[..., None] * inner.weights[outer.indices]
+    rows = np.broadcast_to(np.arange(outer.outputs)[:, None, None], indices.shape)
+    keep = weights != 0
+    return gathered(indices[keep], rows[keep], weights[keep], inner.size, outer.outputs)
+
+
 # --- kernels: the weight of a pixel at distance x from the center, zero from the radius on ---------------------------
 
 
@@ -162,6 +171,11 @@ def _hamming(x: np.ndarray) -> np.ndarray:
 def _gaussian(x: np.ndarray) -> np.ndarray:
     """Standard deviation half a pixel, cut at three of them."""
     return np.where(np.abs(x) < 1.5, np.exp(-2 * x**2), 0.0)
+
+
+def _b_spline(x: np.ndarray) -> np.ndarray:
+    """The cubic B-spline, the box convolved with itself three times."""
+    return _cubic(x, b=1.0, c=0.0)
 
 
 def kernel(method: PlainMethod, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
@@ -477,6 +491,8 @@ def _from_windows(index: np.ndarray, weights: np.ndarray, n: int, edge: Edge = "
     """Returns taps from windows of pixels (m, k); those beyond the edge are read within the image."""
     rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     keep = weights != 0
+    if edge == "constant":
+        keep &= (index >= 0) & (index < n)
     return gathered(_within(index, n, edge)[keep], rows[keep], weights[keep], n, len(index))
 
 
@@ -485,16 +501,69 @@ def _within(index: np.ndarray, n: int, edge: Edge) -> np.ndarray:
     if edge == "symmetric":
         index = index % (2 * n)
         return np.minimum(index, 2 * n - 1 - index)
+    if edge == "reflect":
+        index = index % max(2 * n - 2, 1)
+        return np.minimum(index, 2 * n - 2 - index)
+    if edge == "wrap":
+        return index % n
     return np.clip(index, 0, n - 1)
+
+
+# --- the interpolating spline, and blurring before a method ----------------------------------------------------------
+
+# The spline that interpolates is the B-spline of coefficients that fall off by this factor from pixel to pixel.
+_POLE = math.sqrt(3) - 2
+# SciPy continues the image by so many pixels where the coefficients beyond the edge have no closed form.
+_CONTINUED = 12
+
+
+def _spline(axis: Axis, convention: Convention, wide: bool, real: np.dtype) -> Taps:
+    """The cubic B-spline through all pixels: y = B c, with coefficients c[i] = sum_k sqrt(3) p^|k| x[i + k]."""
+    n, edge = axis.n, convention.edge
+    if n == axis.m:
+        return _identity(n)
+    center = projected_grid(axis, convention.grid, convention, convention.arithmetic, real).from_pixel_center
+    first = np.floor(center).astype(int)[:, None] - 1
+    index = first + np.arange(4)
+    weights = _b_spline(index - center[:, None])
+    # What falls short of the data's precision is left out.
+    reach = np.arange(-30, 31) if wide else np.arange(-14, 15)
+    filtering = math.sqrt(3) * _POLE ** np.abs(reach)
+    filtering /= filtering.sum()
+    if edge in ("symmetric", "reflect", "wrap"):
+        coefficients = np.arange(n)[:, None] + reach
+        return composed(
+            _from_windows(index, weights, n, edge),
+            _from_windows(coefficients, np.broadcast_to(filtering, coefficients.shape), n, edge),
+        )
+    # The image is continued, and the coefficients are those of what that gives.
+    size = n + 2 * _CONTINUED
+    coefficients = np.arange(size)[:, None] + reach
+    continued = _from_windows(np.arange(size)[:, None] - _CONTINUED, np.ones((size, 1)), n, edge)
+    filtered = _from_windows(coefficients, np.broadcast_to(filtering, coefficients.shape), size, "symmetric")
+    return composed(_from_windows(index + _CONTINUED, weights, size), composed(filtered, continued))
+
+
+def _blur(axis: Axis, edge: Edge) -> Taps:
+    """A Gaussian as wide as the step between output pixels asks, where they skip input pixels."""
+    deviation = max(0.0, (axis.n / axis.m - 1) / 2)
+    reach = np.arange(-int(4 * deviation + 0.5), int(4 * deviation + 0.5) + 1)
+    weights = np.exp(-0.5 * (reach / deviation) ** 2) if len(reach) > 1 else np.ones(1)
+    index = np.arange(axis.n)[:, None] + reach
+    return _from_windows(index, np.broadcast_to(weights / weights.sum(), index.shape), axis.n, edge)
 
 
 # --- all methods ------------------------------------------------------------------------------------------------------
 
 
 def _one(
-    axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, axes: tuple[Axis, ...], real: np.dtype
+    axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, axes: tuple[Axis, ...], wide: bool
 ) -> Taps:
     """Returns the operator of one of `axes`."""
+    real = _real(convention, wide)
+    if antialias and convention.antialias_filter == "gaussian":
+        sharp = _one(axis, method, convention, False, axes, wide)
+        return composed(sharp, _blur(axis, convention.antialias_edge))
     if method == "area":
         if convention.area == "bins":
             return _bins(axis.n, axis.m)
@@ -512,6 +581,8 @@ def _one(
             return Taps(axis.n, (np.arange(axis.m, dtype=np.int32) // times)[:, None], np.ones((axis.m, 1)))
     if method.startswith("nearest"):
         return _nearest(axis, method, convention, real)
+    if method == "cubic" and convention.spline:
+        return _spline(axis, convention, wide, real)
     return _filtered(axis, method, convention, antialias, real)
 
 
@@ -538,8 +609,8 @@ def operators(
     """
     if _all_copied(axes, convention):
         return tuple(_identity(axis.n) for axis in axes)
-    antialias, real = antialias or convention.always_antialias, _real(convention, wide)
-    return tuple(_one(axis, method, convention, antialias, axes, real) for axis in axes)
+    antialias = antialias or convention.always_antialias
+    return tuple(_one(axis, method, convention, antialias, axes, wide) for axis in axes)
 
 
 def outside(axes: tuple[Axis, ...], convention: Convention) -> tuple[np.ndarray, ...]:

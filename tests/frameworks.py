@@ -5,12 +5,17 @@
 One of size and scale is None. These are the oracles: none of our code is in them.
 """
 
+import math
+import warnings
+
 import cv2
 import jax
 import numpy as np
 import onnx.helper
 import onnxruntime
 import PIL.Image
+import scipy.ndimage
+import skimage.transform
 from onnx import TensorProto
 
 from tests.optional import F, torch
@@ -102,12 +107,82 @@ def _resize_operator(matrix, size, scale, method, antialias, roi, attributes):
     return session.run(None, {"x": np.ascontiguousarray(matrix)})[0]
 
 
+_MATLAB = {
+    "nearest": (lambda x: (x >= -0.5) & (x < 0.5), 1),
+    "box": (lambda x: (x >= -0.5) & (x < 0.5), 1),
+    "linear": (lambda x: np.maximum(1 - np.abs(x), 0), 2),
+    "cubic": (
+        lambda x: np.select(
+            [np.abs(x) <= 1, np.abs(x) <= 2],
+            [
+                1.5 * np.abs(x) ** 3 - 2.5 * x**2 + 1,
+                -0.5 * np.abs(x) ** 3 + 2.5 * x**2 - 4 * np.abs(x) + 2,
+            ],
+        ),
+        4,
+    ),
+    "lanczos2": (lambda x: np.sinc(x) * np.sinc(x / 2) * (np.abs(x) < 2), 4),
+    "lanczos3": (lambda x: np.sinc(x) * np.sinc(x / 3) * (np.abs(x) < 3), 6),
+}
+
+
+def matlab(image, size, scale, method, antialias):
+    """imresize's algorithm in float64: MATLAB itself is not at hand. Pixels are counted from one, as there."""
+    if size is None:
+        size = tuple(math.ceil(s * n) for s, n in zip(scale, image.shape, strict=False))
+    else:
+        scale = tuple(m / n for m, n in zip(size, image.shape, strict=False))
+    rows, columns = (
+        _matlab_contributions(n, m, s, *_MATLAB[method], antialias)
+        for n, m, s in zip(image.shape, size, scale, strict=False)
+    )
+    return np.einsum("wj,hjc->hwc", columns, np.einsum("hi,ijc->hjc", rows, image.astype(np.float64), optimize=True))
+
+
+def _matlab_contributions(n, m, scale, kernel, width, antialias):
+    """The weights as a matrix, (m, n)."""
+    shrinks = scale < 1 and antialias
+    width = width / scale if shrinks else width
+    center = np.arange(1, m + 1) / scale + 0.5 * (1 - 1 / scale)
+    pixels = np.floor(center - width / 2)[:, None] + np.arange(math.ceil(width) + 2)
+    distance = center[:, None] - pixels
+    weights = scale * kernel(scale * distance) if shrinks else kernel(distance).astype(float)
+    weights = weights / weights.sum(1, keepdims=True)
+    mirrored = np.concatenate([np.arange(n), np.arange(n)[::-1]])
+    matrix = np.zeros((m, n))
+    np.add.at(matrix, (np.arange(m)[:, None], mirrored[(pixels.astype(int) - 1) % (2 * n)]), weights)
+    return matrix
+
+
+_ORDERS = {"nearest": 0, "linear": 1, "cubic": 3}
+
+
+def scipy_zoom(image, size, scale, method, antialias, **options):
+    scale = scale or tuple(m / n for m, n in zip(size, image.shape, strict=False))
+    with warnings.catch_warnings(action="ignore"):  # that grid_mode has better modes than the default
+        channels = [scipy.ndimage.zoom(c, scale, order=_ORDERS[method], **options) for c in np.moveaxis(image, -1, 0)]
+    return np.stack(channels, -1)
+
+
+def scipy_zoom_grid(image, size, scale, method, antialias):
+    return scipy_zoom(image, size, scale, method, antialias, grid_mode=True)
+
+
+def scikit_image(image, size, scale, method, antialias):
+    size = size or tuple(max(round(s * n), 1) for s, n in zip(scale, image.shape, strict=False))
+    return skimage.transform.resize(image, size, order=_ORDERS[method], anti_aliasing=antialias, preserve_range=True)
+
+
 FRAMEWORKS = {
     "torch": pytorch,
     "torch_align_corners": pytorch_align_corners,
     "jax": jax_image,
     "opencv": opencv,
     "pillow": pillow,
+    "matlab": matlab,
+    "scipy": scipy_zoom,
+    "scipy_grid": scipy_zoom_grid,
+    "skimage": scikit_image,
 }
 
 

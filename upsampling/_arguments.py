@@ -191,6 +191,15 @@ def number(
     return per_axis(function, argument, (given,), 1, minimum=minimum, real=real, zero=zero)[0]
 
 
+def real(function: str, argument: str, given: Any) -> float:
+    """Returns any finite number as a float; raises TypeError for what is no number, ValueError for one not finite."""
+    if isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real):
+        raise TypeError(f"{function}: {argument} must be a number; got {given!r}.")
+    if not math.isfinite(given):
+        raise ValueError(f"{function}: {argument} must be finite; got {given!r}.")
+    return float(given)
+
+
 def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool, zero: bool) -> Any:
     allowed: Any = numbers.Real if real else numbers.Integral
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, allowed):

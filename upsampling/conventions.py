@@ -7,7 +7,8 @@ module knows no JAX.
 
     >>> from upsampling import conventions
     >>> print(*conventions.PRESETS)
-    torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow
+    torch torch_align_corners jax tensorflow tensorflow1 tensorflow1_align_corners opencv pillow matlab
+    scipy scipy_grid skimage
     >>> conventions.torch.cubic, conventions.tensorflow.cubic
     (-0.75, -0.5)
 
@@ -16,7 +17,7 @@ A variation is `dataclasses.replace` away, for instance PyTorch's grid and edges
     >>> import dataclasses
     >>> softer = dataclasses.replace(conventions.torch, name="torch, a = -0.5", cubic=-0.5)
 
-and so is a kernel that a framework lacks; no framework has Lanczos 2:
+and so is a kernel that a framework lacks:
 
     >>> lanczos = dataclasses.replace(conventions.jax, name="jax and more", methods=("lanczos2", "lanczos4"))
 """
@@ -74,6 +75,10 @@ Preset = Literal[
     "tensorflow1_align_corners",
     "opencv",
     "pillow",
+    "matlab",
+    "scipy",
+    "scipy_grid",
+    "skimage",
 ]
 """The names of the conventions in `PRESETS`."""
 
@@ -90,8 +95,8 @@ Grid = Literal[
 
 Rounding = Literal["cell", "floor", "ceil", "half_down", "half_up"]
 Aspect = Literal["stretch", "not_larger", "not_smaller"]
-Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "sum", "single"]
-Edge = Literal["replicate", "renormalize"]
+Arithmetic = Literal["product", "fused", "inverse", "reciprocal", "quotient", "affine", "sum", "single"]
+Edge = Literal["replicate", "renormalize", "symmetric", "reflect", "wrap", "constant"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +107,7 @@ class Convention:
       name: what errors call it.
       methods: the methods that the framework has with `antialias=False`, by the names in `METHODS`.
       antialiased: the methods that it has with `antialias=True`.
+      antialiased_by_default: those of them that antialias unless told not to.
       always_antialias: whether kernels widen when an axis shrinks even with `antialias=False`, as Pillow's do.
       grid: where the center of output pixel i of m lies on the input's grid, whose pixel centers are 0, 1, ..., n - 1.
         With `step` = n / m input pixels per output pixel (or 1 / scale, see `given_scale`):
@@ -121,9 +127,10 @@ class Convention:
       nearest_tie: fractions this close to a half count as halves.
       arithmetic: how the framework computes multiples of the step: `"product"`, times n / m; `"fused"`, the same
         rounded only after - 0.5; `"inverse"`, times 1 / (m / n); `"reciprocal"`, times n (1 / m); `"quotient"`,
-        divided by m / n; `"sum"`, steps n / m added up from pixel to pixel, whatever scale was given; `"single"`,
-        times 1 / (m / n) in float64, and the coordinate rounded to float32. Together with `precision` it decides ties
-        of nearest; and a float32 coordinate on a wide image is some 1e-4 off.
+        divided by m / n; `"affine"`, (i + 1) / (m / n) + (1 - n / m) / 2 counted from one; `"sum"`, steps n / m added
+        up from pixel to pixel, whatever scale was given; `"single"`, times 1 / (m / n) in float64, and the coordinate
+        rounded to float32. Together with `precision` it decides ties of nearest; and a float32 coordinate on a wide
+        image is some 1e-4 off.
       antialias_arithmetic: the same when antialiasing, and for all kernels but linear and cubic.
       nearest_arithmetic: the same for method nearest.
       nearest_exact_arithmetic: the same for method nearest-exact, which has the half-pixel grid in every convention.
@@ -131,7 +138,7 @@ class Convention:
       given_scale: whether a scale given by the caller enters the coordinates as it is; otherwise the step is always
         recomputed as n / m, which differs when n * scale is not whole.
       size_rule: the size of an axis of n pixels that is scaled: `"floor"`, n * scale rounded down; `"floor32"`, the
-        same in float32; `"round"`, rounded, halves to even.
+        same in float32; `"round"`, rounded, halves to even; `"ceil"`, rounded up.
       aspect: what becomes of the aspect ratio when sizes are given: `"stretch"`, nothing; `"not_larger"`, one scale
         for all axes, the largest with which no axis exceeds its size; `"not_smaller"`, the smallest with which none
         falls short of it.
@@ -141,14 +148,23 @@ class Convention:
         and those whose scale is one, or when antialiasing those whose size does not change.
       cubic: the cubic's sharpness a (Keys 1981): -0.5 reproduces quadratics, -0.75 is sharper.
       antialias_cubic: a, when antialiasing.
+      spline: whether method cubic is the interpolating cubic B-spline (Unser 1999), which weighs all pixels of an axis,
+        and not Keys' cubic.
       cubic_table: the number of steps per pixel to which the cubic's position is rounded; None means no rounding.
       edge: what becomes of taps beyond the edge: `"replicate"` reads the nearest edge pixel, `"renormalize"` drops
-        them and divides by the sum of the rest. For linear the two are one: its source coordinate is clamped.
+        them and divides by the sum of the rest, which for linear is the same; `"symmetric"` reads the mirror image
+        about the outer borders of the edge pixels, `"reflect"` the one about their centers; `"wrap"` reads the image
+        anew from its other side; `"constant"` reads `constant`.
+      constant: what edge `"constant"` reads.
       antialias_edge: the same, when antialiasing.
       area: what method area averages: `"bins"`, whole pixels, all that an output pixel touches (adaptive average
         pooling); `"overlap"`, each pixel by the part of it that is covered, over the step; `"overlap_sum"`, the same
         over the sum of the parts; `"overlap_or_linear"`, the same where all axes shrink, and otherwise linear with
         flat steps: where an output pixel lies within one input pixel it copies that.
+      antialias_filter: how images that shrink are antialiased: `"kernel"`, by widening the method's own kernel;
+        `"gaussian"`, by a Gaussian of standard deviation (n / m - 1) / 2, cut at four of them, before the method.
+      clip: whether the results of cubic are kept within the range of the image: its spatial axes, and all axes behind
+        the first of them.
       outside: the value of output pixels whose center lies outside the image; None means that edge pixels extend.
       roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
         spatial axis or one for all.
@@ -157,6 +173,7 @@ class Convention:
     name: str
     methods: tuple[PlainMethod, ...]
     antialiased: tuple[PlainMethod, ...] = ()
+    antialiased_by_default: tuple[PlainMethod, ...] = ()
     always_antialias: bool = False
     grid: Grid = "half_pixel"
     nearest_grid: Grid | None = None
@@ -169,15 +186,19 @@ class Convention:
     nearest_exact_arithmetic: Arithmetic = "product"
     precision: Literal["float32", "float64", "data"] = "float64"
     given_scale: bool = False
-    size_rule: Literal["floor", "floor32", "round"] = "floor"
+    size_rule: Literal["floor", "floor32", "round", "ceil"] = "floor"
     aspect: Aspect = "stretch"
     unchanged: Literal["none", "smooth", "all", "unit_scale"] = "none"
     cubic: float = -0.5
     antialias_cubic: float = -0.5
+    spline: bool = False
     cubic_table: int | None = None
     edge: Edge = "renormalize"
+    constant: float = 0.0
     antialias_edge: Edge = "renormalize"
     area: Literal["bins", "overlap", "overlap_sum", "overlap_or_linear"] = "overlap"
+    antialias_filter: Literal["kernel", "gaussian"] = "kernel"
+    clip: bool = False
     outside: float | None = None
     roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
@@ -195,6 +216,8 @@ class Convention:
         """Returns the size that the framework gives an axis of `n` pixels that is scaled by `scale`."""
         if self.size_rule == "round":
             return round(n * scale)
+        if self.size_rule == "ceil":
+            return math.ceil(n * scale)
         if self.size_rule == "floor32":
             return math.floor(np.float32(n) * np.float32(scale))
         return math.floor(n * scale)
@@ -356,6 +379,120 @@ Kernels widen whenever an axis shrinks; there is no switch, so `antialias` may b
 the edge are dropped and the rest renormalized. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
 """
 
+matlab = Convention(
+    name="matlab",
+    methods=("nearest", "linear", "cubic", "lanczos2", "lanczos3", "box"),
+    antialiased=("linear", "cubic", "lanczos2", "lanczos3", "box"),
+    antialiased_by_default=("linear", "cubic", "lanczos2", "lanczos3", "box"),
+    nearest_rounding="half_up",
+    arithmetic="affine",
+    antialias_arithmetic="affine",
+    nearest_arithmetic="affine",
+    given_scale=True,
+    size_rule="ceil",
+    edge="symmetric",
+    antialias_edge="symmetric",
+)
+"""`imresize`, MATLAB: what super-resolution makes its low-resolution images with.
+
+Half-pixel centers throughout, nearest included; a = -0.5; beyond the edge the image is mirrored, edge pixels repeated,
+and weights are divided by their sum. Where an axis shrinks, kernels widen unless `antialias=False`; nearest never
+does, and `box` is its antialiased form. A scale gives the size n * scale rounded up, and enters the coordinates as it
+is, so that the image is resampled even where its size stays. MATLAB rounds images of integers in ways of its own, up to
+a grey level from these numbers.
+"""
+
+ZoomMode = Literal["constant", "grid-constant", "nearest", "reflect", "grid-mirror", "mirror", "grid-wrap"]
+
+_ZOOM_EDGES: dict[ZoomMode, Edge] = {
+    "constant": "reflect",
+    "grid-constant": "constant",
+    "nearest": "replicate",
+    "reflect": "symmetric",
+    "grid-mirror": "symmetric",
+    "mirror": "reflect",
+    "grid-wrap": "wrap",
+}
+
+
+def scipy_zoom(*, grid_mode: bool = False, mode: ZoomMode = "constant", cval: float = 0.0) -> Convention:
+    """`scipy.ndimage.zoom`, SciPy 1.17: orders 0, 1 and 3 as nearest, linear and cubic, the last with its prefilter.
+
+    Args:
+      grid_mode: whether both images cover the same area; otherwise their first and last pixels coincide.
+      mode: what lies beyond the edge, by SciPy's names: constant, grid-constant, nearest, reflect, grid-mirror, mirror
+        or grid-wrap. (SciPy's `"wrap"` has a period that is a pixel short.) Under `"constant"` an output pixel whose
+        center lies beyond the outermost centers is `cval`, and so are all pixels of the border where `grid_mode`
+        enlarges; `"grid-constant"` is what SciPy advises there.
+      cval: the constant.
+
+    Raises:
+      ValueError: an unknown mode.
+      TypeError: a `grid_mode` that is not True or False, a `cval` that is not a number.
+
+    Source: Unser, "Splines: a perfect fit for signal and image processing", 1999, for the cubic.
+
+        >>> from upsampling import conventions
+        >>> conventions.scipy_zoom(grid_mode=True, mode="nearest").grid
+        'half_pixel'
+    """
+    where = "conventions.scipy_zoom"
+    grid_mode = _arguments.flag(where, "grid_mode", grid_mode)
+    _arguments.one_of(where, "mode", mode, get_args(ZoomMode))
+    cval = _arguments.real(where, "cval", cval)
+    return Convention(
+        name="scipy_grid" if grid_mode else "scipy",
+        methods=("nearest", "linear", "cubic"),
+        grid="half_pixel" if grid_mode else "align_corners",
+        nearest_rounding="half_up",
+        size_rule="round",
+        unchanged="all",
+        spline=True,
+        edge=_ZOOM_EDGES[mode],
+        constant=cval,
+        outside=cval if mode == "constant" else None,
+    )
+
+
+scipy = scipy_zoom()
+"""`scipy.ndimage.zoom`, SciPy 1.17, as it is without further arguments.
+
+The first and the last pixels coincide, and bicubic is the interpolating B-spline, which weighs all pixels of an axis.
+Sizes are rounded, halves to even; a given scale decides the size and no more. Its quirk: pixels outside the image are
+zero, and for 3 % of all pairs of sizes (8 to 26 pixels, for instance) rounding puts the last pixel there. `scipy_zoom`
+makes the conventions of its other edge modes, which have no such pixels.
+"""
+
+scipy_grid = scipy_zoom(grid_mode=True)
+"""`scipy.ndimage.zoom(grid_mode=True)`, SciPy 1.17: half-pixel centers.
+
+Its quirk: beyond the outermost centers the image is zero, so that an enlarged image has a border of zeros.
+`scipy_zoom(grid_mode=True, mode="grid-constant")`, or another mode, does without.
+"""
+
+skimage = Convention(
+    name="skimage",
+    methods=("nearest", "linear", "cubic"),
+    antialiased=("nearest", "linear", "cubic"),
+    antialiased_by_default=("nearest", "linear", "cubic"),
+    nearest_rounding="half_up",
+    size_rule="round",
+    unchanged="all",
+    spline=True,
+    edge="reflect",
+    antialias_edge="reflect",
+    antialias_filter="gaussian",
+    clip=True,
+)
+"""`skimage.transform.resize`, scikit-image 0.26: orders 0, 1 and 3 as nearest, linear and cubic.
+
+Half-pixel centers; beyond the edge the image is mirrored about the centers of its edge pixels. Bicubic is the
+interpolating B-spline, kept within the range of the image. Where an axis shrinks, a Gaussian blurs it first, unless
+`antialias=False`; method nearest too, though not of integers and booleans. Sizes are rounded, halves to even, as
+`rescale` does, and a given scale decides the size and no more. Integers keep their range, as under
+`preserve_range=True`.
+"""
+
 PRESETS: dict[str, Convention] = {
     preset.name: preset
     for preset in (
@@ -367,6 +504,10 @@ PRESETS: dict[str, Convention] = {
         tensorflow1_align_corners,
         opencv,
         pillow,
+        matlab,
+        scipy,
+        scipy_grid,
+        skimage,
     )
 }
 

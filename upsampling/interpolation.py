@@ -6,6 +6,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
@@ -23,7 +24,7 @@ def resize(
     scale: Scales | None = None,
     method: Method = "bilinear",
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
     axes: Numbers | None = None,
 ) -> jax.Array:
     """Resizes the spatial axes of `x` by interpolation, as the framework that `convention` names does it.
@@ -37,8 +38,9 @@ def resize(
       method: nearest, nearest-exact, linear (bilinear, trilinear), cubic (bicubic, tricubic), cubic-pytorch,
         lanczos2 to lanczos5, mitchell (mitchellcubic), gaussian, box, hamming or area. Each convention has some.
       convention: whose numbers: torch, torch_align_corners, jax, tensorflow, tensorflow1, tensorflow1_align_corners,
-        opencv, pillow, or a `Convention`, such as `conventions.onnx(...)`.
+        opencv, pillow, matlab, scipy, scipy_grid, skimage, or a `Convention`, such as `conventions.onnx(...)`.
       antialias: whether the kernel widens where an axis shrinks, so that it weighs all pixels that it skips otherwise.
+        Not given, MATLAB and scikit-image antialias and the others do not.
       axes: the spatial axes, where they are not the last ones before the channels: `axes=(-2, -1)` for (N, C, H, W)
         and for arrays without channels.
 
@@ -103,7 +105,7 @@ def nearest(
     [[1 1 2 2]
      [1 1 2 2]]
     """
-    return _resize("nearest", x, size, scale, "nearest", convention, False, axes)
+    return _resize("nearest", x, size, scale, "nearest", convention, None, axes)
 
 
 def bilinear(
@@ -112,7 +114,7 @@ def bilinear(
     *,
     scale: Scales | None = None,
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
     axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the two nearest pixels of each axis: `resize` with method bilinear.
@@ -131,7 +133,7 @@ def bicubic(
     *,
     scale: Scales | None = None,
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
     axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the four nearest pixels of each axis by Keys' cubic (1981): `resize` with method bicubic.
@@ -151,7 +153,7 @@ def lanczos3(
     *,
     scale: Scales | None = None,
     convention: Preset | Convention = "jax",
-    antialias: bool = False,
+    antialias: bool | None = None,
     axes: Numbers | None = None,
 ) -> jax.Array:
     """Weighs the six nearest pixels of each axis by a windowed sinc (Duchon 1979): `resize` with method lanczos3.
@@ -182,7 +184,7 @@ def area(
     >>> print(up.area(jnp.arange(6.0), (2,), axes=0))
     [1. 4.]
     """
-    return _resize("area", x, size, scale, "area", convention, False, axes)
+    return _resize("area", x, size, scale, "area", convention, None, axes)
 
 
 def _resize(
@@ -192,16 +194,16 @@ def _resize(
     scale: Scales | None,
     method: Method,
     convention: Preset | Convention,
-    antialias: bool,
+    antialias: bool | None,
     axes: Numbers | None,
 ) -> jax.Array:
     """Checks and normalizes what is static, then calls the compiled function."""
     x = _arguments.array(function, "x", x, floating=False)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{function}: x must be real; got {x.dtype}. Resize its real and imaginary parts.")
-    antialias = _arguments.flag(function, "antialias", antialias)
     convention = conventions.get(function, convention)
-    plain = _known_method(function, method, convention, antialias)
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    plain, antialias = _known_method(function, method, convention, antialias, floating)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
     axes = (axes,) if isinstance(axes, int) else axes
@@ -241,15 +243,21 @@ def _geometry(
     return tuple(map(taps.Axis, given, sizes, scales, roi))
 
 
-def _known_method(function: str, method: Method, convention: Convention, antialias: bool) -> PlainMethod:
-    """The method's name in `conventions.METHODS`, checked to be one that the convention has."""
+def _known_method(
+    function: str, method: Method, convention: Convention, antialias: bool | None, floating: bool = True
+) -> tuple[PlainMethod, bool]:
+    """The method's name in `conventions.METHODS`, checked to be one that the convention has, and whether it widens."""
     _arguments.one_of(function, "method", method, get_args(Method))
     plain = conventions.SYNONYMS.get(method, method)
+    if antialias is None:
+        labels = plain.startswith("nearest") and not floating
+        antialias = plain in convention.antialiased_by_default and not labels
+    antialias = _arguments.flag(function, "antialias", antialias)
     has, other = convention.methods, convention.antialiased
     if antialias:
         has, other = other, has
     if plain in has:
-        return plain
+        return plain, antialias
     if plain in other:
         reason = f"has method {method!r} with antialias={not antialias} only"
     else:
@@ -292,10 +300,19 @@ def _compiled(
     convention: Convention,
     antialias: bool,
 ) -> jax.Array:
-    if not jnp.issubdtype(x.dtype, jnp.floating) and not method.startswith("nearest"):
+    blurs = antialias and convention.antialias_filter == "gaussian"
+    if not jnp.issubdtype(x.dtype, jnp.floating) and (blurs or not method.startswith("nearest")):
         x = x.astype(jnp.float32)
     operators = taps.operators(geometry, method, convention, antialias, wide=x.dtype == jnp.float64)
     y = resample(x, list(zip(axes, operators, strict=True)))
+    if convention.edge == "constant" and convention.constant and not method.startswith("nearest"):
+        inside = functools.reduce(np.multiply.outer, [found.weights.sum(1) for found in operators])
+        inside = inside.transpose(np.argsort(axes))
+        beyond = np.expand_dims(1 - inside, [axis for axis in range(x.ndim) if axis not in axes])
+        y = y + jnp.asarray(convention.constant * beyond, y.dtype)
+    if convention.clip and method == "cubic" and x.size:
+        image = tuple(range(min(axes), x.ndim))
+        y = jnp.clip(y, jnp.nanmin(x, image, keepdims=True), jnp.nanmax(x, image, keepdims=True))
     if convention.outside is not None:
         for axis, beyond in zip(axes, taps.outside(geometry, convention), strict=True):
             beyond = jnp.expand_dims(beyond, [other for other in range(x.ndim) if other != axis])

@@ -50,7 +50,7 @@ def create(
     variant: None = None,
     size: Numbers | None = None,
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
 ) -> Nearest: ...
 @overload
 def create(
@@ -62,7 +62,7 @@ def create(
     variant: None = None,
     size: Numbers | None = None,
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
 ) -> Bilinear: ...
 @overload
 def create(
@@ -74,7 +74,7 @@ def create(
     variant: None = None,
     size: Numbers | None = None,
     convention: Preset | Convention = "torch",
-    antialias: bool = False,
+    antialias: bool | None = None,
 ) -> Bicubic: ...
 @overload
 def create(

@@ -77,9 +77,8 @@ def check_callable(layer: str, argument: str, given: object) -> None:
         )
 
 
-def check_interpolation(layer: str, method: Any, convention: Any, antialias: Any = False) -> None:
+def check_interpolation(layer: str, method: Any, convention: Any, antialias: Any = None) -> None:
     """Raises ValueError unless the convention is known and has the method."""
-    antialias = _arguments.flag(layer, "antialias", antialias)
     interpolation._known_method(layer, method, conventions.get(layer, convention), antialias)
 
 

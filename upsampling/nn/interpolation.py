@@ -44,7 +44,7 @@ class Interpolate(Upsampler):
         size: Numbers | None = None,
         method: conventions.Method = "bilinear",
         convention: Preset | Convention = "torch",
-        antialias: bool = False,
+        antialias: bool | None = None,
         features: int | None = None,
         rngs: nnx.Rngs | None = None,
     ):
@@ -86,7 +86,7 @@ class _Named(Interpolate):
         *,
         size: Numbers | None = None,
         convention: Preset | Convention = "torch",
-        antialias: bool = False,
+        antialias: bool | None = None,
         features: int | None = None,
         rngs: nnx.Rngs | None = None,
     ):

@@ -126,6 +126,15 @@ def gathered(sources: np.ndarray, targets: np.ndarray, values: np.ndarray, size:
     return Taps(size, indices, weights)
 
 
+def composed(outer: Taps, inner: Taps) -> Taps:
+    """Returns the operator that applies `inner`, then `outer`."""
+    indices = inner.indices[outer.indices]
+    weights = outer.weights[..., None] * inner.weights[outer.indices]
+    rows = np.broadcast_to(np.arange(outer.outputs)[:, None, None], indices.shape)
+    keep = weights != 0
+    return gathered(indices[keep], rows[keep], weights[keep], inner.size, outer.outputs)
+
+
 # --- kernels: the weight of a pixel at distance x from the center, zero from the radius on ---------------------------
 
 
@@ -164,6 +173,11 @@ def _gaussian(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < 1.5, np.exp(-2 * x**2), 0.0)
 
 
+def _b_spline(x: np.ndarray) -> np.ndarray:
+    """The cubic B-spline, the box convolved with itself three times."""
+    return _cubic(x, b=1.0, c=0.0)
+
+
 def kernel(method: PlainMethod, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
     """Returns the kernel of a method and its radius in pixels; `a` is the cubic's sharpness."""
     if method.startswith("lanczos"):
@@ -195,6 +209,10 @@ class Axis:
         """Input pixels per output pixel."""
         return 1 / self.scale if self.scale is not None and convention.given_scale else self.n / self.m
 
+    def factor(self, convention: Convention) -> float:
+        """Output pixels per input pixel."""
+        return self.scale if self.scale is not None and convention.given_scale else self.m / self.n
+
     @property
     def corner_step(self) -> float:
         """Input pixels per output pixel, where first and last pixels coincide."""
@@ -218,6 +236,9 @@ def projected_grid(
 ) -> ProjectedGrid:
     """Returns where output pixels lie; `Convention` gives the formula of each grid."""
     n, m = axis.n, axis.m
+    if arithmetic == "affine":
+        scale = real.type(axis.factor(convention))
+        return _from_pixel_center(((np.arange(m, dtype=real) + 1) / scale + 0.5 * (1 - 1 / scale)) - 1, real)
     if arithmetic == "single":
         exact = projected_grid(axis, grid, convention, "inverse", np.dtype("float64"))
         return ProjectedGrid(*(part.astype(np.float32).astype(real) for part in exact))
@@ -291,7 +312,7 @@ def _nearest(axis: Axis, method: PlainMethod, convention: Convention, real: np.d
     if convention.precision == "data":
         # PyTorch computes in the data's precision, and then rounds in float32.
         projected = ProjectedGrid(*(part.astype(np.float32) for part in projected))
-    index = np.clip(_rounded(projected, rounding, convention.nearest_tie), 0, n - 1).astype(np.int32)
+    index = _within(_rounded(projected, rounding, convention.nearest_tie), n, convention.edge).astype(np.int32)
     return Taps(n, index[:, None], np.ones((m, 1)))
 
 
@@ -404,15 +425,21 @@ def _filtered(axis: Axis, method: PlainMethod, convention: Convention, antialias
     if chosen.table:
         projected = _to_table(projected, chosen.table, real)
     widening = _widening(axis, chosen, convention, real) if antialias else real.type(1)
+    narrowing = 1 / widening
     weight, radius = kernel(chosen.method, chosen.sharpness)
-    index, seen = _field_of_view(projected, real.type(radius) * widening, closed=chosen.method == "gaussian")
-    weights = _weights(projected, index, weight, widening, chosen.centered, real)
+    reach = real.type(radius) * widening
+    if chosen.arithmetic == "affine":
+        # The kernel alone decides which pixels are in, at distances times the scale and not over its inverse.
+        narrowing = real.type(min(1.0, axis.factor(convention))) if antialias else real.type(1)
+        reach += 1
+    index, seen = _field_of_view(projected, reach, closed=chosen.method == "gaussian")
+    weights = _weights(projected, index, weight, narrowing, chosen.centered, real)
     if chosen.edge == "renormalize":
         seen = seen & (index >= 0) & (index < axis.n)
     weights = np.where(seen, weights, 0)
     total = weights.sum(1, keepdims=True)
     # Nothing is left of a window that lies outside altogether.
-    return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n)
+    return _from_windows(index, weights / np.where(total == 0, 1, total), axis.n, chosen.edge)
 
 
 def _to_table(projected: ProjectedGrid, table: int, real: np.dtype) -> ProjectedGrid:
@@ -448,7 +475,7 @@ def _weights(
     projected: ProjectedGrid,
     index: np.ndarray,
     weight: Callable[[np.ndarray], np.ndarray],
-    widening: np.floating,
+    narrowing: np.floating,
     centered: bool,
     real: np.dtype,
 ) -> np.ndarray:
@@ -457,23 +484,86 @@ def _weights(
         distance = index.astype(real) - projected.from_pixel_center[:, None]
     else:
         distance = (index.astype(real) - projected.from_edge[:, None]) + real.type(0.5)
-    return weight((distance * (1 / widening)).astype(np.float64))
+    return weight((distance * narrowing).astype(np.float64))
 
 
-def _from_windows(index: np.ndarray, weights: np.ndarray, n: int) -> Taps:
-    """Returns taps from windows of pixels (m, k); those beyond the edge are read at the edge."""
+def _from_windows(index: np.ndarray, weights: np.ndarray, n: int, edge: Edge = "replicate") -> Taps:
+    """Returns taps from windows of pixels (m, k); those beyond the edge are read within the image."""
     rows = np.broadcast_to(np.arange(len(index))[:, None], index.shape)
     keep = weights != 0
-    return gathered(np.clip(index, 0, n - 1)[keep], rows[keep], weights[keep], n, len(index))
+    if edge == "constant":
+        keep &= (index >= 0) & (index < n)
+    return gathered(_within(index, n, edge)[keep], rows[keep], weights[keep], n, len(index))
+
+
+def _within(index: np.ndarray, n: int, edge: Edge) -> np.ndarray:
+    """The pixels that stand for those beyond the edge."""
+    if edge == "symmetric":
+        index = index % (2 * n)
+        return np.minimum(index, 2 * n - 1 - index)
+    if edge == "reflect":
+        index = index % max(2 * n - 2, 1)
+        return np.minimum(index, 2 * n - 2 - index)
+    if edge == "wrap":
+        return index % n
+    return np.clip(index, 0, n - 1)
+
+
+# --- the interpolating spline, and blurring before a method ----------------------------------------------------------
+
+# The spline that interpolates is the B-spline of coefficients that fall off by this factor from pixel to pixel.
+_POLE = math.sqrt(3) - 2
+# SciPy continues the image by so many pixels where the coefficients beyond the edge have no closed form.
+_CONTINUED = 12
+
+
+def _spline(axis: Axis, convention: Convention, wide: bool, real: np.dtype) -> Taps:
+    """The cubic B-spline through all pixels: y = B c, with coefficients c[i] = sum_k sqrt(3) p^|k| x[i + k]."""
+    n, edge = axis.n, convention.edge
+    if n == axis.m:
+        return _identity(n)
+    center = projected_grid(axis, convention.grid, convention, convention.arithmetic, real).from_pixel_center
+    first = np.floor(center).astype(int)[:, None] - 1
+    index = first + np.arange(4)
+    weights = _b_spline(index - center[:, None])
+    # What falls short of the data's precision is left out.
+    reach = np.arange(-30, 31) if wide else np.arange(-14, 15)
+    filtering = math.sqrt(3) * _POLE ** np.abs(reach)
+    filtering /= filtering.sum()
+    if edge in ("symmetric", "reflect", "wrap"):
+        coefficients = np.arange(n)[:, None] + reach
+        return composed(
+            _from_windows(index, weights, n, edge),
+            _from_windows(coefficients, np.broadcast_to(filtering, coefficients.shape), n, edge),
+        )
+    # The image is continued, and the coefficients are those of what that gives.
+    size = n + 2 * _CONTINUED
+    coefficients = np.arange(size)[:, None] + reach
+    continued = _from_windows(np.arange(size)[:, None] - _CONTINUED, np.ones((size, 1)), n, edge)
+    filtered = _from_windows(coefficients, np.broadcast_to(filtering, coefficients.shape), size, "symmetric")
+    return composed(_from_windows(index + _CONTINUED, weights, size), composed(filtered, continued))
+
+
+def _blur(axis: Axis, edge: Edge) -> Taps:
+    """A Gaussian as wide as the step between output pixels asks, where they skip input pixels."""
+    deviation = max(0.0, (axis.n / axis.m - 1) / 2)
+    reach = np.arange(-int(4 * deviation + 0.5), int(4 * deviation + 0.5) + 1)
+    weights = np.exp(-0.5 * (reach / deviation) ** 2) if len(reach) > 1 else np.ones(1)
+    index = np.arange(axis.n)[:, None] + reach
+    return _from_windows(index, np.broadcast_to(weights / weights.sum(), index.shape), axis.n, edge)
 
 
 # --- all methods ------------------------------------------------------------------------------------------------------
 
 
 def _one(
-    axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, axes: tuple[Axis, ...], real: np.dtype
+    axis: Axis, method: PlainMethod, convention: Convention, antialias: bool, axes: tuple[Axis, ...], wide: bool
 ) -> Taps:
     """Returns the operator of one of `axes`."""
+    real = _real(convention, wide)
+    if antialias and convention.antialias_filter == "gaussian":
+        sharp = _one(axis, method, convention, False, axes, wide)
+        return composed(sharp, _blur(axis, convention.antialias_edge))
     if method == "area":
         if convention.area == "bins":
             return _bins(axis.n, axis.m)
@@ -491,6 +581,8 @@ def _one(
             return Taps(axis.n, (np.arange(axis.m, dtype=np.int32) // times)[:, None], np.ones((axis.m, 1)))
     if method.startswith("nearest"):
         return _nearest(axis, method, convention, real)
+    if method == "cubic" and convention.spline:
+        return _spline(axis, convention, wide, real)
     return _filtered(axis, method, convention, antialias, real)
 
 
@@ -517,8 +609,8 @@ def operators(
     """
     if _all_copied(axes, convention):
         return tuple(_identity(axis.n) for axis in axes)
-    antialias, real = antialias or convention.always_antialias, _real(convention, wide)
-    return tuple(_one(axis, method, convention, antialias, axes, real) for axis in axes)
+    antialias = antialias or convention.always_antialias
+    return tuple(_one(axis, method, convention, antialias, axes, wide) for axis in axes)
 
 
 def outside(axes: tuple[Axis, ...], convention: Convention) -> tuple[np.ndarray, ...]:

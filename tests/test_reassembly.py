@@ -145,8 +145,8 @@ def by_gathers(x, weights, scale, dilation=1):
     groups, k = weights.shape[-3], weights.shape[-1]
     r = dilation * (k // 2)
     padded = jnp.pad(x, ((0, 0), (r, r), (r, r), (0, 0)))
-    rows = jnp.arange(h * scale)[:, None] // scale + dilation * jnp.arange(k)
-    columns = jnp.arange(w * scale)[:, None] // scale + dilation * jnp.arange(k)
+    rows = jnp.arange(h * scale)[:, None] // scale + dilation * jnp.arange(k)[None]
+    columns = jnp.arange(w * scale)[:, None] // scale + dilation * jnp.arange(k)[None]
     seen = padded[:, rows[:, None, :, None], columns[None, :, None, :]].reshape(
         -1, h * scale, w * scale, k, k, groups, c // groups
     )

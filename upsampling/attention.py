@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments, interpolation
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, with_axes
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -162,7 +162,7 @@ def _rotary_embedding(x: jax.Array, heads: int, base: float) -> jax.Array:
     wide = x.astype(accumulator(x.dtype))
     pairs = wide.reshape(*x.shape[:-1], heads, 2, half)
     first, second = pairs[..., 0, :], pairs[..., 1, :]
-    cos, sin = (jnp.asarray(f(angles)[..., None, :], wide.dtype) for f in (np.cos, np.sin))
+    cos, sin = (with_axes(jnp.asarray(f(angles)[..., None, :], wide.dtype), first.ndim) for f in (np.cos, np.sin))
     rotated = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-2)
     return rotated.reshape(x.shape).astype(x.dtype)
 

@@ -16,7 +16,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers, Padding
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, with_axes
 from upsampling.primitives.transposed_conv import Geometry, convolve, full_size
 from upsampling.primitives.transposed_conv import transposed_conv as apply_transposed_conv
 
@@ -441,7 +441,7 @@ def _add_bias(
     batch = x.shape[: -1 - rank]
     y = compute(x.reshape(math.prod(batch), *x.shape[-1 - rank :]).astype(wide), kernel.astype(wide))
     if bias is not None:
-        y = y + bias.astype(wide)
+        y = y + with_axes(bias.astype(wide), y.ndim)
     return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
 
 

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
@@ -158,8 +158,9 @@ def _bilateral_kernel(embedding: jax.Array, temperature: jax.Array, sigma_spatia
     geometry = _same_size(embedding.shape[-3:-1], 2 * radius + 1)
     logits = window_correlation(embedding, embedding, geometry, "reflect")[..., 0, :, :]
     offsets = jnp.linspace(-1, 1, 2 * radius + 1, dtype=logits.dtype) if radius else jnp.zeros(1, logits.dtype)
-    squares = (offsets[:, None] ** 2 + offsets**2) / (2 * sigma_spatial.astype(logits.dtype) ** 2)
-    kernel = jax.nn.softmax(temperature.astype(logits.dtype) * logits, axis=(-2, -1)) * jnp.exp(-squares)
+    squares = (offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma_spatial.astype(logits.dtype) ** 2)
+    kernel = jax.nn.softmax(temperature.astype(logits.dtype) * logits, axis=(-2, -1))
+    kernel = kernel * with_axes(jnp.exp(-squares), kernel.ndim)
     # The floor is the authors': where the Gaussian is zero at all pixels that the softmax chose, the kernel fades.
     return kernel / jnp.maximum(kernel.sum((-2, -1), keepdims=True), 1e-7)
 
@@ -313,7 +314,7 @@ def _guided_filter(
         slope = fit.covariance / (fit.variance[..., 0] + epsilon)[..., None]
     else:
         eye = epsilon * jnp.eye(fit.variance.shape[-1], dtype=fit.variance.dtype)
-        slope = jnp.linalg.solve(fit.variance + eye, fit.covariance)
+        slope = jnp.linalg.solve(fit.variance + with_axes(eye, fit.variance.ndim), fit.covariance)
     return apply_linear_model(fit, slope, x.dtype, mean=mean if average else None, joint=joint, convention=convention)
 
 
@@ -427,7 +428,7 @@ def box_mean(x: jax.Array, radius: int) -> jax.Array:
         x = lax.reduce_window(x, np.zeros((), x.dtype), lax.add, window, [1] * x.ndim, pads)
     places = [np.arange(n) for n in x.shape[-3:-1]]
     rows, columns = (np.minimum(p + radius, p[-1]) - np.maximum(p - radius, 0) + 1 for p in places)
-    return x / jnp.asarray((rows[:, None] * columns)[..., None], x.dtype)
+    return x / with_axes(jnp.asarray((rows[:, None] * columns)[..., None], x.dtype), x.ndim)
 
 
 def dilated_mean(x: jax.Array, kernel: jax.Array, radius: int) -> jax.Array:
@@ -435,14 +436,14 @@ def dilated_mean(x: jax.Array, kernel: jax.Array, radius: int) -> jax.Array:
 
     Wu et al. 2018 use it in place of the box.
     """
-    ones = jnp.ones((*x.shape[-3:-1], 1), x.dtype)
+    kernel, ones = kernel.astype(x.dtype), jnp.ones((*x.shape[-3:-1], 1), x.dtype)
     total, weight = jnp.zeros_like(x), jnp.zeros((*x.shape[-3:-1], kernel.shape[-1]), x.dtype)
     for row in range(3):
         for column in range(3):
             shift = ((row - 1) * radius, (column - 1) * radius)
-            total += kernel[row, column] * _shifted(x, shift)
-            weight += kernel[row, column] * _shifted(ones, shift)
-    return total / weight
+            total += with_axes(kernel[row, column], x.ndim) * _shifted(x, shift)
+            weight += with_axes(kernel[row, column], weight.ndim) * _shifted(ones, shift)
+    return total / with_axes(weight, x.ndim)
 
 
 def _shifted(x: jax.Array, shift: Sequence[int]) -> jax.Array:

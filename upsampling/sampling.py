@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from upsampling import _arguments
 from upsampling._arguments import Edge
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, with_axes
 from upsampling.primitives.grid_sample import Rule, mirror, sample
 
 Method = Literal["nearest", "bilinear", "bicubic"]
@@ -210,7 +210,7 @@ def _grid_sample(x: jax.Array, positions: jax.Array, method: Method, edge: Edge)
 
 @functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
 def _positions_from_grid(grid: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
-    n = jnp.asarray(size, grid.dtype)
+    n = with_axes(jnp.asarray(size, grid.dtype), grid.ndim)
     g = grid[..., ::-1]
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
@@ -224,7 +224,7 @@ def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: 
         (jnp.arange(n * s, dtype=dtype) + 0.5) / s - 0.5 for n, s in zip(x.shape[-3:-1], scale, strict=True)
     )
     first = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
-    return _sample_groups(x, first[..., None, :] + offsets, "bilinear", "replicate")
+    return _sample_groups(x, with_axes(first[..., None, :], offsets.ndim) + offsets, "bilinear", "replicate")
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
@@ -239,7 +239,8 @@ def _flow_warp(x: jax.Array, flow: jax.Array, align_corners: bool, edge: Edge) -
             axes.append(((places + 0.5) * (n / outputs) - 0.5, n / (2 * outputs)))
     (rows, row_step), (columns, column_step) = axes
     first = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
-    positions = first + flow.astype(dtype) * jnp.asarray((row_step, column_step), dtype)
+    steps = jnp.asarray((row_step, column_step), dtype)
+    positions = with_axes(first, flow.ndim) + flow.astype(dtype) * with_axes(steps, flow.ndim)
     return _grid_sample(x, positions, "bilinear", edge)
 
 

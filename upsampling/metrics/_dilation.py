@@ -52,7 +52,7 @@ def dilate(members: jax.Array, element: StructuringElement) -> jax.Array:
 
 
 def _bit(count: int, rank: int) -> jax.Array:
-    return jnp.arange(count, dtype=jnp.uint32).reshape(-1, *[1] * rank)
+    return jnp.arange(count, dtype=jnp.uint32).reshape(1, -1, *[1] * rank)
 
 
 def _packed(members: jax.Array) -> jax.Array:

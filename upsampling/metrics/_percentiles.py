@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from upsampling.primitives._common import floating
+
 _DIGIT = 11  # bits: three rounds for float32, and histograms that fit a cache
 
 
@@ -44,7 +46,7 @@ def percentile(
         wanted = whole + 1
     else:
         whole, rest = _share(total, percent)
-        wanted, between = jnp.maximum(whole + (rest > 0), 1), None
+        wanted, between = jnp.maximum(whole + (rest > 0).astype(whole.dtype), 1), None
     least, reached = _select(values, slot, weights, wanted)
     if between is not None:
         # The next element: the same value again if there are more of it, else the least of the larger ones.
@@ -60,9 +62,10 @@ def percentile(
 def _share(count: jax.Array, percent: float) -> tuple[jax.Array, jax.Array]:
     """Whole part and rest of count * percent / 100, without rounding a large count to 24 bits."""
     hundreds, ones = count // 100, count % 100
-    rest = hundreds * (percent % 1) + ones * percent / 100
+    kind = floating()
+    rest = hundreds.astype(kind) * (percent % 1) + ones.astype(kind) * percent / 100
     whole = jnp.floor(rest).astype(count.dtype)
-    return hundreds * int(percent) + whole, rest - whole
+    return hundreds * int(percent) + whole, rest - whole.astype(kind)
 
 
 def _digits(weight: jax.Array) -> list[jax.Array]:
@@ -77,7 +80,7 @@ def _digits(weight: jax.Array) -> list[jax.Array]:
 
 def _joined(sums: list[jax.Array]) -> jax.Array:
     """The sum of weights from the sums of their digits."""
-    return sums[0] if len(sums) == 1 else sums[0] * 256.0 + sums[1]
+    return sums[0] if len(sums) == 1 else sums[0].astype(floating()) * 256.0 + sums[1].astype(floating())
 
 
 def _of_class(of: jax.Array, slot: jax.Array, none: float) -> jax.Array:

@@ -117,7 +117,7 @@ class SurfaceElements(NamedTuple):
     def total(self, num_classes: int, where: jax.Array | bool = True, each: jax.Array | None = None) -> jax.Array:
         """Sum of the sizes, times `each`, where `where` holds: (images, classes)."""
         values = jnp.ones(self.slot.shape, jnp.int32) if self.size is None else self.size
-        values = values if each is None else values * each
+        values = values if each is None else values.astype(each.dtype) * each
         # Row by row, then all rows: float32 would lose additions to one long running sum.
         if self.slot.ndim == 4:
             return jnp.where(where & (self.slot < num_classes), values, 0).sum(-1).sum(-1)
@@ -193,7 +193,7 @@ def _in_rows(x: jax.Array, definition: BoundaryDefinition) -> jax.Array:
 
 
 def _classes(definition: BoundaryDefinition) -> jax.Array:
-    return jnp.arange(definition.num_classes).reshape(-1, *[1] * len(definition.spacing))
+    return jnp.arange(definition.num_classes, dtype=jnp.int32).reshape(1, -1, *[1] * len(definition.spacing))
 
 
 def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments
+from upsampling.primitives._common import accumulator, floating
 
 Parameters = ParamSpec("Parameters")
 Sums_co = TypeVar("Sums_co", covariant=True)
@@ -94,8 +95,11 @@ def divide(numerator: jax.Array | np.ndarray, denominator: jax.Array | np.ndarra
     """numerator / denominator in floating point, NaN where the denominator is 0 (nothing was there to measure)."""
     if isinstance(numerator, (np.ndarray, np.generic)):  # sums of 64 bits on the host: divide before they narrow to 32
         zero = denominator == 0
-        return jnp.asarray(np.where(zero, np.nan, numerator / np.where(zero, 1, denominator)), jnp.result_type(float))
-    numerator, denominator = (x.astype(jnp.result_type(x, float)) for x in (numerator, denominator))
+        return jnp.asarray(np.where(zero, np.nan, numerator / np.where(zero, 1, denominator)), floating())
+    wide = accumulator(
+        *(x.dtype for x in (numerator, denominator) if jnp.issubdtype(x.dtype, jnp.floating)), floating()
+    )
+    numerator, denominator = (x.astype(wide) for x in (numerator, denominator))
     zero = denominator == 0
     return jnp.where(zero, jnp.nan, numerator / jnp.where(zero, 1, denominator))
 

@@ -59,7 +59,9 @@ def _level_sets(target, num_classes, ignore_index, spacing, axes):
 
     def images(target):
         void = jnp.zeros(target.shape, bool) if ignore_index is None else target == ignore_index
-        inside = (target[:, None] == jnp.arange(num_classes).reshape(-1, *[1] * len(axes))) & ~void[:, None]
+        inside = (target[:, None] == jnp.arange(num_classes, dtype=jnp.int32).reshape(1, -1, *[1] * len(axes))) & ~void[
+            :, None
+        ]
         out, into = (jnp.sqrt(squared_distance(seeds, spacing)) for seeds in (inside, ~inside))
         signed = jnp.where(inside, min(spacing) - into, out)
         signed = jnp.where(jnp.isfinite(signed) & ~void[:, None], signed, 0)

@@ -12,6 +12,7 @@ from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, LabelMap
 from upsampling.metrics.accumulators import ConfusionCounts, divide, metric
+from upsampling.primitives._common import floating
 
 
 def confusion_matrix(
@@ -266,7 +267,7 @@ def _margins(function: str, matrix: Any) -> tuple[Any, ...]:
         raise ValueError(f"{function}: matrix must be (*batch, classes, classes); got shape {matrix.shape}.")
     margins = matrix.diagonal(axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)
     # Floating from here on: sums of two margins could leave the range of 32-bit integers.
-    return tuple(m.astype(np.float64 if isinstance(m, np.ndarray) else jnp.result_type(m, float)) for m in margins)
+    return tuple(m.astype(np.float64 if isinstance(m, np.ndarray) else floating()) for m in margins)
 
 
 def _without(ignore_index: int | None, values: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ from jax import lax
 from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, Spacing
+from upsampling.primitives._common import floating
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -157,7 +158,7 @@ def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax
     first, *others = [-1] if rank == 1 else [-2, -1, -3][:rank]
     seeds, *index = state
     if not seeds.size:
-        return seeds.astype(jnp.result_type(float)), *index
+        return seeds.astype(floating()), *index
     kind = jnp.int16 if seeds.shape[first] < 2**14 else jnp.int32
     far = jnp.iinfo(kind).max // 2
     steps = jnp.where(seeds, 0, far).astype(kind)
@@ -166,8 +167,8 @@ def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax
         steps, *index = doubling(steps, *index)
     else:
         steps, *index = lax.platform_dependent(steps, *index, cpu=_line_by_rows, default=doubling)
-    squared = jnp.where(steps < far, (steps * spacing[first]) ** 2, jnp.inf)
-    state = (squared.astype(jnp.result_type(float)), *index)
+    squared = jnp.where(steps < far, (steps.astype(floating()) * spacing[first]) ** 2, jnp.inf)
+    state = (squared, *index)
     for axis in others:
         state = _envelope(state, axis, spacing[axis], limit, needed if axis == others[-1] else None)
     return state
@@ -277,18 +278,21 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
 
     with_seeds = jnp.any(jnp.isfinite(f), axis=0)
     sources = jnp.sum(with_seeds)
-    column = jnp.arange(n)
+    column = jnp.arange(n)[None, :]
+
+    def away(columns):
+        return (columns.astype(f.dtype) * spacing) ** 2
 
     def far_enough(k, g):
         gain = jnp.max(jnp.where(waiting, g[0] - least, 0))
-        return (k <= last) & (gain > (k * spacing) ** 2)
+        return (k <= last) & (gain > away(k))
 
     def look_farther(loop):
         k, g = loop
         for j in range(unroll):
             for side in (-1, 1):
                 there = (lax.dynamic_slice_in_dim(x, room + side * (k + j), n, 1) for x in padded)
-                g = _nearer(g, _plus(there, ((k + j) * spacing) ** 2))
+                g = _nearer(g, _plus(there, away(k + j)))
         return k + unroll, g
 
     def visit_sources(g):
@@ -299,7 +303,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
             k, g = loop
             for j in range(unroll):
                 there = (lax.dynamic_slice_in_dim(x, source[k + j], 1, 1) for x in state)
-                g = _nearer(g, _plus(there, ((column - source[k + j]) * spacing) ** 2))
+                g = _nearer(g, _plus(there, away(column - source[k + j])))
             return k + unroll, g
 
         return lax.while_loop(lambda loop: loop[0] < sources, visit, (jnp.int32(0), g))[1]

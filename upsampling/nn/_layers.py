@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
 from upsampling.nn.initializers import Initializer
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, with_axes
 from upsampling.primitives.transposed_conv import convolve
 
 LECUN = nnx.initializers.lecun_normal()
@@ -138,7 +138,7 @@ def project(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> j
     """(..., in), (in, out), (out,) -> (..., out): a convolution by one pixel. Half precision accumulates in float32."""
     wide = accumulator(x.dtype)
     y = jnp.matmul(x, kernel, preferred_element_type=wide)
-    return (y if bias is None else y + bias.astype(wide)).astype(x.dtype)
+    return (y if bias is None else y + with_axes(bias.astype(wide), y.ndim)).astype(x.dtype)
 
 
 def encode(
@@ -157,8 +157,25 @@ def encode(
     pads = tuple((r - r // 2, r // 2) for r in reach)
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
     y = convolve(y, kernel.astype(wide), pads=pads, dilation=dilation, groups=groups)
-    y = y if bias is None else y + bias.astype(wide)
+    y = y if bias is None else y + with_axes(bias.astype(wide), y.ndim)
     return y.astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
+    """Each image's groups of channels with mean 0 and variance 1, then scaled and shifted.
+
+    For x (*batch, H, W, channels) what `norm` computes, but for any number of batch axes, and without promotion of
+    dtypes in half precision.
+    """
+    wide = x.astype(accumulator(x.dtype))
+    grouped = wide.reshape(*x.shape[:-1], norm.num_groups, -1)
+    axes = (-4, -3, -1)
+    centered = grouped - grouped.mean(axes, keepdims=True)
+    normal = centered * jax.lax.rsqrt((centered**2).mean(axes, keepdims=True) + norm.epsilon)
+    assert norm.scale is not None
+    assert norm.bias is not None
+    scale, bias = (with_axes(a[...].astype(wide.dtype), x.ndim) for a in (norm.scale, norm.bias))
+    return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
@@ -166,4 +183,5 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
     wide = x.astype(accumulator(x.dtype))
     centered = wide - wide.mean(-1, keepdims=True)
     normal = centered * jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + epsilon)
+    scale, bias = (with_axes(a.astype(wide.dtype), wide.ndim) for a in (scale, bias))
     return (normal * scale + bias).astype(x.dtype)

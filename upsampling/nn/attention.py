@@ -24,8 +24,8 @@ class ImageBlock(nnx.Module):
         self.conv2 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.conv1(jax.nn.silu(self.norm1(x)))
-        return self.conv2(jax.nn.silu(self.norm2(x)))
+        x = self.conv1(jax.nn.silu(_layers.group_norm(x, self.norm1)))
+        return self.conv2(jax.nn.silu(_layers.group_norm(x, self.norm2)))
 
 
 class ImageBranch(nnx.Module):

@@ -15,6 +15,7 @@ from upsampling.conventions import Convention, Preset
 from upsampling.nn import _layers, initializers
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives._common import with_axes
 
 _PADDINGS: tuple[Literal["SAME", "VALID", "CIRCULAR"], ...] = ("SAME", "VALID", "CIRCULAR")
 
@@ -187,7 +188,7 @@ class Deconv(Upsampler):
         y = convolution.deconv(
             x, kernel, strides=self.scale, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
-        return y if bias is None else y + bias
+        return y if bias is None else y + with_axes(bias, y.ndim)
 
 
 @register("sub_pixel_conv", family="convolution", paper="Shi et al. 2016, arXiv:1609.05158")

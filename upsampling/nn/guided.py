@@ -171,7 +171,7 @@ class JBU(Upsampler):
         )
         flat = kernel.reshape(*kernel.shape[:-2], -1)
         correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
-        return kernel + 0.1 * correction.reshape(kernel.shape)
+        return kernel + 0.1 * correction.reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _two_layers(layers: nnx.List, x: jax.Array) -> jax.Array:
@@ -384,6 +384,12 @@ class Pointwise(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for n, layer in enumerate(self.layers[:-1]):
-            x = layer(x)
+            x = _pointwise(x, layer)
             x = jax.nn.relu(self.norms[n](x) if self.norms else x)
-        return self.layers[-1](x)
+        return _pointwise(x, self.layers[-1])
+
+
+def _pointwise(x: jax.Array, layer: nnx.Linear) -> jax.Array:
+    """The layer in the dtype of `x`, which may be wider than its parameters: moments are."""
+    bias = None if layer.bias is None else layer.bias[...].astype(x.dtype)
+    return _layers.project(x, layer.kernel[...].astype(x.dtype), bias)

@@ -1,6 +1,5 @@
 """What the primitives share: the dtype to accumulate in, blocks of rows, and how a primitive is made."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,8 +17,19 @@ UNROLLED_TAPS = 128
 
 
 def accumulator(*dtypes: DTypeLike) -> jnp.dtype:
-    """The dtype to accumulate in: what the given ones promote to, float32 at least."""
-    return functools.reduce(jnp.promote_types, dtypes, jnp.dtype(jnp.float32))
+    """The dtype to accumulate in: the widest of the given floating ones, float32 at least."""
+    # Not promotion, which JAX refuses under jax_numpy_dtype_promotion="strict".
+    return max((jnp.dtype(jnp.float32), *map(jnp.dtype, dtypes)), key=lambda dtype: dtype.itemsize)
+
+
+def floating() -> jnp.dtype:
+    """The dtype of what is computed from whole numbers: float32, or float64 in 64-bit JAX."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def with_axes(a: jax.Array, rank: int) -> jax.Array:
+    """`a` with axes of length one in front, `rank` in all: JAX need not promote ranks (jax_numpy_rank_promotion)."""
+    return a.reshape((1,) * (rank - a.ndim) + a.shape)
 
 
 def block_rows(height: int, row_bytes: int, least: int = 1) -> int:

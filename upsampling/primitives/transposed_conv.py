@@ -32,7 +32,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from upsampling.primitives import _common
-from upsampling.primitives._common import UNROLLED_TAPS, block_rows
+from upsampling.primitives._common import UNROLLED_TAPS, block_rows, with_axes
 
 
 class Geometry(NamedTuple):
@@ -220,7 +220,7 @@ def _by_shifts(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array
     for tap in itertools.product(*map(range, kernel.shape[: len(reach)])):
         first = tuple(r - t * d for r, t, d in zip(reach, tap, geometry.dilation, strict=True))
         seen = tuple(slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
-        terms.append(x[(slice(None), *seen)] * kernel[(*tap, 0)])
+        terms.append(x[(slice(None), *seen)] * with_axes(kernel[(*tap, 0)], x.ndim))
     return functools.reduce(jnp.add, terms)
 
 

@@ -27,7 +27,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from upsampling._arguments import Edge
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive
+from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive, with_axes
 
 
 class Geometry(NamedTuple):
@@ -125,7 +125,7 @@ def window_softmax(logits: jax.Array, rank: int, *per_axis: np.ndarray) -> jax.A
             shape = [1] * (2 * rank + 1)
             shape[axis], shape[rank + 1 + axis] = table.shape
             total = total + table.reshape(shape)
-        wide = wide + jnp.asarray(total, wide.dtype)
+        wide = wide + with_axes(jnp.asarray(total, wide.dtype), wide.ndim)
     return jax.nn.softmax(wide, axis=tuple(range(-rank, 0))).astype(logits.dtype)
 
 

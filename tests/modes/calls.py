@@ -1,0 +1,226 @@
+"""Every public function and every layer with arguments of a few pixels, for tests that run all of them in some mode."""
+
+import dataclasses
+import inspect
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import upsampling as up
+from tests.nn.layers import METHODS, small
+from upsampling import attention, guided, reassembly
+from upsampling.interop import flax as from_flax
+
+SIZE, LARGE, CHANNELS = (6, 5), (12, 10), 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A function, and the arrays that it is called with.
+
+    Attributes:
+      name: what the tests call it.
+      function: takes the arrays; what else it needs is in it.
+      batched: the shapes, without the first axis of images, of the arrays that have one.
+      shared: arrays that all images share, such as kernels; or a pytree of parameters.
+      labels: how many classes the arrays hold, where they are maps of labels.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    batched: tuple[tuple[int, ...], ...]
+    shared: tuple[Any, ...] = ()
+    labels: int = 0
+
+    def arrays(self, images: int = 2, dtype: Any = np.float32) -> tuple[Any, ...]:
+        """The arguments, with `images` in the first axis of those that have one, as NumPy arrays."""
+        random = np.random.default_rng(zlib.crc32(self.name.encode()))
+        if self.labels:
+            return tuple(random.integers(0, self.labels, (images, *shape)).astype(np.int32) for shape in self.batched)
+        maps = tuple(random.uniform(0.1, 0.9, (images, *shape)).astype(dtype) for shape in self.batched)
+        cast = lambda a: np.asarray(a).astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else np.asarray(a)  # noqa: E731
+        return (*maps, *jax.tree.map(cast, self.shared))
+
+    def loss(self, *arrays: Any) -> jax.Array:
+        """A number that depends on every floating result, for gradients with respect to `differentiable`."""
+        results = jax.tree.leaves(self.function(*arrays))
+        return sum((jnp.sum(y.astype(jnp.float32) ** 2) for y in results if jnp.issubdtype(y.dtype, jnp.floating)), 0.0)
+
+    @property
+    def differentiable(self) -> tuple[int, ...]:
+        """The numbers of the floating arguments."""
+        if self.labels:
+            return ()
+        arrays = self.arrays()
+        is_floating = lambda tree: all(jnp.issubdtype(a.dtype, jnp.floating) for a in jax.tree.leaves(tree))  # noqa: E731
+        return tuple(n for n, a in enumerate(arrays) if jax.tree.leaves(a) and is_floating(a))
+
+
+def _weights(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+
+
+X, HIGH = (*SIZE, CHANNELS), (*LARGE, CHANNELS)
+MAPS = (SIZE, SIZE)
+
+
+def _metric(name: str, form: str = "", **options: Any) -> Call:
+    function = getattr(up.metrics, name)
+    return Call(
+        f"{name}, {form}" if form else name, lambda p, t: function(p, t, 3, ignore_index=2, **options), MAPS, labels=3
+    )
+
+
+def _accumulated(name: str) -> Call:
+    function = getattr(up.metrics, name)
+    return Call(f"{name}.accumulate", lambda p, t: function.accumulate(p, t, 3), MAPS, labels=3)
+
+
+def _of_matrix(name: str) -> Call:
+    return Call(name, getattr(up.metrics, name), ((3, 3),), labels=9)
+
+
+def _unpooled(x: Any) -> jax.Array:
+    values, indices = up.max_pool_with_indices(x)
+    return up.max_unpool(values, indices, x.shape[1:3])
+
+
+FUNCTIONS = [
+    Call("resize", lambda x: up.resize(x, LARGE, convention="jax", method="cubic"), (X,)),
+    Call("nearest", lambda x: up.nearest(x, scale=2), (X,)),
+    Call("bilinear", lambda x: up.bilinear(x, (9, 7)), (X,)),
+    Call("bicubic", lambda x: up.bicubic(x, scale=2), (X,)),
+    Call("lanczos3", lambda x: up.lanczos3(x, (4, 3), antialias=True), (X,)),
+    Call("area", lambda x: up.area(x, (3, 4)), (X,)),
+    Call("transposed_conv", up.transposed_conv, (X,), (_weights(4, 4, CHANNELS, 3), _weights(3))),
+    Call(
+        "transposed_conv, depthwise",
+        lambda x, k: up.transposed_conv(x, k, groups=CHANNELS),
+        (X,),
+        (_weights(3, 3, 1, CHANNELS),),
+    ),
+    Call(
+        "transposed_conv, CIRCULAR",
+        lambda x, k: up.transposed_conv(x, k, padding="CIRCULAR"),
+        (X,),
+        (_weights(3, 3, CHANNELS, 3),),
+    ),
+    Call("deconv", up.deconv, (X,), (_weights(4, 4, 3, CHANNELS),)),
+    Call("pixel_shuffle", lambda x: up.pixel_shuffle(x, 2), (X,)),
+    Call("pixel_unshuffle", lambda x: up.pixel_unshuffle(x, 2), (HIGH,)),
+    Call("sub_pixel_conv", up.sub_pixel_conv, (X,), (_weights(3, 3, CHANNELS, 8), _weights(8))),
+    Call("max_pool_with_indices", up.max_pool_with_indices, (X,)),
+    Call("max_unpool", _unpooled, (HIGH,)),
+    Call("reassemble", up.reassemble, (X, (*LARGE, 2, 3, 3))),
+    Call(
+        "reassemble_to",
+        lambda x, w: reassembly.reassemble_to(x, w, [(0, 1, 1, 4), (0, 2, 3)], edge="reflect"),
+        (X, (4, 3, 2, 3, 3)),
+    ),
+    Call("similarities", lambda x, q: reassembly.similarities(x, q, (2, 2), 3), (X, HIGH)),
+    Call("carafe", lambda x, w: up.carafe(x, w, kernel_size=3), (X, (*SIZE, 36))),
+    Call("sapa", lambda x, q, k: up.sapa(x, q, k, kernel_size=3), (X, (*LARGE, 3), (*SIZE, 3))),
+    Call("gated_queries", reassembly.gated_queries, (HIGH, X, (*SIZE, 1))),
+    Call(
+        "fade",
+        lambda *maps: up.fade(*maps, kernel_size=3),
+        (X, HIGH, (*LARGE, 9), (*SIZE, 9), (*SIZE, 1)),
+    ),
+    Call("joint_bilateral", up.joint_bilateral, (X, (*LARGE, 3))),
+    Call("bilateral_kernel", lambda e: up.bilateral_kernel(e, radius=1), (HIGH,)),
+    Call("learned_bilateral", up.learned_bilateral, (X, (*LARGE, 3, 3))),
+    Call("guided_filter", up.guided_filter, (X, (*LARGE, 1))),
+    Call(
+        "guided_filter, joint",
+        lambda x, g, low: up.guided_filter(x, g, low, form="joint", average=True, convention="torch"),
+        (X, (*LARGE, 3), (*SIZE, 3)),
+    ),
+    Call(
+        "convolutional_guided_filter",
+        lambda x, g, low, k: guided.convolutional_guided_filter(x, g, low, k, lambda both: both[..., :CHANNELS]),
+        (X, HIGH, X),
+        (_weights(3, 3, CHANNELS) + 2,),
+    ),
+    Call(
+        "neighborhood_attention",
+        lambda x, q: up.neighborhood_attention(x, q, kernel_size=3, heads=2),
+        (X, (*LARGE, 4)),
+    ),
+    Call("rotary_embedding", attention.rotary_embedding, (X,)),
+    Call("grid_sample", up.grid_sample, (X, (3, 4, 2))),
+    Call("grid_sample, bicubic", lambda x, p: up.grid_sample(x, p, method="bicubic", edge="reflect"), (X, (3, 4, 2))),
+    Call("positions_from_grid", lambda g: up.positions_from_grid(g, SIZE), ((3, 4, 2),)),
+    Call("dysample", up.dysample, (X, (*LARGE, 2, 2), (*LARGE, 2, 2))),
+    Call("flow_warp", up.flow_warp, (X, (*LARGE, 2))),
+    Call("transposed_conv_kernel", from_flax.transposed_conv_kernel, (), (_weights(3, 3, 2, 3),)),
+]
+
+METRICS = [
+    *map(_metric, ["confusion_matrix", "iou", "mean_iou", "dice", "pixel_accuracy", "frequency_weighted_iou"]),
+    *map(_metric, ["boundary_iou", "boundary_f1", "error_by_distance", "normalized_surface_dice"]),
+    *map(_metric, ["trimap_iou", "trimap_confusion_matrix", "average_surface_distance"]),
+    _metric("hausdorff_distance", percentile=95),
+    _metric("hausdorff_distance", "elements", percentile=95, boundary="elements", spacing=(2, 1)),
+    _metric("hausdorff_distance", "union", percentile=95, percentile_of="union", interpolation="step", void="neutral"),
+    _metric("average_surface_distance", "mean", average="mean", boundary="between", missing="diagonal"),
+    _metric("normalized_surface_dice", "far", tolerance=1e3, boundary="elements", void="uncounted"),
+    _metric("trimap_iou", "widths", width=(1, 3)),
+    *map(_accumulated, ["mean_iou", "boundary_f1", "hausdorff_distance"]),
+    *map(_of_matrix, ["iou_of", "mean_iou_of", "dice_of", "pixel_accuracy_of", "frequency_weighted_iou_of"]),
+    Call("image_mean", lambda v: up.metrics.image_mean(v, 0), ((3,),)),
+    Call("distance_transform", up.metrics.distance_transform, (SIZE,), labels=2),
+    Call("signed_distance_transform", up.metrics.signed_distance_transform, (SIZE,), labels=2),
+    Call("nearest_background", up.metrics.nearest_background, (SIZE,), labels=2),
+    Call("level_sets", lambda t: up.metrics.level_sets(t, 3), (SIZE,), labels=3),
+    Call("boundary_loss", up.metrics.boundary_loss, ((*SIZE, 3), (*SIZE, 3))),
+]
+
+
+def _layer(name: str) -> Call:
+    method = up.nn.available()[name]
+    return _called(name, small(name, CHANNELS), (X, HIGH) if method.uses_guide else (X,))
+
+
+def _called(name: str, layer: nnx.Module, maps: tuple[tuple[int, ...], ...]) -> Call:
+    structure, state = nnx.split(layer)
+    pure = nnx.to_pure_dict(state)
+
+    def apply(*arrays: Any) -> jax.Array:
+        *given, values = arrays
+        merged = nnx.split(layer)[1]
+        nnx.replace_by_pure_dict(merged, values)
+        return nnx.merge(structure, merged)(*given)
+
+    return Call(f"nn.{name}", apply, maps, (pure,))
+
+
+LAYERS = [
+    *map(_layer, METHODS),
+    _called("dysample, pl", up.nn.DySample(4, style="pl", groups=1, dynamic_scope=True, rngs=nnx.Rngs(0)), (X,)),
+    _called(
+        "sapa, gated",
+        up.nn.SAPA(4, similarity="gated", kernel_size=3, embedding_features=2, rngs=nnx.Rngs(0)),
+        (X, HIGH),
+    ),
+    _called("guided_filter, conv", up.nn.GuidedFilter(4, mean="conv", hidden=4, rngs=nnx.Rngs(0)), (X, HIGH)),
+    _called("jbu_stack", up.nn.JBUStack(4, 2, guide_features=4, radius=1, key_features=4, rngs=nnx.Rngs(0)), (X, HIGH)),
+    _called(
+        "transposed_conv, grouped",
+        up.nn.TransposedConv(4, out_features=2, kernel_size=3, groups=2, padding=1, rngs=nnx.Rngs(0)),
+        (X,),
+    ),
+]
+
+CALLS = {call.name: call for call in [*FUNCTIONS, *METRICS, *LAYERS]}
+
+
+def public_functions() -> set[str]:
+    """The names of all public functions that take arrays."""
+    static = {"transposed_conv_size", "create", "find", "register", "available"}
+    of = lambda module: {n for n in module.__all__ if inspect.isroutine(getattr(module, n)) and n not in static}  # noqa: E731
+    return of(up) | of(up.metrics)

@@ -2,7 +2,8 @@
 
 A group is a module of this folder with a function `cases() -> Iterator[Case]`, which makes one case at a time (or names
 it, and makes its contenders when it is its turn), a constant `DESCRIPTION`, a sentence for the head of the table, and
-a constant `PEERS`, the distributions whose versions belong there.
+a constant `PEERS`, the distributions whose versions belong there. With `--compiled h100 v5e v6e` a group is compiled
+for machines that need not be here, rather than timed: see `compiled`.
 """
 
 import importlib
@@ -13,10 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from experiments import console, methods, runs
-from experiments.benchmarks import harness
+from experiments.benchmarks import compiled, harness
 
 _RESULTS = Path(__file__).parent / "results"
-_NOT_GROUPS = {"harness", "peers"}
+_NOT_GROUPS = {"compiled", "harness", "peers"}
 
 
 def groups() -> tuple[str, ...]:
@@ -26,10 +27,13 @@ def groups() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Time a group of functions against their peers and write the table, as Markdown and JSON."""
+    """Time a group of functions against their peers, or compile it for accelerators, and write the table."""
 
     group: str
     """What to time: interpolation, convolution, and so on; layers: every method by name."""
+    compiled: tuple[str, ...] = ()
+    """Compile for these accelerators, which need not be here, rather than time: h100, v5e, v6e. Needs the extra
+    `compilers`."""
     seconds: float = 2.0
     """Time for each case, shared by the contenders; each runs three times at least."""
     only: tuple[str, ...] = ()
@@ -38,13 +42,16 @@ class Benchmark:
     """For --group layers: these methods, your own as package.module:Class among them, rather than all. Then a table is
     written where --out says, or none."""
     out: Path | None = None
-    """Folder for GROUP-DEVICE.md and .json, which are written over. By default the one with the committed tables."""
+    """Folder for GROUP-DEVICE.md and .json (GROUP-compiled-DEVICE), which are written over. By default the one with the
+    committed tables."""
 
 
 def check(command: Benchmark) -> Benchmark:
     """Raises ValueError for what cannot be timed."""
     if command.group not in groups():
         raise ValueError(f"--group {command.group!r} is not known. Known: {', '.join(groups())}.")
+    if command.compiled:
+        compiled.check(command.group, command.compiled)
     if not command.seconds > 0:
         raise ValueError(f"--seconds {command.seconds}: must be above 0.")
     if command.methods and command.group != "layers":
@@ -55,7 +62,12 @@ def check(command: Benchmark) -> Benchmark:
 
 
 def measure(command: Benchmark) -> None:
-    """Times the cases of a group and writes its table; a part of them never takes the place of a whole table."""
+    """Times or compiles the cases of a group and writes its table; a part never takes the place of a whole table."""
+    out = command.out or (None if command.only or command.methods else _RESULTS)
+    if command.compiled:
+        for target in command.compiled:
+            compiled.measure(command.group, target, command.only, command.methods, out)
+        return
     module = importlib.import_module(f"experiments.benchmarks.{command.group}")
     harness.keep_memory()
     machine = runs.machine() | {name: version(name) for name in module.PEERS}
@@ -68,7 +80,6 @@ def measure(command: Benchmark) -> None:
         console.say(f"no case of {command.group} has a name with {' '.join(command.only)}")
         return
     console.say("", *harness.summary(rows), "")
-    out = command.out or (None if command.only or command.methods else _RESULTS)
     if out is None:
         console.say("A part of the cases: no table is written without --out.")
         return

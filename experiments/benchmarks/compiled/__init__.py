@@ -1,0 +1,125 @@
+"""The same functions compiled for accelerators: `python -m experiments benchmark --compiled v5e --group NAME`.
+
+`programs` says what is compiled, `targets` compiles it for a machine that need not be there, `program` reads what came
+out. The tables stand beside those of times, as GROUP-compiled-TARGET.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import console, files
+from experiments.benchmarks.compiled import programs, targets
+from experiments.benchmarks.compiled.programs import GROUPS
+from experiments.benchmarks.compiled.targets import TARGETS
+
+__all__ = ["GROUPS", "TARGETS", "check", "measure"]
+
+_DTYPES = (jnp.float32, jnp.bfloat16)
+_GPU = (
+    "Kernels: what one run starts. Traffic over need: bytes that kernels read and write, against arguments and results "
+    "once."
+)
+_TPU = (
+    "µs: what the schedule of the compiler estimates. Over need: that against the time in which the memory reads the "
+    "arguments and writes the results once. The estimate is good to a factor of about three, and adding two arrays "
+    "comes to 2.8 on v5e and 2.3 on v6e: compare rows, and do not quote them. It leaves out what the compiler gives no "
+    "estimate for: gathers, scatters, changes of layout, Pallas kernels. The bytes that pass through those, with the "
+    "padding of their layouts, are in a column of their own."
+)
+_ALIKE = (
+    "Temporaries, MB: memory beside arguments and results. Float32, MB: what is written in float32, which "
+    "in half precision should be no map. Apart: what is not fused with others, and custom calls. "
+    "Gathers and scatters are those that the compiler was given. Loops count once for every trip; where data decide "
+    "about a loop or a branch, one trip, and the dearest branch."
+)
+
+
+def check(group: str, wanted: Sequence[str]) -> None:
+    """Raises ValueError for a target or a group that is not known, or that nothing here compiles for."""
+    if group not in GROUPS:
+        raise ValueError(f"--group {group!r} has nothing to compile. Known: {', '.join(GROUPS)}.")
+    for target in wanted:
+        if target not in TARGETS:
+            raise ValueError(f"--compiled {target!r} is not known. Known: {', '.join(TARGETS)}.")
+        reason = targets.missing(target)
+        if reason is not None:
+            raise ValueError(f"--compiled {target}: {reason}.")
+
+
+def measure(group: str, target: str, only: Sequence[str], names: Sequence[str], out: Path | None) -> None:
+    """Compiles the programs of a group for a target, and writes the table to the folder, if there is one."""
+    jax.config.update("jax_platforms", "cpu")  # or jax looks for a GPU to go with the plug-in
+    rows = []
+    for row in _rows(group, target, only, names):
+        rows.append(row)
+        console.say(f"{target} {row['name']}: {_cells(target, row['figures'])}")
+    if not rows:
+        console.say(f"no program of {group} has a name with {' '.join(only)}")
+    elif out is not None:
+        path, machine = out / f"{group}-compiled-{target}", targets.versions(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path.with_name(path.name + ".json"), {"compilers": machine, "rows": rows})
+        files.write_text(path.with_name(path.name + ".md"), _markdown(group, target, rows, machine))
+        console.say(f"Table: {path}.md")
+
+
+def _rows(group: str, target: str, only: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for dtype in _DTYPES:
+        for program in programs.programs(group, names):
+            made = program.in_dtype(dtype)
+            if dtype != jnp.float32 and made.arguments == program.arguments:
+                continue
+            for gradient in (False, True)[: 1 + (program.wanted > 0)]:
+                for peer, function in ((False, made.function), (True, made.peer)):
+                    name = made.name + ", with gradient" * gradient + ", the peer" * peer
+                    if function is None or not all(word in name for word in only):
+                        continue
+                    call, arguments = made.with_gradient(function) if gradient else (function, made.arguments)
+                    yield {"name": name, "figures": targets.compile_for(target, call, *arguments)}
+
+
+def _head(target: str) -> list[str]:
+    first = (
+        ["µs", "over need", "without estimate, MB"] if TARGETS[target].topology else ["kernels", "traffic over need"]
+    )
+    return [*first, "temporaries, MB", "float32, MB", "gathers", "scatters", "loops", "apart", "compile, s"]
+
+
+def _cells(target: str, figures: Mapping[str, Any]) -> list[str]:
+    if TARGETS[target].topology:
+        first = [f"{figures['microseconds']:.0f}", f"{figures['ratio']:.1f}", f"{figures['unestimated'] / 1e6:.1f}"]
+    else:
+        first = [str(figures["kernels"]), f"{figures['ratio']:.2f}"]
+    apart = sorted((figures["apart"] | figures["collectives"]).items(), key=lambda item: -item[1])
+    return [
+        *first,
+        f"{figures['temporaries'] / 1e6:.2f}",
+        f"{figures['float32'] / 1e6:.2f}",
+        str(figures["gathers"]),
+        str(figures["scatters"]),
+        " ".join("?" if n is None else str(n) for n in figures["loops"]),
+        ", ".join(f"{count} {kind}" for kind, count in apart),
+        f"{figures['compile_seconds']:.1f}",
+    ]
+
+
+def _markdown(group: str, target: str, rows: Sequence[Mapping[str, Any]], machine: Mapping[str, str]) -> str:
+    head = ["program", *_head(target)]
+    lines = [
+        f"The group {group}, compiled for {target}; nothing ran. With gradient: the value, and the gradients of all "
+        "arguments. The peer: `jax.image.resize`, `jax.lax.conv_transpose`.",
+        "",
+        "Compiled by " + ", ".join(f"{name} {version}" for name, version in machine.items()) + ".",
+        "",
+        _TPU if TARGETS[target].topology else _GPU,
+        _ALIKE,
+        "",
+        "| " + " | ".join(head) + " |",
+        "| --- |" + " ---: |" * (len(head) - 1),
+        *(f"| {row['name']} | " + " | ".join(_cells(target, row["figures"])) + " |" for row in rows),
+    ]
+    return "\n".join(lines) + "\n"

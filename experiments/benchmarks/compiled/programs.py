@@ -1,0 +1,176 @@
+"""What is compiled, by the same groups as what is timed: arrays are described, none is made."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import upsampling as up
+from experiments import methods
+
+GROUPS = ("interpolation", "convolution", "reassembly", "sampling", "metrics", "layers")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function to compile, and what does the same elsewhere.
+
+    Attributes:
+      name: what it does, with the shape of the map.
+      function: of the arguments, to one array.
+      arguments: trees of `jax.ShapeDtypeStruct`.
+      wanted: how many of the first arguments get a gradient; 0 for functions that have none.
+      peer: a function of the same arguments that people use instead, or None.
+    """
+
+    name: str
+    function: Callable
+    arguments: tuple[Any, ...]
+    wanted: int = 1
+    peer: Callable | None = None
+
+    def in_dtype(self, dtype: Any) -> "Program":
+        """The same with floating arrays of another dtype."""
+
+        def cast(a: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            return a.update(dtype=dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+        name = self.name if dtype == jnp.float32 else f"{self.name}, {jnp.dtype(dtype).name}"
+        return Program(name, self.function, jax.tree.map(cast, self.arguments), self.wanted, self.peer)
+
+    def with_gradient(self, function: Callable) -> tuple[Callable, tuple[Any, ...]]:
+        """`function` (ours or the peer's) with its pull-back of a cotangent, and the arguments, the cotangent first."""
+
+        def both(cotangent: jax.Array, *arguments: Any) -> tuple[Any, ...]:
+            wanted, rest = arguments[: self.wanted], arguments[self.wanted :]
+            y, pull_back = jax.vjp(lambda *changing: function(*changing, *rest), *wanted)
+            return (y, *pull_back(cotangent))
+
+        return both, (jax.eval_shape(function, *self.arguments), *self.arguments)
+
+
+def programs(group: str, names: Sequence[str] = (), small: bool = False) -> Iterator[Program]:
+    """The programs of a group, in float32; of layers all, or those named.
+
+    Args:
+      group: one of `GROUPS`.
+      names: methods, for the group "layers".
+      small: with tiny maps, which compile sooner.
+    """
+    made = _MAKERS[group]
+    yield from made(small, names) if group == "layers" else made(small)
+
+
+def _spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _words(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _interpolation(small: bool) -> Iterator[Program]:
+    shapes = ((1, 8, 8, 8),) if small else ((8, 128, 128, 32), (1, 1080, 1920, 3))
+    cases = [(m, 2.0) for m in ("nearest", "bilinear", "bicubic", "lanczos3")] + [("bilinear", 1.5), ("bilinear", 0.5)]
+    for shape in shapes:
+        for method, factor in cases:
+            size = (int(shape[1] * factor), int(shape[2] * factor))
+            antialias = method == "lanczos3" or factor < 1
+            yield Program(
+                f"{method} ×{factor:g} {_words(shape)}",
+                functools.partial(up.resize, size=size, method=method, antialias=antialias),
+                (_spec(*shape),),
+                peer=functools.partial(
+                    jax.image.resize, shape=(shape[0], *size, shape[3]), method=method, antialias=antialias
+                ),
+            )
+
+
+def _convolution(small: bool) -> Iterator[Program]:
+    shape, out = ((1, 8, 8, 8), 8) if small else ((8, 64, 64, 64), 32)
+    inner = shape[-1]
+
+    def lax_transposed(x: jax.Array, kernel: jax.Array, stride: int = 2) -> jax.Array:
+        return jax.lax.conv_transpose(x, kernel, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    for window, stride in ((2, 2), (3, 2), (4, 2), (4, 4), (8, 4)):
+        yield Program(
+            f"transposed_conv {window}/{stride} {_words(shape)} to {out}",
+            functools.partial(up.transposed_conv, strides=stride),
+            (_spec(*shape), _spec(window, window, inner, out)),
+            wanted=2,
+            peer=functools.partial(lax_transposed, stride=stride),
+        )
+    arguments = (_spec(*shape), _spec(3, 3, inner, 4 * out))
+    yield Program(f"sub_pixel_conv {_words(shape)} to {out}", up.sub_pixel_conv, arguments, wanted=2)
+    arguments = (_spec(*shape[:-1], 4 * out),)
+    yield Program(
+        f"pixel_shuffle {_words(arguments[0].shape)}", functools.partial(up.pixel_shuffle, scale=2), arguments
+    )
+
+
+def _reassembly(small: bool) -> Iterator[Program]:
+    n, height, width, _ = shape = (1, 8, 8, 8) if small else (2, 64, 64, 64)
+    high = (n, 2 * height, 2 * width)
+    yield Program(
+        f"reassemble 5×5 {_words(shape)}",
+        functools.partial(up.reassemble, scale=2),
+        (_spec(*shape), _spec(*high, 1, 5, 5)),
+        wanted=2,
+    )
+    # Similarities alone: keys at the low resolution, queries at the high.
+    yield Program(
+        f"sapa 5×5 {_words(shape)}",
+        functools.partial(up.sapa, kernel_size=5),
+        (_spec(*shape), _spec(*high, 32), _spec(n, height, width, 32)),
+        wanted=3,
+    )
+
+
+def _sampling(small: bool) -> Iterator[Program]:
+    n, height, width, _ = shape = (1, 8, 8, 8) if small else (2, 64, 64, 64)
+    high = (n, 2 * height, 2 * width)
+    yield Program(f"grid_sample {_words(shape)}", up.grid_sample, (_spec(*shape), _spec(*high, 2)), wanted=2)
+    offsets = _spec(*high, 4, 2)
+    yield Program(
+        f"dysample, 4 groups, {_words(shape)}",
+        functools.partial(up.dysample, scale=2),
+        (_spec(*shape), offsets),
+        wanted=2,
+    )
+
+
+def _metrics(small: bool) -> Iterator[Program]:
+    masks = (1, 16, 16) if small else (8, 512, 512)
+    yield Program(
+        f"distance_transform {_words(masks)}", up.metrics.distance_transform, (_spec(*masks, dtype=bool),), wanted=0
+    )
+    labels = (1, 16, 16) if small else (8, 360, 480)
+    maps = (_spec(*labels, dtype=jnp.int32),) * 2
+    for name in ("confusion_matrix", "boundary_iou", "hausdorff_distance"):
+        function = functools.partial(getattr(up.metrics, name), num_classes=3 if small else 11)
+        yield Program(f"{name} {_words(labels)}", function, maps, wanted=0)
+
+
+def _layers(small: bool, names: Sequence[str]) -> Iterator[Program]:
+    shape = (1, 8, 8, 8) if small else (2, 32, 32, 32)
+    n, height, width, channels = shape
+    for name in names or up.nn.available():
+        method = methods.find(name)
+        structure, state = nnx.split(nnx.eval_shape(lambda m=method: m.create(channels, 2, rngs=nnx.Rngs(0))))
+        state = jax.tree.map(lambda a: _spec(*a.shape, dtype=a.dtype), state)
+        guide = (_spec(n, 2 * height, 2 * width, channels),) if method.uses_guide else ()
+
+        def apply(x: jax.Array, state: nnx.State, *guide: jax.Array, structure: Any = structure) -> jax.Array:
+            return nnx.merge(structure, state)(x, *guide)
+
+        yield Program(f"{name} {_words(shape)}", apply, (_spec(*shape), state, *guide), wanted=2 + len(guide))
+
+
+_MAKERS: dict[str, Callable] = dict(
+    zip(GROUPS, (_interpolation, _convolution, _reassembly, _sampling, _metrics, _layers), strict=True)
+)

@@ -1,0 +1,141 @@
+"""Compiling for accelerators: what is read from a program, and that functions and layers compile for them.
+
+Set UPSAMPLING_COMPILE=all to compile every function and layer, which takes two minutes, rather than some of each kind.
+"""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import __main__ as command
+from experiments.benchmarks.compiled import programs, targets
+from experiments.benchmarks.compiled.program import Program
+
+# A GPU's program in small: a loop of 5 trips, each with a kernel that reads 1 row of 8 and writes it to its place, a
+# branch, and a copy.
+GPU = """HloModule small, is_scheduled=true
+
+%fused_row (p0: f32[8,16], p1: s32[], p2: f32[8,16]) -> f32[8,16] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %p2 = f32[8,16]{1,0} parameter(2)
+  %zero = s32[] constant(0)
+  %row = f32[1,16]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={1,16}
+  ROOT %put = f32[8,16]{1,0} dynamic-update-slice(%p2, %row, %p1, %zero)
+}
+
+%body (arg: (s32[], f32[8,16], f32[8,16])) -> (s32[], f32[8,16], f32[8,16]) {
+  %arg = (s32[], f32[8,16]{1,0}, /*index=2*/f32[8,16]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %from = f32[8,16]{1,0} get-tuple-element(%arg), index=1
+  %to = f32[8,16]{1,0} get-tuple-element(%arg), index=2
+  %row_fusion = f32[8,16]{1,0} fusion(%from, %i, %to), kind=kLoop, calls=%fused_row
+  ROOT %next = (s32[], f32[8,16]{1,0}, f32[8,16]{1,0}) tuple(%i, %from, %row_fusion)
+}
+
+%condition (arg.1: (s32[], f32[8,16], f32[8,16])) -> pred[] {
+  %limit = s32[] constant(5)
+  %arg.1 = (s32[], f32[8,16]{1,0}, f32[8,16]{1,0}) parameter(0)
+  %i.1 = s32[] get-tuple-element(%arg.1), index=0
+  ROOT %less = pred[] compare(%i.1, %limit), direction=LT
+}
+
+%cheap (arg.2: f32[8,16]) -> f32[8,16] {
+  ROOT %arg.2 = f32[8,16]{1,0} parameter(0)
+}
+
+%dear (arg.3: f32[8,16]) -> f32[8,16] {
+  %arg.3 = f32[8,16]{1,0} parameter(0)
+  ROOT %call = f32[8,16]{1,0} custom-call(%arg.3), custom_call_target="__cudnn$something"
+}
+
+ENTRY %main (x: f32[8,16], flag: pred[]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %flag = pred[] parameter(1)
+  %copy.1 = f32[8,16]{1,0} copy(%x), metadata={op_name="a (strange) name"}
+  %start = s32[] constant(0)
+  %first = (s32[], f32[8,16]{1,0}, f32[8,16]{1,0}) tuple(%start, %x, %copy.1)
+  %loop = (s32[], f32[8,16]{1,0}, f32[8,16]{1,0}) while(%first), condition=%condition, body=%body
+  %done = f32[8,16]{1,0} get-tuple-element(%loop), index=2
+  ROOT %either = f32[8,16]{1,0} conditional(%flag, %done, %done), true_computation=%dear, false_computation=%cheap
+}
+"""
+
+# A TPU's: an estimated fusion, and a change of layout without an estimate, to a layout with an axis of 2 in a tile's
+# place of 128.
+TPU = """HloModule small, is_scheduled=true
+
+%inner (p: bf16[8,256]) -> bf16[8,256] {
+  %p = bf16[8,256]{1,0:T(8,128)(2,1)} parameter(0)
+  ROOT %twice = bf16[8,256]{1,0:T(8,128)(2,1)} add(%p, %p)
+}
+
+ENTRY %main (x: bf16[8,256]) -> bf16[8,128,2] {
+  %x = bf16[8,256]{1,0:T(8,128)(2,1)} parameter(0)
+  %fusion = bf16[8,256]{1,0:T(8,128)(2,1)} fusion(%x), calls=%inner, backend_config={"estimated_cycles":"90"}
+  ROOT %reshape.1 = bf16[8,128,2]{2,1,0:T(8,128)(2,1)} reshape(%fusion)
+}
+"""
+
+
+def test_loops_count_every_trip_and_parts_count_as_parts():
+    program = Program(GPU)
+    array, row = 8 * 16 * 4, 16 * 4
+    assert program.loops == [5]
+    assert program.custom_calls == {"__cudnn$something": 1}
+    assert program.costs.kernels == 1 + 5 + 1
+    assert program.costs.traffic == 2 * array + 5 * (row + row + 4) + 2 * array
+    assert program.costs.apart == {"copy": 1, "__cudnn$something": 1}
+    assert program.written("f32") == 3 * array  # the copy, the loop's, the call's
+    assert program.written("bf16") == 0
+
+
+def test_what_has_no_estimate_is_told_with_the_padding_of_its_layout():
+    costs = Program(TPU).costs
+    assert costs.cycles == 90
+    assert costs.unestimated == 8 * 256 * 2 + 8 * 128 * 128 * 2
+    assert costs.apart == {"reshape": 1}
+
+
+def test_what_nothing_compiles_for_is_refused(capsys):
+    assert command.main(["benchmark", "--group", "interpolation", "--compiled", "abacus"]) == 2
+    assert "--compiled 'abacus' is not known" in capsys.readouterr().out
+    assert command.main(["benchmark", "--group", "nothing", "--compiled", "v5e"]) == 2
+
+
+# Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own.
+SCATTERS = ("grid_sample", "dysample", "flow_alignment", "max_unpool", "confusion_matrix", "boundary_iou")
+SCATTERS += ("distance_transform", "hausdorff_distance")
+SOME = (
+    "bilinear ×2",
+    "transposed_conv 4/2",
+    "reassemble",
+    "grid_sample",
+    "distance_transform",
+    "carafe",
+    "resize_conv",
+)
+
+
+@pytest.mark.parametrize("target", ["h100", "v5e"])
+def test_functions_and_layers_compile_and_do_not_scatter(target):
+    """With their gradients, in half precision; in one test, since libtpu serves one process at a time."""
+    reason = targets.missing(target)
+    if reason is not None:
+        pytest.skip(reason)
+    every = os.environ.get("UPSAMPLING_COMPILE") == "all"
+    compiled = 0
+    for group in programs.GROUPS:
+        for program in programs.programs(group, small=True):
+            if not every and not program.name.startswith(SOME):
+                continue
+            half = program.in_dtype(jnp.bfloat16)
+            call, arguments = half.with_gradient(half.function) if half.wanted else (half.function, half.arguments)
+            figures = targets.compile_for(target, call, *arguments)
+            assert figures["kernels"] > 0, half.name
+            assert figures["need"] >= sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(half.arguments))
+            assert not figures["scatters"] or half.name.startswith(SCATTERS), half.name
+            compiled += 1
+    assert compiled >= len(SOME)

@@ -1,9 +1,11 @@
-"""The overlap of kernel and stride against a transposed convolution of ones."""
+"""The overlap of kernel and stride against a transposed convolution of ones; receptive fields known on paper."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling.analysis import overlap
+import upsampling as up
+from upsampling.analysis import overlap, receptive_field
 from upsampling.convolution import transposed_conv
 
 
@@ -44,3 +46,26 @@ def test_overlap_is_even_where_the_stride_divides_the_kernel():
 def test_errors_explain(arguments, error, message):
     with pytest.raises(error, match=message):
         overlap(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("upsample", "scale", "expected"),
+    [
+        (lambda x: up.nearest(x, scale=2), 2, (1, 1)),
+        (lambda x: up.bilinear(x, scale=2), 2, (2, 2)),
+        (lambda x: up.lanczos3(x, scale=2, convention="jax"), 2, (6, 6)),
+        # Windows of 6 x 5 at stride 2: every third row at most, every third and second column.
+        (lambda x: up.transposed_conv(x, jnp.ones((6, 5, 1, 1))), 2, (3, 3)),
+        (lambda x: up.transposed_conv(x, jnp.ones((4, 7, 1, 1)), strides=(3, 3)), 3, (2, 3)),
+        # A gain by the mean of the map looks at all of it.
+        (lambda x: up.nearest(x, scale=2) * x.mean(), 2, (24, 24)),
+        (lambda x: jnp.zeros((48, 48, 1)), 2, (0, 0)),
+    ],
+)
+def test_receptive_field(upsample, scale, expected):
+    assert receptive_field(upsample, scale=scale) == expected
+
+
+def test_receptive_field_refuses_another_size():
+    with pytest.raises(ValueError, match=r"receptive_field: upsample must take \(24, 24, 1\) to \(48, 48\)"):
+        receptive_field(lambda x: up.nearest(x, scale=3), scale=2)

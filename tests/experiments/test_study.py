@@ -313,6 +313,19 @@ def test_presets_fill_in_what_was_not_given():
     ]
 
 
+def test_the_preset_of_the_paper():
+    paper = settings.resolve(settings.Segmentation(preset="paper"))
+    assert paper.trained() == ["frozen", "frozen x8", "head", "unet"]
+    assert [paper.stride_of(design) for design in paper.trained()] == [4, 8, 4, 4]
+    assert (paper.analytic_stride, paper.width, paper.steps, len(paper.seeds)) == ((2, 4, 8), 32, 4000, 10)
+    assert set(paper.methods) == set(up.nn.available())
+    assert paper.variants == ("features",)  # the authors' own settings
+    assert {job.method for job in paper.jobs() if job.design == "unet"} == set(settings.CLASSIC)
+    # An option given overrides the preset's.
+    assert settings.resolve(settings.Segmentation(preset="paper", stride=(2,))).analytic_stride == (2,)
+    assert settings.resolve(settings.Segmentation(preset="paper", seeds=(3,))).seeds == (3,)
+
+
 def test_what_was_asked_for_holds_for_all_designs():
     chosen = settings.resolve(settings.Segmentation(methods=("nearest", "bicubic"), seeds=(7,)))
     assert {(job.method, job.seed) for job in chosen.jobs()} == {("nearest", 7), ("bicubic", 7)}
@@ -328,8 +341,31 @@ def test_all_methods_are_those_that_fit():
     assert methods_of(design=("frozen",)) == set(up.nn.available())
 
 
-def test_batches_of_one_train(images, tmp_path):
-    assert run(images, tmp_path / "one", *FROZEN, "--batch", "1", "--methods", "nearest") == 0
+def test_batches_of_one_train_at_several_strides_and_rates(images, tmp_path):
+    options = ("--batch", "1", "--methods", "nearest", "--stride", "4", "2", "--learning-rate", "1e-9", "1e-2")
+    assert run(images, tmp_path / "one", *FROZEN, *options, "--seeds", "0", "1", "2") == 0
+    results = json.loads((tmp_path / "one" / "results.json").read_text())
+    assert list(results["designs"]) == ["frozen", "frozen x2"]
+    for design, place in (("frozen", "frozen"), ("frozen x2", "frozen-x2")):
+        kept = results["designs"][design]["methods"]["nearest"]
+        folder = tmp_path / "one" / place / "nearest"
+        tried = {
+            rate: [
+                json.loads((folder / f"seed{seed}" / f"rate{rate:g}" / "result.json").read_text()) for seed in (0, 1)
+            ]
+            for rate in (1e-9, 1e-2)
+        }
+        # Judged by validation images alone; the third seed is trained with the choice only.
+        quality = {r: np.mean([t["validation"][-1][segmentation.PRIMARY] for t in of]) for r, of in tried.items()}
+        assert kept["learning_rate"] == max(quality, key=quality.get)
+        assert [p.name for p in (folder / "seed2").iterdir()] == [f"rate{kept['learning_rate']:g}"]
+        for seed in (0, 1):
+            own = tried[kept["learning_rate"]][seed]
+            assert kept["seeds"][str(seed)]["figures"] == own["figures"]
+        assert kept["receptive_field"] == [1, 1]
+    before = (tmp_path / "one" / "results.json").read_bytes()
+    assert command.main(["report", str(tmp_path / "one")]) == 0
+    assert (tmp_path / "one" / "results.json").read_bytes() == before
 
 
 TOY = '''

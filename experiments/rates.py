@@ -15,24 +15,25 @@ Trained = Mapping[tuple[Job, float], Outcome]
 
 def wanted(config: Segmentation, job: Job, found: Trained) -> tuple[float, ...]:
     """The rates to train a job with: all of them for the first seeds, then its method's own."""
-    return config.learning_rate if _is_trial(config, job) else (best(config, job, found),)
+    return config.rates_of(job.design) if _is_trial(config, job) else (best(config, job, found),)
 
 
 def count(config: Segmentation, job: Job) -> int:
     """How many rates a job is trained with."""
-    return len(config.learning_rate) if _is_trial(config, job) else 1
+    return len(config.rates_of(job.design)) if _is_trial(config, job) else 1
 
 
 def best(config: Segmentation, job: Job, found: Trained) -> float:
     """The rate with the best mean over the trials on validation images; of equals, the first."""
-    if len(config.learning_rate) == 1:
-        return config.learning_rate[0]
+    rates = config.rates_of(job.design)
+    if len(rates) == 1:
+        return rates[0]
 
     def quality(rate: float) -> float:
         trials = [found[job._replace(seed=seed), rate] for seed in config.seeds_of(job.design)[:TRIALS]]
         return float(np.mean([outcome.result["validation"][-1][PRIMARY] for outcome in trials]))
 
-    return max(config.learning_rate, key=quality)
+    return max(rates, key=quality)
 
 
 def _is_trial(config: Segmentation, job: Job) -> bool:

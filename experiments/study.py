@@ -183,7 +183,7 @@ def _each(run: Run, one: Callable[[Job, float, Path], Outcome]) -> dict[Job, Out
     for job in config.jobs():
         own = runs.job_folder(place, *job)
         for rate in rates.wanted(config, job, found):
-            found[job, rate] = one(job, rate, own if len(config.learning_rate) == 1 else own / f"rate{rate:g}")
+            found[job, rate] = one(job, rate, own if len(config.rates_of(job.design)) == 1 else own / f"rate{rate:g}")
     return {job: found[job, rates.best(config, job, found)] for job in config.jobs()}
 
 

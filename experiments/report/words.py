@@ -105,7 +105,9 @@ def settings(found: Results) -> list[str]:
         f"AdamW with a learning rate of {_either(s['learning_rate'])} at most and weight decay {s['weight_decay']:g}; "
         f"batches of {s['batch']} crops of {s['crop']} × {s['crop']} pixels; computed in {s['precision']}."
     ]
-    if len(s["learning_rate"]) > 1:
+    if "frozen" in designs:
+        sentences.append(f"The heads on frozen trunks: {_either(s['head_learning_rate'])} at most.")
+    if len(s["learning_rate"]) > 1 or len(s["head_learning_rate"]) > 1:
         sentences.append(
             "Each method of a design took the learning rate with the best figure on validation images, mean over the "
             "first two seeds."

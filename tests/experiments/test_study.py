@@ -17,7 +17,10 @@ from experiments import __main__ as command
 from experiments import console, designs, settings, training
 from experiments.tasks import segmentation
 
-NETWORK = "--width 4 --depth 1 --features 4 --batch 2 --crop 16 --steps 6 --trunk-steps 2 --head-steps 6 --crops 4"
+NETWORK = (
+    "--width 4 --depth 1 --features 4 --batch 2 --crop 16 --steps 6 --trunk-steps 2 --head-steps 6 --crops 4 "
+    "--head-learning-rate 0.01"
+)
 SMALL = (*NETWORK.split(), "--methods", "nearest", "deconv", "--seeds", "0")
 UNET, FROZEN = ("--design", "unet"), ("--design", "frozen")
 
@@ -342,7 +345,7 @@ def test_all_methods_are_those_that_fit():
 
 
 def test_batches_of_one_train_at_several_strides_and_rates(images, tmp_path):
-    options = ("--batch", "1", "--methods", "nearest", "--stride", "4", "2", "--learning-rate", "1e-9", "1e-2")
+    options = ("--batch", "1", "--methods", "nearest", "--stride", "4", "2", "--head-learning-rate", "1e-9", "0.01")
     assert run(images, tmp_path / "one", *FROZEN, *options, "--seeds", "0", "1", "2") == 0
     results = json.loads((tmp_path / "one" / "results.json").read_text())
     assert list(results["designs"]) == ["frozen", "frozen x2"]

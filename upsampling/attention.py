@@ -1,6 +1,5 @@
 """Upsampling by attention: each output pixel attends to the low-resolution pixels around it."""
 
-import functools
 import math
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments, interpolation
-from upsampling.primitives._common import accumulator, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -73,7 +72,7 @@ def neighborhood_attention(
     return _neighborhood_attention(x, queries, keys, window, heads)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
+@core((3, 4))
 def _neighborhood_attention(
     x: jax.Array, queries: jax.Array, keys: jax.Array | None, window: int, heads: int
 ) -> jax.Array:
@@ -148,7 +147,7 @@ def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> ja
     return _rotary_embedding(x, heads, base)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
+@core((1, 2))
 def _rotary_embedding(x: jax.Array, heads: int, base: float) -> jax.Array:
     *_, height, width, channels = x.shape
     half = channels // heads // 2

@@ -16,7 +16,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers, Padding
-from upsampling.primitives._common import accumulator, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes
 from upsampling.primitives.transposed_conv import Geometry, convolve, full_size
 from upsampling.primitives.transposed_conv import transposed_conv as apply_transposed_conv
 
@@ -418,7 +418,7 @@ def _shuffle_arguments(function: str, x: Any, scale: Any, order: Any) -> tuple[j
 # Computation.
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
+@core((3, 4))
 def _transposed_conv(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, geometry: Geometry, circular: bool
 ) -> jax.Array:
@@ -465,7 +465,7 @@ def _swap_channels(kernel: jax.Array, groups: int) -> jax.Array:
     return jnp.moveaxis(kernel, -1, -3).swapaxes(-1, -2).reshape(*window, out // groups, groups * inner)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
+@core((1, 2))
 def _pixel_shuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Array:
     rank = len(scale)
     *batch, channels = x.shape[: x.ndim - 1 - rank] + x.shape[-1:]
@@ -478,7 +478,7 @@ def _pixel_shuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Arra
     return x.reshape(*batch, *(n * s for n, s in zip(spatial, scale, strict=True)), x.shape[-1])
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
+@core((1, 2))
 def _pixel_unshuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Array:
     rank = len(scale)
     batch, channels = x.shape[: x.ndim - 1 - rank], x.shape[-1]
@@ -490,7 +490,7 @@ def _pixel_unshuffle(x: jax.Array, scale: tuple[int, ...], order: str) -> jax.Ar
     return x.reshape(*batch, *spatial, channels * math.prod(scale))
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5), inline=True)
+@core((3, 4, 5))
 def _sub_pixel_conv(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, scale: tuple[int, ...], pads: tuple, circular: bool
 ) -> jax.Array:

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
-from upsampling.primitives._common import accumulator, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
@@ -73,7 +73,7 @@ def joint_bilateral(
     return _joint_bilateral(x, guide, radius, sigma_spatial, sigma_range)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+@core((2, 3, 4))
 def _joint_bilateral(
     x: jax.Array, guide: jax.Array, radius: int, sigma_spatial: float, sigma_range: float
 ) -> jax.Array:
@@ -151,7 +151,7 @@ def bilateral_kernel(
     return _bilateral_kernel(embedding, temperature, sigma_spatial, radius)
 
 
-@functools.partial(jax.jit, static_argnums=3, inline=True)
+@core(3)
 def _bilateral_kernel(embedding: jax.Array, temperature: jax.Array, sigma_spatial: jax.Array, radius: int) -> jax.Array:
     embedding = _widen(embedding)
     # An image smaller than the radius is reflected again and again; one of a single pixel is repeated.
@@ -207,7 +207,7 @@ def learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _learned_bilateral(x, kernel)
 
 
-@functools.partial(jax.jit, inline=True)
+@core()
 def _learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     size, window = kernel.shape[-4:-2], kernel.shape[-1]
     weights = _widen(kernel)[..., None, :, :]
@@ -295,7 +295,7 @@ def guided_filter(
     return _guided_filter(x, guide, guide_low, radius, epsilon, form == "joint", average, convention)
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4, 5, 6, 7), inline=True)
+@core((3, 4, 5, 6, 7))
 def _guided_filter(
     x: jax.Array,
     guide: jax.Array,

@@ -1,6 +1,5 @@
 """Interpolation: resize with fixed weights, to the numbers of the framework that a model comes from."""
 
-import functools
 from collections.abc import Sequence
 from typing import get_args
 
@@ -12,6 +11,7 @@ from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Method, PlainMethod, Preset
 from upsampling.primitives import taps
+from upsampling.primitives._common import core
 from upsampling.primitives.resample import resample
 
 Scales = float | Sequence[float]
@@ -291,7 +291,7 @@ def _known_axes(
     return positions, sizes
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4, 5))
+@core((1, 2, 3, 4, 5), inline=False)
 def _compiled(
     x: jax.Array,
     axes: tuple[int, ...],

@@ -12,6 +12,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers
+from upsampling.primitives._common import core
 
 PoolPadding = Literal["SAME", "VALID"] | int | Sequence[int] | Sequence[tuple[int, int]]
 """A named rule, one number, one per axis, or a (low, high) pair per axis."""
@@ -113,7 +114,7 @@ def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, pad
     return pads
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3), inline=True)
+@core((1, 2, 3))
 def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
     rank = len(window)
     y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads)
@@ -161,7 +162,7 @@ def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float)
         yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
 
 
-@functools.partial(jax.jit, static_argnums=(2,), inline=True)
+@core((2,))
 def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)

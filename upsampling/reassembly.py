@@ -1,6 +1,5 @@
 """Upsampling with predicted weights: `reassemble`, and the weights that methods predict for it."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from upsampling import _arguments, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, core
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -192,7 +191,7 @@ def carafe(
     return _carafe(x, logits, scale, window, groups)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4), inline=True)
+@core((2, 3, 4))
 def _carafe(x: jax.Array, logits: jax.Array, scale: tuple[int, ...], window: tuple[int, ...], groups: int) -> jax.Array:
     logits = convolution._pixel_shuffle(logits, scale, "CRD")
     weights = window_softmax(logits.reshape(*logits.shape[:-1], groups, *window), len(scale))
@@ -242,7 +241,7 @@ def sapa(
     return _sapa(x, queries, keys, scale, _arguments.odd(name, "kernel_size", kernel_size, rank))
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4), inline=True)
+@core((3, 4))
 def _sapa(
     x: jax.Array, queries: jax.Array, keys: jax.Array, scale: tuple[int, ...], window: tuple[int, ...]
 ) -> jax.Array:
@@ -288,7 +287,7 @@ def gated_queries(
     return _gated_queries(from_guide, from_map, gate_logits, scale)
 
 
-@functools.partial(jax.jit, static_argnums=3, inline=True)
+@core(3)
 def _gated_queries(
     from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.Array, scale: tuple[int, ...]
 ) -> jax.Array:
@@ -351,7 +350,7 @@ def fade(
     return _fade(x, guide, guide_logits, map_logits, gate_logits, scale, window)
 
 
-@functools.partial(jax.jit, static_argnums=(5, 6), inline=True)
+@core((5, 6))
 def _fade(
     x: jax.Array,
     guide: jax.Array,

@@ -1,6 +1,5 @@
 """Sampling at predicted positions: `grid_sample`, and the positions that methods predict for it."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 
 from upsampling import _arguments
 from upsampling._arguments import Edge
-from upsampling.primitives._common import accumulator, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes
 from upsampling.primitives.grid_sample import Rule, mirror, sample
 
 Method = Literal["nearest", "bilinear", "bicubic"]
@@ -203,19 +202,19 @@ def _at_outputs(function: str, argument: str, given: jax.Array, x: jax.Array) ->
 # Computation.
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+@core((2, 3))
 def _grid_sample(x: jax.Array, positions: jax.Array, method: Method, edge: Edge) -> jax.Array:
     return _sample_groups(x, positions[..., None, :], method, edge)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2), inline=True)
+@core((1, 2))
 def _positions_from_grid(grid: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
     n = with_axes(jnp.asarray(size, grid.dtype), grid.ndim)
     g = grid[..., ::-1]
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 
-@functools.partial(jax.jit, static_argnums=(3,), inline=True)
+@core((3,))
 def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: tuple[int, int]) -> jax.Array:
     dtype = accumulator(x.dtype, offsets.dtype)
     offsets = offsets.astype(dtype)
@@ -227,7 +226,7 @@ def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: 
     return _sample_groups(x, with_axes(first[..., None, :], offsets.ndim) + offsets, "bilinear", "replicate")
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+@core((2, 3))
 def _flow_warp(x: jax.Array, flow: jax.Array, align_corners: bool, edge: Edge) -> jax.Array:
     dtype = accumulator(x.dtype, flow.dtype)
     axes = []

@@ -10,6 +10,7 @@ from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
 from upsampling.metrics.accumulators import PrecisionRecall, Ratio, metric
+from upsampling.primitives._common import core
 
 
 @metric
@@ -73,7 +74,7 @@ def boundary_iou(
     return _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest))
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@core((2, 3), inline=False)
 def _boundary_iou(prediction, target, definition: BoundaryDefinition, width: int) -> Ratio:
     def images(prediction, target):
         prediction, target, counted = _surfaces.encode(prediction, target, definition)
@@ -187,7 +188,7 @@ def within_tolerance(
     return _within_tolerance(prediction, target, definition, tolerance)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@core((2, 3), inline=False)
 def _within_tolerance(prediction, target, definition: BoundaryDefinition, tolerance: float) -> PrecisionRecall:
     def images(prediction, target):
         both = _surfaces.matches(prediction, target, definition, tolerance)

@@ -1,7 +1,5 @@
 """The boundary loss: a differentiable distance between boundaries, for training."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 
@@ -9,7 +7,7 @@ from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics.distance_transform import squared_distance
-from upsampling.primitives._common import accumulator
+from upsampling.primitives._common import accumulator, core
 
 
 def level_sets(
@@ -53,7 +51,7 @@ def level_sets(
     return _level_sets(target, num_classes, ignore_index, spacing, axes)
 
 
-@partial(jax.jit, static_argnums=(1, 2, 3, 4))
+@core((1, 2, 3, 4), inline=False)
 def _level_sets(target, num_classes, ignore_index, spacing, axes):
     last = tuple(range(-len(axes), 0))
 
@@ -106,7 +104,7 @@ def boundary_loss(probabilities: jax.typing.ArrayLike, level_sets: jax.typing.Ar
     return _boundary_loss(probabilities, level_sets)
 
 
-@jax.jit
+@core(inline=False)
 def _boundary_loss(probabilities, level_sets):
     kind = accumulator(probabilities.dtype)
     return jnp.mean(probabilities.astype(kind) * jax.lax.stop_gradient(level_sets).astype(kind))

@@ -1,7 +1,6 @@
 """Region metrics from the confusion matrix: IoU, Dice, pixel accuracy, frequency-weighted IoU."""
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, LabelMap
 from upsampling.metrics.accumulators import ConfusionCounts, divide, metric
-from upsampling.primitives._common import floating
+from upsampling.primitives._common import core, floating
 
 
 def confusion_matrix(
@@ -63,7 +62,7 @@ def _matrix(
     return _confusion_matrix(*maps, num_classes, ignore_index, len(spacing))
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@core((2, 3, 4), inline=False)
 def _confusion_matrix(prediction, target, num_classes, ignore_index, rank):
     batch = target.shape[:-rank]
     pair, known = pairs(prediction, target, num_classes, ignore_index)

@@ -22,7 +22,7 @@ from jax import lax
 from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, Spacing
-from upsampling.primitives._common import floating
+from upsampling.primitives._common import core, floating
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -111,19 +111,19 @@ def _checked(
     return mask != 0, spacing, axes
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@core((1, 2), inline=False)
 def _distance_transform(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
     squared = squared_distance(~jnp.moveaxis(mask, axes, last), spacing)
     return jnp.moveaxis(jnp.sqrt(squared), last, axes)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@core((1, 2), inline=False)
 def _signed_distance_transform(mask, spacing, axes):
     return _distance_transform(mask, spacing, axes) - _distance_transform(~mask, spacing, axes)
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@core((1, 2), inline=False)
 def _nearest_background(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
     seeds = ~jnp.moveaxis(mask, axes, last)

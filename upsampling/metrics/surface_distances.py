@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from functools import partial
 from typing import Literal, NamedTuple, Self, get_args
 
 import jax
@@ -15,6 +14,7 @@ from upsampling.metrics._percentiles import percentile as percentile_of_classes
 from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
 from upsampling.metrics.accumulators import ImageValues, Ratio, metric
 from upsampling.metrics.boundaries import within_tolerance
+from upsampling.primitives._common import core
 
 Missing = Literal["infinity", "diagonal", "nan"]
 PercentileOf = Literal["larger", "union"]
@@ -100,7 +100,7 @@ def hausdorff_distance(
     return ImageValues(jnp.where(jnp.isinf(value), _distance_if_missing(missing, target.shape, definition), value))
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@core((2, 3, 4, 5), inline=False)
 def _hausdorff_distance(
     prediction, target, definition: BoundaryDefinition, percent: float, union: bool, linear: bool
 ) -> jax.Array:
@@ -256,7 +256,7 @@ def average_surface_distance(
     return _SurfaceDistances(predicted, true, average, far)
 
 
-@partial(jax.jit, static_argnums=2)
+@core(2, inline=False)
 def _summed_distances(prediction, target, definition: BoundaryDefinition, far: float) -> tuple[Ratio, Ratio]:
     """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._surfaces import BoundaryDefinition, Unit, Void
 from upsampling.metrics.accumulators import ConfusionCounts, Ratio, metric
 from upsampling.metrics.distance_transform import squared_distance
-from upsampling.primitives._common import with_axes
+from upsampling.primitives._common import core, with_axes
 
 
 @metric
@@ -122,7 +121,7 @@ def _lengths(
     return tuple(_surfaces.length(function, argument, value, unit, shape, spacing) for value in values)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@core((2, 3), inline=False)
 def _trimap_confusion_matrix(
     prediction, target, definition: BoundaryDefinition, widths: tuple[float, ...]
 ) -> jax.Array:
@@ -213,7 +212,7 @@ def error_by_distance(
     return _error_by_distance(prediction, target, definition, bins)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@core((2, 3), inline=False)
 def _error_by_distance(prediction, target, definition: BoundaryDefinition, bins: tuple[float, ...]) -> Ratio:
     num_classes, count = definition.num_classes, len(bins) - 1
 

@@ -1,13 +1,26 @@
-"""What the primitives share: the dtype to accumulate in, blocks of rows, and how a primitive is made."""
+"""What the primitives share: the dtype to accumulate in, blocks of rows, how cores and primitives are made.
 
+A core runs on any mesh. Where the mesh has explicit axes, whose shardings are part of every type, a core computes with
+the same axes left to the partitioner, and says what sharding its results have (`core`). Under `shard_map` a primitive's
+operands and result vary over the same manual axes (`make_primitive`).
+"""
+
+import functools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, reshard, use_abstract_mesh
 from jax.typing import DTypeLike
+
+Result = TypeVar("Result")
+Shape = tuple[int, ...]
 
 # A CPU's caches hold blocks of this size. Measured on two cores, 1 to 4 MB are alike.
 BLOCK_BYTES = 2 << 20
@@ -19,7 +32,8 @@ UNROLLED_TAPS = 128
 def accumulator(*dtypes: DTypeLike) -> jnp.dtype:
     """The dtype to accumulate in: the widest of the given floating ones, float32 at least."""
     # Not promotion, which JAX refuses under jax_numpy_dtype_promotion="strict".
-    return max((jnp.dtype(jnp.float32), *map(jnp.dtype, dtypes)), key=lambda dtype: dtype.itemsize)
+    given = [jnp.dtype(dtype) for dtype in (jnp.float32, *dtypes)]
+    return max(given, key=lambda dtype: dtype.itemsize)
 
 
 def floating() -> jnp.dtype:
@@ -41,32 +55,101 @@ def block_rows(height: int, row_bytes: int, least: int = 1) -> int:
     )
 
 
+# --- cores and primitives on meshes -----------------------------------------------------------------------------------
+
+
+def core(
+    static_argnums: int | Sequence[int] = (), *, inline: bool = True
+) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+    """Compiles a core; a decorator. It takes arrays, None and static arguments, and returns arrays.
+
+    On a mesh with explicit axes it computes with automatic ones. Its results keep the shardings of its arguments where
+    they have the axis: the batch axes, space where the new size divides, and channels.
+    """
+
+    def decorate(function: Callable[..., Result]) -> Callable[..., Result]:
+        @functools.wraps(function)
+        def on_any_mesh(*args: Any) -> Result:
+            given = [jax.typeof(a) for a in args if isinstance(a, jax.Array)]
+            meshes = (get_abstract_mesh(), *(aval.sharding.mesh for aval in given))
+            mesh = next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+            if mesh is None:
+                return function(*args)
+            automatic: Any = mesh.update_axis_types(dict.fromkeys(mesh.explicit_axes, AxisType.Auto))
+            with use_abstract_mesh(automatic):
+                any_sharding = lambda a: NamedSharding(automatic, PartitionSpec(*[None] * a.ndim))  # noqa: E731
+                here: Any = [reshard(a, any_sharding(a)) if isinstance(a, jax.Array) else a for a in args]
+                results = function(*here)
+            return jax.tree.map(lambda y: reshard(y, _sharding(y.shape, given, mesh)), results)
+
+        return jax.jit(on_any_mesh, static_argnums=static_argnums, inline=inline)
+
+    return decorate
+
+
+def _sharding(shape: Shape, given: Sequence[Any], mesh: Any) -> NamedSharding:
+    """The sharding of a result of this shape: on each axis the first of the arguments' that divides it."""
+    spec: list[Any] = [None] * len(shape)
+    used: set[str] = set()
+    for aval in given:
+        for axis, entry in enumerate(aval.sharding.spec[: len(shape)]):
+            names = entry if isinstance(entry, tuple) else (entry,) if entry is not None else ()
+            same_axis = aval.ndim == len(shape) or aval.shape[: axis + 1] == shape[: axis + 1]
+            divides = not names or shape[axis] % math.prod(mesh.shape[name] for name in names) == 0
+            if names and spec[axis] is None and same_axis and divides and used.isdisjoint(names):
+                spec[axis] = entry
+                used.update(names)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+class _Core(Primitive):
+    """A primitive whose operands are brought to vary over the same manual axes."""
+
+    def bind(self, *args: Any, **params: Any) -> Any:
+        varying = [jax.typeof(a).manual_axis_type.varying for a in args]
+        every = frozenset().union(*varying)
+        aligned = (
+            lax.pcast(a, tuple(every - own), to="varying") if every - own else a
+            for a, own in zip(args, varying, strict=True)
+        )
+        return super().bind(*aligned, **params)
+
+
 def make_primitive(
     name: str,
-    abstract: Callable[..., Any],
+    shape: Callable[..., Shape],
     default: Callable[..., jax.Array],
     *,
     static: Sequence[str],
     cpu: Callable[..., jax.Array] | None = None,
     cpu_alone: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
+    like: int = 0,
 ) -> Primitive:
     """A primitive of one result, with a form for each platform, that batches by merging the new axis with the first.
 
     Args:
       name: what the program shows.
-      abstract: `(*avals, **static)` to the result's aval.
+      shape: `(*shapes, **static)` to the result's shape.
       default: computes it, `(*arrays, **static)`; the form for platforms without one of their own.
       static: names of the static arguments, all keyword.
       cpu, tpu: the forms for these platforms.
-      cpu_alone: the form for a CPU in programs for a single device. The partitioner would gather all shards for a loop
-        over images, or for a fixed layout.
+      cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
+        all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
+      like: the number of the operand whose dtype the result has.
 
     Returns:
       The primitive. Its derivatives are the caller's to define.
     """
-    primitive = Primitive(name)
+    primitive = _Core(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=tuple(static)))
+
+    def abstract(*avals: Any, **params: Any) -> ShapedArray:
+        result = tuple(shape(*(aval.shape for aval in avals), **params))
+        sharding = NamedSharding(avals[0].sharding.mesh, PartitionSpec(*[None] * len(result)))
+        varying = avals[0].manual_axis_type
+        return ShapedArray(result, avals[like].dtype, sharding=sharding, manual_axis_type=varying)
+
     primitive.def_abstract_eval(abstract)
 
     def merge_axes(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
@@ -74,15 +157,14 @@ def make_primitive(
         merged = []
         for a, d in zip(arguments, dimensions, strict=True):
             a = jnp.broadcast_to(a, (count, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
-            merged.append(a.reshape(-1, *a.shape[2:]))
+            merged.append(a.reshape(count * a.shape[1], *a.shape[2:]))
         result = primitive.bind(*merged, **params)
         return result.reshape(count, -1, *result.shape[1:]), 0
 
     batching.primitive_batchers[primitive] = merge_axes
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        alone = getattr(context.module_context.axis_context, "num_devices", None) == 1
-        form = (cpu_alone if alone else None) or cpu or default
+        form = (cpu_alone if is_alone(context) else None) or cpu or default
         return mlir.lower_fun(form, multiple_results=False)(context, *operands, **params)
 
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
@@ -91,3 +173,10 @@ def make_primitive(
     if tpu is not None:
         mlir.register_lowering(primitive, mlir.lower_fun(tpu, multiple_results=False), platform="tpu")
     return primitive
+
+
+def is_alone(context: mlir.LoweringRuleContext) -> bool:
+    """Whether the program is for a single device, and for this process."""
+    module = context.module_context
+    exported = module.lowering_parameters.for_export
+    return not exported and getattr(module.axis_context, "num_devices", None) == 1

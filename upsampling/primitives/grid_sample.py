@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
@@ -315,22 +314,23 @@ _STATIC = ("size", "rule", "orders")
 # x (n, H, W, groups, channels), g (n, H', W', groups, orders), z (n, H', W', groups, channels), positions (..., 2).
 _sample_p = make_primitive(
     "sample",
-    lambda x, g, p, *, size, rule, orders: ShapedArray((*p.shape[:-1], x.shape[-1]), x.dtype),
+    lambda x, g, p, *, size, rule, orders: (*p[:-1], x[-1]),
     _sample,
     static=_STATIC,
     cpu=_sample_on_cpu,
 )
 _splat_p = make_primitive(
     "splat",
-    lambda z, g, p, *, size, rule, orders: ShapedArray((z.shape[0], *size, *z.shape[3:]), z.dtype),
+    lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:]),
     _splat_by_either,
     static=_STATIC,
 )
 _position_gradient_p = make_primitive(
     "position_gradient",
-    lambda x, z, p, *, size, rule, orders: ShapedArray((*p.shape[:-1], len(orders)), p.dtype),
+    lambda x, z, p, *, size, rule, orders: (*p[:-1], len(orders)),
     _position_gradient,
     static=_STATIC,
+    like=2,
 )
 
 

@@ -23,7 +23,6 @@ import numpy as np
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.interpreters import ad, batching
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from upsampling.primitives._common import accumulator, make_primitive
 from upsampling.primitives.taps import Taps
@@ -48,22 +47,7 @@ def resample(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
     operators = tuple(sorted((o for o in operators if not o[1].identity), key=lambda o: o[0]))
     if not operators:
         return x
-    apply: Callable = functools.partial(_resample_p.bind, operators=operators)
-    sharding = jax.typeof(x).sharding
-    if any(kind == AxisType.Explicit for kind in sharding.mesh.axis_types):
-        # Shardings that are part of the type are carried over to the result; within, they are the partitioner's affair.
-        return auto_axes(out_sharding=_sharding(x.shape, sharding, operators))(apply)(x)
-    return apply(x)
-
-
-def _sharding(shape: Sequence[int], sharding: NamedSharding, operators: Operators) -> NamedSharding:
-    """Returns the sharding of the result: that of the operand, but whole along axes whose new size does not divide."""
-    spec = list(sharding.spec) + [None] * (len(shape) - len(sharding.spec))
-    for axis, taps in operators:
-        names = spec[axis] if isinstance(spec[axis], tuple) else (spec[axis],)
-        if taps.outputs % math.prod(sharding.mesh.shape[name] for name in names if name is not None):
-            spec[axis] = None
-    return NamedSharding(sharding.mesh, PartitionSpec(*spec))
+    return _resample_p.bind(x, operators=operators)
 
 
 def _shape(shape: Sequence[int], operators: Operators) -> tuple[int, ...]:
@@ -207,7 +191,7 @@ def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
 
 _resample_p = make_primitive(
     "resample",
-    lambda x, *, operators: x.update(shape=_shape(x.shape, operators)),
+    lambda x, *, operators: _shape(x, operators),
     _by_gathers,
     static=("operators",),
     cpu=_by_gathers_on_cpu,

@@ -27,7 +27,7 @@ from jax import lax
 from jax.interpreters import ad
 
 from upsampling._arguments import Edge
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive, with_axes
+from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
 
 
 class Geometry(NamedTuple):
@@ -92,7 +92,7 @@ class Geometry(NamedTuple):
 _PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+@core((2, 3))
 def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
     """(*batch, *size, channels), (*batch, *output, groups, *window) -> (*batch, *output, channels)."""
     batch = x.shape[: -1 - len(geometry.size)]
@@ -101,7 +101,7 @@ def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge) -> ja
     return y.reshape(*batch, *geometry.output, x.shape[-1])
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3), inline=True)
+@core((2, 3))
 def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
     """(*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window)."""
     batch = x.shape[: -1 - len(geometry.size)]
@@ -375,20 +375,20 @@ def _shapes(geometry: Geometry, n: int, c: int) -> tuple[tuple[int, ...], tuple[
 
 _window_sum_p = make_primitive(
     "window_sum",
-    lambda x, w, *, geometry: x.update(shape=_shapes(geometry, x.shape[0], x.shape[-1])[2]),
+    lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
     _window_sum,
     static=("geometry",),
 )
 _window_correlation_p = make_primitive(
     "window_correlation",
-    lambda x, y, *, geometry: x.update(shape=_shapes(geometry, x.shape[0], x.shape[-1])[1]),
+    lambda x, y, *, geometry: _shapes(geometry, x[0], x[-1])[1],
     _window_correlation,
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
 )
 _fold_p = make_primitive(
     "fold",
-    lambda w, y, *, geometry: w.update(shape=_shapes(geometry, y.shape[0], y.shape[-1])[0]),
+    lambda w, y, *, geometry: _shapes(geometry, y[0], y[-1])[0],
     _fold,
     static=("geometry",),
 )

@@ -1,4 +1,4 @@
-"""The forms that a CPU does not run by itself, run on it, against loops in NumPy."""
+"""The forms for a TPU, run on a CPU, against loops in NumPy."""
 
 import functools
 
@@ -53,7 +53,7 @@ def test_forms_for_a_tpu(name, dtype):
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
     shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
     x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
-    cores = ("_window_sum_on_tpu", (x, w)), ("_window_correlation_on_tpu", (x, y)), ("_fold_on_tpu", (w, y))
+    cores = ("window_sum_on_tpu", (x, w)), ("window_correlation_on_tpu", (x, y)), ("fold_on_tpu", (w, y))
     # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
     tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}
     for (core, arguments), want in zip(cores, by_loops(g, x, w, y), strict=True):

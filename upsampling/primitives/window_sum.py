@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.interpreters import ad
+from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge
 from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, make_primitive
@@ -240,11 +241,11 @@ _LANES = 128
 _TAPS_ON_TPU = 32  # in one loop: each tap is a matrix product, and they compile slowly
 
 
-def _window_sum_on_tpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def window_sum_on_tpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     if not _is_narrow(x.dtype):
         return _window_sum(x, w, geometry=geometry)
     if _is_large(geometry, _TAPS_ON_TPU):
-        return _window_sum_by_rows(x, w, geometry=geometry, compute=_window_sum_on_tpu)
+        return _window_sum_by_rows(x, w, geometry=geometry, compute=window_sum_on_tpu)
     seen, w, wide = _seen(geometry, x), _columns_last(geometry, w), accumulator(x.dtype)
     terms = []
     for tap, start in geometry.starts:
@@ -254,23 +255,26 @@ def _window_sum_on_tpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax
     return jnp.moveaxis(y.reshape(y.shape[0], *geometry.output[:-1], x.shape[-1], y.shape[-1]), -1, -2)
 
 
-def _window_correlation_on_tpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def window_correlation_on_tpu(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, dtype: DTypeLike | None = None
+) -> jax.Array:
+    """`dtype` is that of the result, if not the one of `x`."""
     if not _is_narrow(x.dtype):
         return _window_correlation(x, y, geometry=geometry)
     if _is_large(geometry, _TAPS_ON_TPU):
-        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation_on_tpu)
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=window_correlation_on_tpu)
     seen, y, wide = _seen(geometry, x), _columns_last(geometry, _grouped(geometry, y)), accumulator(x.dtype)
     products = [(y.astype(wide) * seen(start).astype(wide)).sum(-2) for _, start in geometry.starts]
-    w = jnp.moveaxis(jnp.stack(products, -2).astype(x.dtype), -1, -3)
+    w = jnp.moveaxis(jnp.stack(products, -2).astype(dtype or x.dtype), -1, -3)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
-def _fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
     if not _is_narrow(y.dtype):
         return _fold(w, y, geometry=geometry)
     if _is_large(geometry, _TAPS_ON_TPU):
-        return _fold_by_rows(w, y, geometry=geometry, compute=_fold_on_tpu)
+        return _fold_by_rows(w, y, geometry=geometry, compute=fold_on_tpu)
     dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
     w, y = _columns_last(geometry, w), _columns_last(geometry, _grouped(geometry, y))
     phases = [(pick(w).astype(wide), pick(y).astype(wide)) for pick in _row_phases(geometry)]
@@ -548,7 +552,7 @@ _window_sum_p = make_primitive(
     lambda x, w, *, geometry: x.update(shape=_shapes(geometry, x.shape[0], x.shape[-1])[2]),
     _window_sum,
     static=("geometry",),
-    tpu=_window_sum_on_tpu,
+    tpu=window_sum_on_tpu,
 )
 _window_correlation_p = make_primitive(
     "window_correlation",
@@ -556,14 +560,14 @@ _window_correlation_p = make_primitive(
     _window_correlation,
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
-    tpu=_window_correlation_on_tpu,
+    tpu=window_correlation_on_tpu,
 )
 _fold_p = make_primitive(
     "fold",
     lambda w, y, *, geometry: w.update(shape=_shapes(geometry, y.shape[0], y.shape[-1])[0]),
     _fold,
     static=("geometry",),
-    tpu=_fold_on_tpu,
+    tpu=fold_on_tpu,
 )
 
 ad.defbilinear(

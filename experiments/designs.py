@@ -32,7 +32,7 @@ class Stage(NamedTuple):
       steps: of each training.
       validations: how often each training validates.
       model: a method's name to a fresh network.
-      batches: fresh batches, the same for every method.
+      batches: a method's name to fresh batches, the same for every method but for what its network does not take.
       inputs: a method's name to the names of what its network takes from a batch.
       chunks: a split to what the network takes of its images.
     """
@@ -40,7 +40,7 @@ class Stage(NamedTuple):
     steps: int
     validations: int
     model: Callable[[str], nnx.Module]
-    batches: Callable[[], training.Batches]
+    batches: Callable[[str], training.Batches]
     inputs: Callable[[str], tuple[str, ...]]
     chunks: Callable[[Split], Sequence[task.Chunk]]
 
@@ -65,7 +65,7 @@ def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: 
         steps=config.steps,
         validations=5,
         model=functools.partial(build, config, data, job.seed),
-        batches=functools.partial(_crops, config, data, job.seed),
+        batches=lambda method: _crops(config, data, job.seed),
         inputs=lambda method: ("image",),
         chunks=lambda split: list(task.chunks(split)),
     )
@@ -126,6 +126,9 @@ def _frozen(
         """Computed once for all methods; a split can be no key."""
         return [c._replace(inputs=compute(*c.inputs)) for c in task.chunks(getattr(data, part))]
 
+    def inputs(method: str) -> tuple[str, ...]:
+        return ("features", "guide") if methods.find(method).uses_guide else ("features",)
+
     parts = {id(getattr(data, part)): part for part in ("train", "validation", "test")}
     crops = _stored_features(config, data, seed, compute)
     kernel = np.asarray(trunk.down.kernel[...])
@@ -133,8 +136,10 @@ def _frozen(
         steps=config.head_steps,
         validations=2,
         model=lambda method: _head(config, data, job._replace(method=method), Frozen(jnp.asarray(kernel))),
-        batches=lambda: loader.StoredBatches(crops, size=config.batch, seed=seed),
-        inputs=lambda method: ("features", "guide") if methods.find(method).uses_guide else ("features",),
+        batches=lambda method: loader.StoredBatches(
+            {name: crops[name] for name in (*inputs(method), "label")}, size=config.batch, seed=seed
+        ),
+        inputs=inputs,
         chunks=lambda split: chunks(parts[id(split)]),
     )
 
@@ -233,7 +238,7 @@ def train(
         params,
         rest,
         loss,
-        shared.batches(),
+        shared.batches(job.method),
         _options(config, shared.steps, rate, shared.validations),
         folder=place / "checkpoints",
         validate=lambda *variables: task.validate(predict(variables, data.validation), data),

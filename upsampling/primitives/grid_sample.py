@@ -17,7 +17,7 @@ run nothing but these three.
 GPU not deterministic. But upsamplers predict outputs a whole number of times larger, at positions within a pixel of
 those without an offset. Then the taps lie in a 3x3 window around a pixel that is known beforehand, and `splat` needs
 shifted images only. Which form runs is decided at run time, for all positions together, so that the result is exact for
-any positions.
+any positions. On a TPU, where a gather is as slow as a scatter, all three are sums over this window.
 """
 
 import functools
@@ -36,6 +36,7 @@ from numpy.polynomial import Polynomial
 
 from upsampling._arguments import Edge
 from upsampling.primitives._common import make_primitive
+from upsampling.primitives.window_sum import Geometry, fold_on_tpu, window_correlation_on_tpu, window_sum_on_tpu
 
 Size = tuple[int, int]
 Orders = tuple[tuple[int, int], ...]
@@ -231,8 +232,8 @@ def _channel_sum(products: jax.Array) -> jax.Array:
     return jnp.dot(rows, ones, precision=lax.Precision.HIGHEST).reshape(products.shape[:-1])
 
 
-# The form for an output (s, t) times larger. Pixel (i, j) owns the s x t outputs from (i * s, j * t) on, and all their
-# taps lie in the window (i - 1 .. i + 1, j - 1 .. j + 1). Outputs are (n, H, s, W, t, groups, ...).
+# The forms for an output (s, t) times larger. Pixel (i, j) owns the s x t outputs from (i * s, j * t) on, and all their
+# taps lie in the window (i - 1 .. i + 1, j - 1 .. j + 1).
 
 _PLACES = (-1, 0, 1)
 _UNROLLED = 4  # phases
@@ -246,8 +247,10 @@ def _by_pixel(array: jax.Array, size: Size) -> jax.Array:
 
 def _start_after_own(positions: jax.Array, axis: int, rule: Rule, size: Size) -> tuple[jax.Array, jax.Array]:
     """How far the first tap lies from the output's own pixel, and the fraction beyond it."""
-    start, fraction = _start(_by_pixel(positions[..., axis], size), rule, size[axis])
-    return start - lax.broadcasted_iota(start.dtype, start.shape, 1 + 2 * axis), fraction
+    start, fraction = _start(positions[..., axis], rule, size[axis])
+    factor = start.shape[1 + axis] // size[axis]
+    own = lax.broadcasted_iota(jnp.int32, start.shape, 1 + axis) // factor
+    return start - own.astype(start.dtype), fraction
 
 
 def _is_near(positions: jax.Array, rule: Rule, size: Size) -> jax.Array:
@@ -269,10 +272,13 @@ def _window_weights(positions: jax.Array, rule: Rule, orders: Orders, size: Size
 
 
 def _near_splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
-    weights, g = _window_weights(positions, rule, orders, size), _by_pixel(g, size)
+    weights = _window_weights(positions, rule, orders, size)
     margin = ((0, 0), (1, 1), (0, 0), (1, 1), (0, 0), (0, 0))
     scaled = [
-        ([jnp.pad(g[..., k] * w, margin) for w in rows], [jnp.pad(w, margin) for w in columns])
+        (
+            [jnp.pad(_by_pixel(g[..., k] * w, size), margin) for w in rows],
+            [jnp.pad(_by_pixel(w, size), margin) for w in columns],
+        )
         for k, (rows, columns) in enumerate(weights)
     ]
     values = jnp.pad(_by_pixel(z, size), (*margin, (0, 0)))
@@ -299,14 +305,70 @@ def _near_splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
     return x.astype(z.dtype)
 
 
+def _window_of(size: Size, positions: jax.Array) -> Geometry:
+    scale = tuple(m // n for n, m in zip(size, positions.shape[1:3], strict=True))
+    return Geometry(size, scale, (), (3, 3), (1, 1), positions.shape[3])
+
+
+def _products(rows: list, columns: list) -> jax.Array:
+    """The weights of a window, (n, H', W', groups, 3, 3)."""
+    return jnp.stack([jnp.stack([row * column for column in columns], -1) for row in rows], -2)
+
+
+def _scaled_window(g: jax.Array, positions: jax.Array, rule: Rule, orders: Orders, size: Size) -> jax.Array:
+    """The weights of the window, each order's times its factor."""
+    weights = enumerate(_window_weights(positions, rule, orders, size))
+    return functools.reduce(
+        jnp.add, [_products([g[..., k] * row for row in rows], columns) for k, (rows, columns) in weights]
+    )
+
+
+def _bordered(x: jax.Array) -> jax.Array:
+    """(n, H, W, groups, channels) -> (n, H + 2, W + 2, groups * channels)."""
+    return jnp.pad(x.reshape(*x.shape[:3], -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _near_sample_on_tpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    w = _scaled_window(g, positions, rule, orders, size)
+    y = window_sum_on_tpu(_bordered(x), w, geometry=_window_of(size, positions))
+    return y.reshape(*positions.shape[:-1], x.shape[-1])
+
+
+def _near_splat_on_tpu(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
+    w = _scaled_window(g, positions, rule, orders, size)
+    x = fold_on_tpu(w, z.reshape(*z.shape[:3], -1), geometry=_window_of(size, positions))
+    return x[:, 1:-1, 1:-1].reshape(z.shape[0], *size, *z.shape[3:])
+
+
+def _near_position_gradient_on_tpu(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
+    geometry, dtype = _window_of(size, positions), positions.dtype
+    products = window_correlation_on_tpu(_bordered(x), z.reshape(*z.shape[:3], -1), geometry=geometry, dtype=dtype)
+    weights = _window_weights(positions, rule, orders, size)
+    return jnp.stack([(_products(rows, columns) * products).sum((-2, -1)) for rows, columns in weights], -1)
+
+
 # The primitives.
 
 
-def _splat_by_either(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
-    near, far = (functools.partial(f, size=size, rule=rule, orders=orders) for f in (_near_splat, _splat))
+def _by_either(
+    near: Callable, far: Callable, a: Any, b: Any, positions: Any, *, size: Size, rule: Rule, orders: Orders
+) -> jax.Array:
+    """By the form for positions near their own pixels, if they all are."""
+    near, far = (functools.partial(f, size=size, rule=rule, orders=orders) for f in (near, far))
     if rule.method != "bilinear" or any(m % n for n, m in zip(size, positions.shape[1:3], strict=True)):
-        return far(z, g, positions)
-    return lax.cond(_is_near(positions, rule, size), near, far, z, g, positions)
+        return far(a, b, positions)
+    return lax.cond(_is_near(positions, rule, size), near, far, a, b, positions)
+
+
+def _on_tpu(near: Callable, far: Callable) -> Callable:
+    """The same for a TPU, which has no float64 to speak of."""
+
+    def form(a, b, positions, **static):
+        if jnp.promote_types(a.dtype, positions.dtype) == jnp.float64:
+            return far(a, b, positions, **static)
+        return _by_either(near, far, a, b, positions, **static)
+
+    return form
 
 
 _STATIC = ("size", "rule", "orders")
@@ -318,12 +380,14 @@ _sample_p = make_primitive(
     _sample,
     static=_STATIC,
     cpu=_sample_on_cpu,
+    tpu=_on_tpu(_near_sample_on_tpu, _sample),
 )
 _splat_p = make_primitive(
     "splat",
     lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:]),
-    _splat_by_either,
+    functools.partial(_by_either, _near_splat, _splat),
     static=_STATIC,
+    tpu=_on_tpu(_near_splat_on_tpu, _splat),
 )
 _position_gradient_p = make_primitive(
     "position_gradient",
@@ -331,6 +395,7 @@ _position_gradient_p = make_primitive(
     _position_gradient,
     static=_STATIC,
     like=2,
+    tpu=_on_tpu(_near_position_gradient_on_tpu, _position_gradient),
 )
 
 

@@ -12,6 +12,9 @@ Each output pixel `p` has a window of `x` around the input pixel `q(p)`. For cha
 Each is linear in both of its arguments, and its derivatives are the other two: correlation and fold give the gradients
 of a window sum with respect to weights and input. They are primitives with these rules, so that derivatives of any
 order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
+
+Each has a form that XLA fuses well on CPUs and GPUs, and one for TPUs, with columns in the last axis. The correlation
+has one more for a CPU.
 """
 
 import functools
@@ -25,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.interpreters import ad
+from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge
 from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
@@ -142,7 +146,7 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
 def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     """A sum over the taps, which XLA fuses into one loop."""
     if _is_large(geometry):
-        return _window_sum_by_rows(x, w, geometry=geometry)
+        return _window_sum_by_rows(x, w, geometry=geometry, compute=_window_sum)
     dtype, wide = x.dtype, accumulator(x.dtype)
     w = _split(geometry, w)
     terms = (
@@ -209,7 +213,7 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     needs to be scattered.
     """
     if _is_large(geometry):
-        return _fold_by_rows(w, y, geometry=geometry)
+        return _fold_by_rows(w, y, geometry=geometry, compute=_fold)
     dtype, wide = y.dtype, accumulator(y.dtype)
     reach = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
     phases, pick = _phases(geometry)
@@ -228,13 +232,188 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
-def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+# The forms for a TPU. Its memory holds the last two axes in tiles of 8x128, so columns are last here, channels before
+# them. What a tap reads is shifted by whole rows, which costs nothing; and along each row shifted and repeated by a
+# product with a matrix of zeros and ones, since the matrix unit moves single columns faster than anything else there.
+# That is exact, but spreads a NaN along its row.
+
+_LANES = 128
+_TAPS_ON_TPU = 32  # in one loop: each tap is a matrix product, and they compile slowly
+
+
+def window_sum_on_tpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    if not _is_narrow(x.dtype):
+        return _window_sum(x, w, geometry=geometry)
+    if _is_large(geometry, _TAPS_ON_TPU):
+        return _window_sum_by_rows(x, w, geometry=geometry, compute=window_sum_on_tpu)
+    seen, w, wide = _seen(geometry, x), _columns_last(geometry, w), accumulator(x.dtype)
+    terms = []
+    for tap, start in geometry.starts:
+        pixels = seen(start).astype(wide)
+        terms.append(_weights_of(w, tap, pixels.shape).astype(wide) * pixels)
+    y = functools.reduce(jnp.add, terms).astype(x.dtype)
+    return jnp.moveaxis(y.reshape(y.shape[0], *geometry.output[:-1], x.shape[-1], y.shape[-1]), -1, -2)
+
+
+def window_correlation_on_tpu(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, dtype: DTypeLike | None = None
+) -> jax.Array:
+    """`dtype` is that of the result, if not the one of `x`."""
+    if not _is_narrow(x.dtype):
+        return _window_correlation(x, y, geometry=geometry)
+    if _is_large(geometry, _TAPS_ON_TPU):
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=window_correlation_on_tpu)
+    seen, y, wide = _seen(geometry, x), _columns_last(geometry, _grouped(geometry, y)), accumulator(x.dtype)
+    products = [(y.astype(wide) * seen(start).astype(wide)).sum(-2) for _, start in geometry.starts]
+    w = jnp.moveaxis(jnp.stack(products, -2).astype(dtype or x.dtype), -1, -3)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
+def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
+    if not _is_narrow(y.dtype):
+        return _fold(w, y, geometry=geometry)
+    if _is_large(geometry, _TAPS_ON_TPU):
+        return _fold_by_rows(w, y, geometry=geometry, compute=fold_on_tpu)
+    dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
+    w, y = _columns_last(geometry, w), _columns_last(geometry, _grouped(geometry, y))
+    phases = [(pick(w).astype(wide), pick(y).astype(wide)) for pick in _row_phases(geometry)]
+    slack = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
+    zero, parts = jnp.zeros((), wide), []
+    for column in range(geometry.window[-1]):
+        shifted = []
+        for tap in itertools.product(*map(range, geometry.window[:-1])):
+            terms = [_weights_of(weights, (*tap, column), values.shape) * values for weights, values in phases]
+            first = [t * d for t, d in zip(tap, geometry.dilation, strict=False)]
+            margins = [(f, s - f, 0) for f, s in zip(first, slack, strict=False)]
+            shifted.append(lax.pad(functools.reduce(jnp.add, terms), zero, [(0, 0, 0), *margins, *[(0, 0, 0)] * 3]))
+        sums = functools.reduce(jnp.add, shifted)
+        for outputs, inputs, own in _column_blocks(geometry):
+            matrix = _selection(inputs, own + column * geometry.dilation[-1], wide)
+            part = lax.dot_general(
+                sums[..., outputs],
+                matrix,
+                (((sums.ndim - 1,), (1,)), ((), ())),
+                precision=lax.Precision.HIGHEST,
+            )
+            margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
+            parts.append(lax.pad(part, zero, [*[(0, 0, 0)] * (part.ndim - 1), margin]))
+    x = jnp.moveaxis(functools.reduce(jnp.add, parts), -1, rank)
+    return x.astype(dtype).reshape(*x.shape[: 1 + rank], -1)
+
+
+def _is_narrow(dtype: jnp.dtype) -> bool:
+    """Whether three bfloat16 hold a number exactly."""
+    return jnp.finfo(dtype).nmant < 24
+
+
+def _columns_last(geometry: Geometry, a: jax.Array) -> jax.Array:
+    """(n, *output, ...) -> (n, *rows, ..., columns), each axis of rows split into (size, scale) where there is one."""
+    rows = geometry.output[:-1]
+    if geometry.uniform:
+        rows = tuple(itertools.chain(*zip(geometry.size[:-1], geometry.scale[:-1], strict=True)))
+    rest = a.shape[len(geometry.size) :]
+    return jnp.moveaxis(a.reshape(a.shape[0], *rows, *rest), 1 + len(rows), -1)
+
+
+def _weights_of(w: jax.Array, tap: tuple[int, ...], shape: tuple[int, ...]) -> jax.Array:
+    """(n, *rows, groups, *window, columns) -> one tap's, for every channel: (n, *rows, groups, channels, columns)."""
+    w = w[(..., *tap, slice(None))]
+    return lax.broadcast_in_dim(w, shape, (*range(w.ndim - 1), w.ndim))
+
+
+def _column_blocks(geometry: Geometry) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Output columns in blocks as wide as a tile, the columns that a block reads, the first for each output."""
+    slack = geometry.padded[-1] - geometry.size[-1]
+    count = geometry.output[-1]
+    first = np.arange(count) // geometry.scale[-1] if geometry.uniform else np.asarray(geometry.centers[-1])
+    for start in range(0, count, _LANES):
+        own = first[start : start + _LANES]
+        low, high = int(own.min()), int(own.max())
+        yield slice(start, start + len(own)), slice(low, high + slack + 1), own - low
+
+
+def _selection(inputs: slice, chosen: np.ndarray, dtype: jnp.dtype) -> jax.Array:
+    """(inputs, outputs): ones where an output is the input that is chosen for it."""
+    return jnp.asarray(np.arange(inputs.stop - inputs.start)[:, None] == chosen, dtype)
+
+
+def _seen(geometry: Geometry, x: jax.Array) -> Callable[[tuple[int, ...]], jax.Array]:
+    """A function of where a tap starts, to the pixels that it reads: (n, *rows, groups, channels, columns)."""
+    rank = len(geometry.size)
+    x = jnp.moveaxis(_grouped(geometry, x), rank, -1)
+    blocks = [
+        (inputs, own, _in_bfloat16(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1)))
+        for _, inputs, own in _column_blocks(geometry)
+    ]
+
+    def seen(start: tuple[int, ...]) -> jax.Array:
+        *rows, column = start
+        columns = []
+        for inputs, own, parts in blocks:
+            if geometry.uniform:
+                chosen = (slice(f, f + n) for f, n in zip(rows, geometry.size, strict=False))
+                parts = parts[(slice(None), *chosen)]
+            matrix = _selection(inputs, own + column, jnp.dtype(jnp.bfloat16))
+            matrix = jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))
+            kind = x.dtype if x.dtype == jnp.bfloat16 else jnp.float32
+            dimensions = (((parts.ndim - 1,), (0,)), ((), ()))
+            columns.append(lax.dot_general(parts, matrix, dimensions, preferred_element_type=kind))
+        y = lax.concatenate(columns, columns[0].ndim - 1)
+        if geometry.uniform:
+            places = itertools.chain(*zip(geometry.size[:-1], geometry.scale[:-1], strict=True))
+            kept = (0, *range(1, 2 * rank - 2, 2), *range(2 * rank - 1, 2 * rank + 2))
+            return lax.broadcast_in_dim(y, (y.shape[0], *places, *y.shape[rank:]), kept)
+        return _take(y, tuple(map(np.asarray, geometry.centers[:-1])), tuple(rows))
+
+    return seen
+
+
+def _in_bfloat16(x: jax.Array) -> jax.Array:
+    """The summands, side by side in the last axis, whose sum is `x` exactly: the matrix unit multiplies bfloat16."""
+    if x.dtype == jnp.bfloat16:
+        return x
+    rest, parts = x.astype(jnp.float32), []
+    for _ in range(3):
+        part = lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
+        parts.append(part.astype(jnp.bfloat16))
+        rest = rest - part
+    return lax.concatenate(parts, x.ndim - 1)
+
+
+def _row_phases(geometry: Geometry) -> Iterator[Callable[[jax.Array], jax.Array]]:
+    """Functions that take, from (n, *rows, ...) with columns last, one row for each row of `x`."""
+    if geometry.uniform:
+        for place in itertools.product(*map(range, geometry.scale[:-1])):
+            yield functools.partial(_each_at, place=place)
+    else:
+        tables = [_outputs_of(c, n) for c, n in zip(geometry.centers[:-1], geometry.size, strict=False)]
+        for rows in itertools.product(*tables):
+            yield functools.partial(_each_row, rows=rows)
+
+
+def _each_at(a: jax.Array, place: tuple[int, ...]) -> jax.Array:
+    for axis, index in enumerate(place, start=2):
+        a = lax.index_in_dim(a, index, axis, keepdims=False)
+    return a
+
+
+def _each_row(a: jax.Array, rows: tuple) -> jax.Array:
+    for axis, row in enumerate(rows, start=1):
+        a = a.take(row, axis, mode="fill", fill_value=0)
+    return a
+
+
+# Windows of many taps, row by row, by any of the forms.
+
+
+def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
     row, pick, _ = _row_of_taps(geometry)
     wide = accumulator(x.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
-        return total + _window_sum(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
+        return total + compute(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
 
     total = jnp.zeros((x.shape[0], *geometry.output, x.shape[-1]), wide)
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
@@ -247,13 +426,13 @@ def _window_correlation_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometr
     return rows.reshape(*y.shape[:-1], geometry.groups, *geometry.window)
 
 
-def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
     row, pick, put = _row_of_taps(geometry)
     wide = accumulator(y.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
-        part = _fold(taps.astype(wide), y.astype(wide), geometry=row)
+        part = compute(taps.astype(wide), y.astype(wide), geometry=row)
         return put(total, pick(total, number) + part, number), None
 
     total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
@@ -263,9 +442,9 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
 # Pieces.
 
 
-def _is_large(geometry: Geometry) -> bool:
+def _is_large(geometry: Geometry, most: int = UNROLLED_TAPS) -> bool:
     """Whether the window has so many taps that it is summed row by row."""
-    return math.prod(geometry.window) > UNROLLED_TAPS and geometry.window[0] > 1
+    return math.prod(geometry.window) > most and geometry.window[0] > 1
 
 
 def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
@@ -344,12 +523,7 @@ def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
         jnp.asarray(table[[place[axis] for place in places]], jnp.int32) for axis, table in enumerate(tables)
     )
 
-    def pick_rows(a: jax.Array, rows: tuple) -> jax.Array:
-        for axis, row in enumerate(rows, start=1):
-            a = a.take(row, axis, mode="fill", fill_value=0)
-        return a
-
-    return columns, pick_rows
+    return columns, _each_row
 
 
 def _outputs_of(centers: tuple[int, ...], size: int) -> np.ndarray:
@@ -378,6 +552,7 @@ _window_sum_p = make_primitive(
     lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
     _window_sum,
     static=("geometry",),
+    tpu=window_sum_on_tpu,
 )
 _window_correlation_p = make_primitive(
     "window_correlation",
@@ -385,12 +560,14 @@ _window_correlation_p = make_primitive(
     _window_correlation,
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
+    tpu=window_correlation_on_tpu,
 )
 _fold_p = make_primitive(
     "fold",
     lambda w, y, *, geometry: _shapes(geometry, y[0], y[-1])[0],
     _fold,
     static=("geometry",),
+    tpu=fold_on_tpu,
 )
 
 ad.defbilinear(

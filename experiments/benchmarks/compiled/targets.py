@@ -124,8 +124,9 @@ def _device(target: str) -> Any:
     if reason is not None:
         raise RuntimeError(f"{target}: {reason}.")
     if TARGETS[target].topology:
-        # libtpu looks for a TPU of its own accord, and asks the cloud's metadata service about it.
+        # libtpu would look for a TPU, ask the cloud's metadata service about it, and keep to one process.
         wanted = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+        wanted |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
         return topologies.get_topology_desc(platform="tpu", topology_name=TARGETS[target].topology).devices[0]

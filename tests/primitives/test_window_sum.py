@@ -1,0 +1,62 @@
+"""The forms for a TPU, run on a CPU, against loops in NumPy."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from upsampling.primitives import window_sum
+from upsampling.primitives.window_sum import Geometry
+
+
+def by_loops(g, x, w, y):
+    """Window sum, correlation and fold in float64, output pixel by output pixel."""
+    x, w, y = (np.asarray(a, np.float64) for a in (x, w, y))
+    channels = x.shape[-1] // g.groups
+    w, sums = w.reshape(*w.shape[: -len(g.window)], -1), np.zeros(y.shape)
+    products, folded = np.zeros(w.shape), np.zeros(x.shape)
+    for pixel in np.ndindex(*g.output):
+        if g.uniform:
+            centers = [p // s for p, s in zip(pixel, g.scale, strict=True)]
+        else:
+            centers = [c[p] for p, c in zip(pixel, g.centers, strict=True)]
+        for number, tap in enumerate(np.ndindex(*g.window)):
+            read = tuple(c + t * d for c, t, d in zip(centers, tap, g.dilation, strict=True))
+            at, seen = (slice(None), *pixel), (slice(None), *read)
+            for group in range(g.groups):
+                own = slice(group * channels, (group + 1) * channels)
+                weight = w[(*at, group, number)][:, None]
+                sums[(*at, own)] += weight * x[(*seen, own)]
+                products[(*at, group, number)] += (y[(*at, own)] * x[(*seen, own)]).sum(-1)
+                folded[(*seen, own)] += weight * y[(*at, own)]
+    return sums, products.reshape(*products.shape[:-1], *g.window), folded
+
+
+def centered(n, m):
+    return tuple((np.arange(m) * n // m).tolist())
+
+
+GEOMETRIES = {
+    "scale, dilation, groups": Geometry((3, 4), (2, 3), (), (3, 5), (1, 2), 2),
+    "uneven centers": Geometry((3, 4), (), (centered(3, 5), centered(4, 7)), (3, 3), (1, 1), 1),
+    "one axis, wider than a tile": Geometry((70,), (2,), (), (3,), (1,), 1),
+    "three axes": Geometry((2, 3, 3), (2, 1, 2), (), (1, 3, 3), (1, 1, 1), 1),
+    "many taps": Geometry((2, 4), (1, 2), (), (5, 7), (1, 1), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_forms_for_a_tpu(name, dtype):
+    g, rng = GEOMETRIES[name], np.random.default_rng(0)
+    shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
+    x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
+    cores = ("window_sum_on_tpu", (x, w)), ("window_correlation_on_tpu", (x, y)), ("fold_on_tpu", (w, y))
+    # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
+    tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}
+    for (core, arguments), want in zip(cores, by_loops(g, x, w, y), strict=True):
+        got = jax.jit(functools.partial(getattr(window_sum, core), geometry=g))(*arguments)
+        assert got.dtype == dtype
+        np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=core)

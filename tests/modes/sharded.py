@@ -5,8 +5,6 @@ import re
 import sys
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.modes.calls import CALLS

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import get_args
 
+import functools
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,12 +99,12 @@ def receptive_field(
     extents = []
     for phase in np.ndindex(scale, scale):
         seen = np.asarray(touched(pull, jnp.asarray(phase) + first))
-        extents.append((_extent(seen.any(1)), _extent(seen.any(0))))
+        extents.append((_extent(np.any(seen, axis=1)), _extent(np.any(seen, axis=0))))
     rows, columns = zip(*extents, strict=True)
     return max(rows), max(columns)
 
 
-def _extent(seen: np.ndarray) -> int:
+def _extent(seen: Any) -> int:
     """From the first true entry to the last."""
     places = np.flatnonzero(seen)
     return int(places[-1] - places[0] + 1) if places.size else 0

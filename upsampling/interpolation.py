@@ -1,9 +1,9 @@
 """Interpolation: resize with fixed weights, to the numbers of the framework that a model comes from."""
 
+import functools
 from collections.abc import Sequence
 from typing import get_args
 
-import functools
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -63,6 +63,12 @@ _PILLOW = {
     "hamming": PIL.Image.Resampling.HAMMING,
     "cubic": PIL.Image.Resampling.BICUBIC,
     "lanczos3": PIL.Image.Resampling.LANCZOS,
+    # Pillow 13 has these.
+    **{
+        name.lower(): PIL.Image.Resampling[name]
+        for name in ("MKS2013", "MKS2021")
+        if name in PIL.Image.Resampling.__members__
+    },
 }
 
 
@@ -193,4 +199,5 @@ def combinations(presets):
         for name in FRAMEWORKS
         for antialias, methods in ((False, presets[name].methods), (True, presets[name].antialiased))
         for method in methods
+        if name != "pillow" or method in _PILLOW
     ]

@@ -45,6 +45,8 @@ PlainMethod = Literal[
     "gaussian",
     "box",
     "hamming",
+    "mks2013",
+    "mks2021",
     "area",
 ]
 """The methods."""
@@ -166,6 +168,8 @@ class Convention:
       clip: whether the results of cubic are kept within the range of the image: its spatial axes, and all axes behind
         the first of them.
       outside: the value of output pixels whose center lies outside the image; None means that edge pixels extend.
+      eight_bit: whose arithmetic images of 8 bits have when the result is to be one too, with `dtype=uint8`: Pillow's,
+        PyTorch's or OpenCV's; None means that there is none.
       roi: for the grid `"crop"`, the (start, end) of the part to resize as fractions of each axis, one pair per
         spatial axis or one for all.
     """
@@ -200,6 +204,7 @@ class Convention:
     antialias_filter: Literal["kernel", "gaussian"] = "kernel"
     clip: bool = False
     outside: float | None = None
+    eight_bit: Literal["pillow", "torch", "opencv"] | None = None
     roi: tuple[tuple[float, float], ...] = ((0.0, 1.0),)
 
     def __post_init__(self):
@@ -247,6 +252,7 @@ torch = Convention(
     cubic=-0.75,
     edge="replicate",
     area="bins",
+    eight_bit="torch",
 )
 """`torch.nn.functional.interpolate(align_corners=False)`, PyTorch 2.13.
 
@@ -259,6 +265,9 @@ is adaptive average pooling: whole pixels, never fractions. PyTorch antialiases 
 PyTorch's kernels of nearest and nearest-exact differ from one another where a center lies exactly between two pixels (2
 to 41 pixels, for instance) and where a scale leaves a size as it is. The preset has the choices of the two-dimensional
 channels-last kernel for four channels and more.
+
+With `dtype=uint8`, bilinear and bicubic images of 8 bits become what PyTorch makes of such tensors in channels-last
+memory on a CPU with AVX2, and torchvision with it: weights of 15 bits, and 8 bits between the axes.
 """
 
 torch_align_corners = dataclasses.replace(
@@ -268,6 +277,7 @@ torch_align_corners = dataclasses.replace(
     antialiased=("linear", "cubic"),
     grid="align_corners",
     antialias_grid="half_pixel_of_corners",
+    eight_bit=None,
 )
 """`torch.nn.functional.interpolate(align_corners=True)`, PyTorch 2.13.
 
@@ -351,6 +361,7 @@ opencv = Convention(
     cubic=-0.75,
     edge="replicate",
     area="overlap_or_linear",
+    eight_bit="opencv",
 )
 """`cv2.resize` on floats, OpenCV 5.0.
 
@@ -360,6 +371,10 @@ scale (fx, fy) enters the coordinates as it is, though not in nearest-exact, and
 Where no size changes, the image is copied. Area averages where all axes shrink, without slivers of less than 1/1000
 pixel; as soon as one axis grows, all take a linear interpolation with flat steps instead. Only area antialiases.
 
+With `dtype=uint8`, images of 8 bits become what OpenCV makes of them by linear, cubic and area: in fixed point, or, by
+cubic for 1, 3 and 4 channels, as the Intel IPP computes it that its packages for x86 bring. There, of four channels one
+value in a million is a grey level apart.
+
 Coordinates are float64, and float32 for Lanczos, as OpenCV has them on x86 for images of 1, 3 and 4 channels. For
 other channel counts, and elsewhere, OpenCV has float32 throughout: up to 1e-4 apart where a thousand pixels and more
 are resized by a factor that is not whole.
@@ -367,16 +382,23 @@ are resized by a factor that is not whole.
 
 pillow = Convention(
     name="pillow",
-    methods=("nearest", "box", "linear", "hamming", "cubic", "lanczos3"),
-    antialiased=("box", "linear", "hamming", "cubic", "lanczos3"),
+    methods=("nearest", "box", "linear", "hamming", "cubic", "lanczos3", "mks2013", "mks2021"),
+    antialiased=("box", "linear", "hamming", "cubic", "lanczos3", "mks2013", "mks2021"),
     always_antialias=True,
     nearest_arithmetic="sum",
     size_rule="round",
+    unchanged="smooth",
+    eight_bit="pillow",
 )
 """`PIL.Image.Image.resize` of images in mode F, Pillow 13.
 
 Kernels widen whenever an axis shrinks; there is no switch, so `antialias` may be given or not. a = -0.5; taps beyond
 the edge are dropped and the rest renormalized. With a scale, sizes are rounded as `PIL.ImageOps.scale` does.
+
+With `dtype=uint8`, images of 8 bits become what Pillow makes of them, channel by channel: weights in fixed point, and
+8 bits between the axes. Pillow 13 starts with the rows where it loses more than twice as many of them as columns, and
+with the columns otherwise; earlier versions always start with the columns. (Modes LA and RGBA are multiplied by alpha
+first, which is left to the caller.)
 """
 
 matlab = Convention(

@@ -7,11 +7,12 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Method, PlainMethod, Preset
-from upsampling.primitives import taps
+from upsampling.primitives import eight_bit, taps
 from upsampling.primitives._common import core
 from upsampling.primitives.resample import resample
 
@@ -27,6 +28,7 @@ def resize(
     convention: Preset | Convention = "torch",
     antialias: bool | None = None,
     axes: Numbers | None = None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Resizes the spatial axes of `x` by interpolation, as the framework that `convention` names does it.
 
@@ -37,17 +39,20 @@ def resize(
       size: the output's spatial size: one whole number for each spatial axis, or a single number for two equal axes.
       scale: the factor, in place of `size`: one number for each spatial axis, or a single number for two axes.
       method: nearest, nearest-exact, linear (bilinear, trilinear), cubic (bicubic, tricubic), cubic-pytorch,
-        lanczos2 to lanczos5, mitchell (mitchellcubic), gaussian, box, hamming or area. Each convention has some.
+        lanczos2 to lanczos5, mitchell (mitchellcubic), gaussian, box, hamming, mks2013, mks2021 or area. Each
+        convention has some.
       convention: whose numbers: torch, torch_align_corners, jax, tensorflow, tensorflow1, tensorflow1_align_corners,
         opencv, pillow, matlab, scipy, scipy_grid, skimage, or a `Convention`, such as `conventions.onnx(...)`.
       antialias: whether the kernel widens where an axis shrinks, so that it weighs all pixels that it skips otherwise.
         Not given, MATLAB and scikit-image antialias and the others do not.
       axes: the spatial axes, where they are not the last ones before the channels: `axes=(-2, -1)` for (N, C, H, W)
         and for arrays without channels.
+      dtype: uint8 for an image of 8 bits as the framework makes it of one, to the last grey level: in fixed point and
+        rounded between the axes where the framework does so. Pillow, PyTorch, and OpenCV's linear, cubic and area.
 
     Returns:
       (*batch, *size, channels) in the dtype of `x`; half precision accumulates in float32. Of integers and booleans,
-      nearest and nearest-exact keep dtype and values, the other methods return float32.
+      nearest and nearest-exact keep dtype and values, the other methods return float32 unless `dtype` is given.
 
     Raises:
       ValueError: both or neither of size and scale; sizes or scales that are not above zero, not finite or not one
@@ -87,7 +92,7 @@ def resize(
     one and two dimensions", 1979; Mitchell and Netravali, "Reconstruction filters in computer graphics", 1988; and
     the frameworks' documentation. `conventions` says where they differ.
     """
-    return _resize("resize", x, size, scale, method, convention, antialias, axes)
+    return _resize("resize", x, size, scale, method, convention, antialias, axes, dtype)
 
 
 def nearest(
@@ -117,6 +122,7 @@ def bilinear(
     convention: Preset | Convention = "torch",
     antialias: bool | None = None,
     axes: Numbers | None = None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Weighs the two nearest pixels of each axis: `resize` with method bilinear.
 
@@ -125,7 +131,7 @@ def bilinear(
     >>> print(up.bilinear(jnp.array([0.0, 4.0]), scale=(2,), axes=0))
     [0. 1. 3. 4.]
     """
-    return _resize("bilinear", x, size, scale, "bilinear", convention, antialias, axes)
+    return _resize("bilinear", x, size, scale, "bilinear", convention, antialias, axes, dtype)
 
 
 def bicubic(
@@ -136,6 +142,7 @@ def bicubic(
     convention: Preset | Convention = "torch",
     antialias: bool | None = None,
     axes: Numbers | None = None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Weighs the four nearest pixels of each axis by Keys' cubic (1981): `resize` with method bicubic.
 
@@ -145,7 +152,7 @@ def bicubic(
     >>> [round(float(y), 2) for y in up.bicubic(step, scale=(2,), axes=0)]  # it overshoots at edges
     [0.0, -0.04, -0.11, 0.23, 0.77, 1.11, 1.04, 1.0]
     """
-    return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes)
+    return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes, dtype)
 
 
 def lanczos3(
@@ -156,6 +163,7 @@ def lanczos3(
     convention: Preset | Convention = "jax",
     antialias: bool | None = None,
     axes: Numbers | None = None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Weighs the six nearest pixels of each axis by a windowed sinc (Duchon 1979): `resize` with method lanczos3.
 
@@ -167,7 +175,7 @@ def lanczos3(
         >>> up.lanczos3(jnp.ones((64, 64, 3)), scale=0.5, antialias=True).shape
         (32, 32, 3)
     """
-    return _resize("lanczos3", x, size, scale, "lanczos3", convention, antialias, axes)
+    return _resize("lanczos3", x, size, scale, "lanczos3", convention, antialias, axes, dtype)
 
 
 def area(
@@ -177,6 +185,7 @@ def area(
     scale: Scales | None = None,
     convention: Preset | Convention = "torch",
     axes: Numbers | None = None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Averages the pixels that each output pixel covers: `resize` with method area, for making images smaller.
 
@@ -185,7 +194,7 @@ def area(
     >>> print(up.area(jnp.arange(6.0), (2,), axes=0))
     [1. 4.]
     """
-    return _resize("area", x, size, scale, "area", convention, None, axes)
+    return _resize("area", x, size, scale, "area", convention, None, axes, dtype)
 
 
 def _resize(
@@ -197,6 +206,7 @@ def _resize(
     convention: Preset | Convention,
     antialias: bool | None,
     axes: Numbers | None,
+    dtype: DTypeLike | None = None,
 ) -> jax.Array:
     """Checks and normalizes what is static, then calls the compiled function."""
     x = _arguments.array(function, "x", x, floating=False)
@@ -224,7 +234,41 @@ def _resize(
             f"{function}: the roi of convention {convention.name!r} must have one (start, end) or {len(given)} of "
             f"them, one per spatial axis; got {len(convention.roi)}."
         )
-    return _compiled(x, positions, _geometry(given, sizes, scales, convention), plain, convention, antialias)
+    in_eight_bit = dtype is not None and _checked_eight_bit(function, x, dtype, plain, method, convention, len(given))
+    geometry = _geometry(given, sizes, scales, convention)
+    return _compiled(x, positions, geometry, plain, convention, antialias, in_eight_bit)
+
+
+def _checked_eight_bit(
+    function: str, x: jax.Array, dtype: DTypeLike, plain: PlainMethod, method: Method, convention: Convention, rank: int
+) -> bool:
+    """Whether to compute in the framework's arithmetic for 8 bits; the arguments are checked to have one."""
+    try:
+        known = jnp.dtype(dtype) == jnp.uint8
+    except TypeError:
+        known = False
+    if not known or x.dtype != jnp.uint8:
+        raise ValueError(
+            f"{function}: dtype must be None, or uint8 for x of uint8; got dtype={dtype!r} for x of {x.dtype}. "
+            "Convert the result instead."
+        )
+    if plain.startswith("nearest"):
+        return False
+    if convention.eight_bit is None:
+        has = ", ".join(repr(name) for name, preset in conventions.PRESETS.items() if preset.eight_bit is not None)
+        raise ValueError(
+            f"{function}: convention {convention.name!r} has no arithmetic of 8 bits; these have: {has}. "
+            "Without dtype the result is float32."
+        )
+    methods = eight_bit.METHODS[convention.eight_bit]
+    if plain not in methods:
+        raise ValueError(
+            f"{function}: convention {convention.name!r} has no arithmetic of 8 bits for method {method!r}. "
+            f"It has: {', '.join(map(repr, methods))}."
+        )
+    if convention.eight_bit == "opencv" and rank != 2:
+        raise ValueError(f"{function}: OpenCV's arithmetic of 8 bits is for two spatial axes; got {rank}.")
+    return True
 
 
 def _to_size(
@@ -234,7 +278,7 @@ def _to_size(
     rank = len(size)
     given = x.shape[-1 - rank : -1]
     geometry = _geometry(given, *convention.fitted_sizes(given, size), convention)
-    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, False)
+    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, False, False)
 
 
 def _geometry(
@@ -292,7 +336,7 @@ def _known_axes(
     return positions, sizes
 
 
-@core((1, 2, 3, 4, 5), inline=False)
+@core((1, 2, 3, 4, 5, 6), inline=False)
 def _compiled(
     x: jax.Array,
     axes: tuple[int, ...],
@@ -300,7 +344,10 @@ def _compiled(
     method: PlainMethod,
     convention: Convention,
     antialias: bool,
+    in_eight_bit: bool,
 ) -> jax.Array:
+    if in_eight_bit:
+        return eight_bit.resize_eight_bit(x, axes, geometry, method, convention, antialias)
     blurs = antialias and convention.antialias_filter == "gaussian"
     if not jnp.issubdtype(x.dtype, jnp.floating) and (blurs or not method.startswith("nearest")):
         x = x.astype(jnp.float32)

@@ -173,6 +173,29 @@ def _gaussian(x: np.ndarray) -> np.ndarray:
     return np.where(np.abs(x) < 1.5, np.exp(-2 * x**2), 0.0)
 
 
+def _mks2013(x: np.ndarray) -> np.ndarray:
+    """Costella's Magic Kernel Sharp 2013."""
+    x = np.abs(x)
+    return np.select(
+        [x < 0.5, x < 1.5, x < 2.5], [17 / 16 - 7 / 4 * x**2, (1 - x) * (7 / 4 - x), -((x - 5 / 2) ** 2) / 8]
+    )
+
+
+def _mks2021(x: np.ndarray) -> np.ndarray:
+    """Costella's Magic Kernel Sharp 2021."""
+    x = np.abs(x)
+    return np.select(
+        [x < 0.5, x < 1.5, x < 2.5, x < 3.5, x < 4.5],
+        [
+            577 / 576 - 239 / 144 * x**2,
+            35 / 36 * (x - 1) * (x - 239 / 140),
+            (x - 2) * (65 / 24 - x) / 6,
+            (x - 3) * (x - 15 / 4) / 36,
+            -((x - 9 / 2) ** 2) / 288,
+        ],
+    )
+
+
 def _b_spline(x: np.ndarray) -> np.ndarray:
     """The cubic B-spline, the box convolved with itself three times."""
     return _cubic(x, b=1.0, c=0.0)
@@ -189,6 +212,8 @@ def kernel(method: PlainMethod, a: float) -> tuple[Callable[[np.ndarray], np.nda
         "mitchell": (functools.partial(_cubic, b=1 / 3, c=1 / 3), 2.0),
         "box": (_box, 0.5),
         "hamming": (_hamming, 1.0),
+        "mks2013": (_mks2013, 2.5),
+        "mks2021": (_mks2021, 4.5),
         "gaussian": (_gaussian, 1.5),
     }[method]
 

@@ -162,14 +162,22 @@ def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float)
         yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
 
 
+# Images and channels keep to themselves: the partitioner need not gather them.
+_BY_PIXEL = lax.ScatterDimensionNumbers(
+    update_window_dims=(),
+    inserted_window_dims=(1,),
+    scatter_dims_to_operand_dims=(1,),
+    operand_batching_dims=(0, 2),
+    scatter_indices_batching_dims=(0, 2),
+)
+
+
 @core((2,))
 def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
     x = x.reshape(math.prod(batch), -1, channels)
     indices = indices.reshape(x.shape)
-    image = lax.broadcasted_iota(jnp.int32, x.shape, 0)
-    channel = lax.broadcasted_iota(jnp.int32, x.shape, 2)
     y = jnp.zeros((x.shape[0], pixels, channels), x.dtype)
-    y = y.at[image, indices, channel].set(x, mode="drop", unique_indices=True, wrap_negative_indices=False)
+    y = lax.scatter(y, indices[..., None], x, _BY_PIXEL, unique_indices=True, mode="drop")
     return y.reshape(*batch, *size, channels)

@@ -118,7 +118,7 @@ def _select(
         below = [jnp.take_along_axis(u - h, chosen, -1)[..., 0] for u, h in zip(upto, histograms, strict=True)]
         return (prefix << _DIGIT) | chosen[..., 0].astype(kind), below, reached
 
-    start = [jnp.zeros(wanted.shape, jnp.int32) for _ in weights]
-    state = jnp.zeros(wanted.shape, kind), start, jnp.zeros_like(wanted)
+    start = [jnp.zeros_like(wanted, dtype=jnp.int32) for _ in weights]
+    state = jnp.zeros_like(wanted, dtype=kind), start, jnp.zeros_like(wanted)
     prefix, _, reached = lax.fori_loop(0, rounds, narrow_down, state)
     return lax.bitcast_convert_type(prefix, values.dtype), reached

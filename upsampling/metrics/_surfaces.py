@@ -51,6 +51,7 @@ def checked(
     prediction, target, num_classes, ignore_index, sizes = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
+    _arguments.static_size(function, "prediction", prediction, len(sizes), 0)
     _arguments.one_of(function, "void", void, get_args(Void))
     _arguments.one_of(function, "boundary", boundary, get_args(Boundary))
     frame = _arguments.flag(function, "frame", frame)

@@ -22,7 +22,7 @@ from jax import lax
 from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, Spacing
-from upsampling.primitives._common import core, floating, map_in_groups
+from upsampling.primitives._common import core, floating, map_in_groups, with_axes
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -128,8 +128,8 @@ def _nearest_background(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
     seeds = ~jnp.moveaxis(mask, axes, last)
     shape = seeds.shape[-len(axes) :]
-    here = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
-    squared, nearest = _nearest((seeds, jnp.broadcast_to(here, seeds.shape)), spacing, math.inf, None)
+    here = with_axes(jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape), seeds.ndim)
+    squared, nearest = _nearest((seeds, here + jnp.zeros_like(seeds, dtype=jnp.int32)), spacing, math.inf, None)
     nearest = jnp.where(jnp.isfinite(squared), nearest, -1)
     index = jnp.stack([jnp.where(nearest < 0, -1, i) for i in jnp.unravel_index(nearest, shape)], axis=-1)
     return jnp.moveaxis(index, [a - 1 for a in last], [a - 1 for a in axes])

@@ -94,6 +94,20 @@ def spatial_map(
     return given
 
 
+def is_static(*sizes: Any) -> bool:
+    """Whether sizes are numbers, and not the symbols that `jax.export` takes for sizes to be given later."""
+    return all(isinstance(n, int) for n in sizes)
+
+
+def static_size(function: str, argument: str, given: jax.Array, rank: int, last: int = 1) -> None:
+    """Raises TypeError if the spatial axes, `rank` of them before the `last` ones, have symbolic sizes."""
+    if not is_static(*given.shape[given.ndim - last - rank : given.ndim - last]):
+        raise TypeError(
+            f"{function}: {argument} must have spatial sizes that are numbers, since the computation depends on them; "
+            f"got shape {given.shape}. Export a program for each size; batch axes may be symbolic."
+        )
+
+
 def shaped(function: str, argument: str, given: Any, shape: tuple[int | str, ...], what: str = "") -> jax.Array:
     """Returns `given` as a floating JAX array of this shape, in which a name stands for any number.
 

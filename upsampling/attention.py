@@ -58,6 +58,8 @@ def neighborhood_attention(
     """
     name = "neighborhood_attention"
     x, queries = _arguments.spatial_map(name, "x", x), _arguments.spatial_map(name, "queries", queries)
+    for argument, given in (("x", x), ("queries", queries)):
+        _arguments.static_size(name, argument, given, 2)
     (window,) = _arguments.odd(name, "kernel_size", kernel_size, 1)
     heads = _arguments.divisor(name, "heads", heads, channels=x.shape[-1], query_channels=queries.shape[-1])
     larger = all(m >= n for n, m in zip(x.shape[-3:-1], queries.shape[-3:-1], strict=True))

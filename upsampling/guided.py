@@ -67,6 +67,7 @@ def joint_bilateral(
     """
     name = "joint_bilateral"
     x, guide = _map_and_guide(name, x, guide)
+    _static_sizes(name, x, guide)
     radius = _arguments.number(name, "radius", radius, minimum=0)
     sigma_spatial = _arguments.number(name, "sigma_spatial", sigma_spatial, real=True)
     sigma_range = _arguments.number(name, "sigma_range", sigma_range, real=True)
@@ -197,6 +198,7 @@ def learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     name = "learned_bilateral"
     x = _arguments.spatial_map(name, "x", x)
+    _arguments.static_size(name, "x", x, 2)
     shape = (*x.shape[:-3], "H", "W", "k", "k")
     kernel = _arguments.shaped(name, "kernel", kernel, shape, f"the batch axes of x {x.shape} and k odd")
     window = _arguments.odd(name, "the window of kernel", kernel.shape[-2:], 2)
@@ -465,8 +467,14 @@ def _map_and_guide(
     return x, guide
 
 
+def _static_sizes(function: str, x: jax.Array, guide: jax.Array) -> None:
+    for argument, given in (("x", x), ("guide", guide)):
+        _arguments.static_size(function, argument, given, 2)
+
+
 def _enlarging(function: str, convention: Preset | Convention, x: jax.Array, guide: jax.Array) -> Convention:
     """The convention, checked to have bilinear interpolation from the size of `x` to that of `guide`."""
+    _static_sizes(function, x, guide)
     convention = conventions.get(function, convention)
     interpolation._known_method(function, "bilinear", convention, False)
     size, output = x.shape[-3:-1], guide.shape[-3:-1]

@@ -331,6 +331,11 @@ def _known_axes(
     if len(set(positions)) != rank:
         raise ValueError(f"{function}: axes={axes} name an axis twice for x of shape {x.shape}.")
     sizes = tuple(x.shape[axis] for axis in positions)
+    if not _arguments.is_static(*sizes):
+        raise TypeError(
+            f"{function}: x must have spatial sizes that are numbers, since the computation depends on them; got shape "
+            f"{x.shape}. Export a program for each size; batch axes may be symbolic."
+        )
     if min(sizes) < 1:
         raise ValueError(f"{function}: x must have a pixel on each spatial axis; got shape {x.shape}.")
     return positions, sizes

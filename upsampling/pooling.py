@@ -9,6 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import max_dim
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers
@@ -57,7 +58,7 @@ def max_pool_with_indices(
     x = _arguments.spatial_map(name, "x", x, rank, empty_channels=True)
     size = x.shape[-1 - rank : -1]
     pads = _pool_padding(name, size, window, strides, padding)
-    if math.prod(size) > jnp.iinfo(jnp.int32).max:
+    if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{name}: x must have fewer than 2**31 pixels for int32 indices; got {size}.")
     return _pool(x, window, strides, pads)
 
@@ -104,12 +105,13 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
 def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: PoolPadding) -> tuple:
     checked = _arguments.padding(function, padding, len(size), names=("SAME", "VALID"))
     if checked == "SAME":
-        total = tuple(max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
+        total = tuple(max_dim((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
         return tuple((t // 2, t - t // 2) for t in total)
     pads = ((0, 0),) * len(size) if isinstance(checked, str) else checked
     if any(2 * p > k for k, pair in zip(window, pads, strict=True) for p in pair):
         raise ValueError(f"{function}: padding must be at most half the window {window} on each side; got {padding!r}.")
-    if any(n + low + high < k for n, k, (low, high) in zip(size, window, pads, strict=True)):
+    sized = [(n, k, pair) for n, k, pair in zip(size, window, pads, strict=True) if _arguments.is_static(n)]
+    if any(n + low + high < k for n, k, (low, high) in sized):
         raise ValueError(f"{function}: window={window} is larger than x of size {size} with its padding.")
     return pads
 
@@ -148,7 +150,7 @@ def _largest_jvp(window, strides, pads, primals, tangents):
     # Selects rather than gathers, whose transpose would be a scatter.
     taps = _taps(dx, window, strides, pads, 0)
     dy = sum(jnp.where(place == number, tap, 0) for number, tap in enumerate(taps))
-    return (y, place), (dy, jnp.zeros(place.shape, jax.dtypes.float0))
+    return (y, place), (dy, jnp.zeros_like(place, dtype=jax.dtypes.float0))
 
 
 def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float) -> Iterator[jax.Array]:
@@ -162,14 +164,22 @@ def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float)
         yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
 
 
+# Images and channels keep to themselves: the partitioner need not gather them.
+_BY_PIXEL = lax.ScatterDimensionNumbers(
+    update_window_dims=(),
+    inserted_window_dims=(1,),
+    scatter_dims_to_operand_dims=(1,),
+    operand_batching_dims=(0, 2),
+    scatter_indices_batching_dims=(0, 2),
+)
+
+
 @core((2,))
 def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
     x = x.reshape(math.prod(batch), -1, channels)
     indices = indices.reshape(x.shape)
-    image = lax.broadcasted_iota(jnp.int32, x.shape, 0)
-    channel = lax.broadcasted_iota(jnp.int32, x.shape, 2)
     y = jnp.zeros((x.shape[0], pixels, channels), x.dtype)
-    y = y.at[image, indices, channel].set(x, mode="drop", unique_indices=True, wrap_negative_indices=False)
+    y = lax.scatter(y, indices[..., None], x, _BY_PIXEL, unique_indices=True, mode="drop")
     return y.reshape(*batch, *size, channels)

@@ -189,7 +189,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 
 def _image(function: str, x: jax.Array) -> jax.Array:
     x = _arguments.spatial_map(function, "x", x, empty_channels=True)
-    if math.prod(x.shape[-3:-1]) > jnp.iinfo(jnp.int32).max:
+    if _arguments.is_static(*x.shape[-3:-1]) and math.prod(x.shape[-3:-1]) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")
     return x
 

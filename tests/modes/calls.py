@@ -27,7 +27,7 @@ class Call:
       name: what the tests call it.
       function: takes the arrays; what else it needs is in it.
       batched: the shapes, without the first axis of images, of the arrays that have one.
-      shared: arrays that all images share, such as kernels; or a pytree of parameters.
+      shared: floating arrays that all images share, such as kernels and a layer's parameters.
       labels: how many classes the arrays hold, where they are maps of labels.
     """
 
@@ -43,8 +43,7 @@ class Call:
         if self.labels:
             return tuple(random.integers(0, self.labels, (images, *shape)).astype(np.int32) for shape in self.batched)
         maps = tuple(random.uniform(0.1, 0.9, (images, *shape)).astype(dtype) for shape in self.batched)
-        cast = lambda a: np.asarray(a).astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else np.asarray(a)  # noqa: E731
-        return (*maps, *jax.tree.map(cast, self.shared))
+        return (*maps, *(a.astype(dtype) for a in self.shared))
 
     def loss(self, *arrays: Any) -> jax.Array:
         """A number that depends on every floating result, for gradients with respect to `differentiable`."""
@@ -54,11 +53,7 @@ class Call:
     @property
     def differentiable(self) -> tuple[int, ...]:
         """The numbers of the floating arguments."""
-        if self.labels:
-            return ()
-        arrays = self.arrays()
-        is_floating = lambda tree: all(jnp.issubdtype(a.dtype, jnp.floating) for a in jax.tree.leaves(tree))  # noqa: E731
-        return tuple(n for n, a in enumerate(arrays) if jax.tree.leaves(a) and is_floating(a))
+        return () if self.labels else tuple(range(len(self.batched) + len(self.shared)))
 
 
 def _weights(*shape: int) -> np.ndarray:
@@ -188,15 +183,13 @@ def _layer(name: str) -> Call:
 
 def _called(name: str, layer: nnx.Module, maps: tuple[tuple[int, ...], ...]) -> Call:
     structure, state = nnx.split(layer)
-    pure = nnx.to_pure_dict(state)
+    parameters, tree = jax.tree.flatten(state)
 
     def apply(*arrays: Any) -> jax.Array:
-        *given, values = arrays
-        merged = nnx.split(layer)[1]
-        nnx.replace_by_pure_dict(merged, values)
-        return nnx.merge(structure, merged)(*given)
+        given, parameters = arrays[: len(maps)], arrays[len(maps) :]
+        return nnx.merge(structure, jax.tree.unflatten(tree, parameters))(*given)
 
-    return Call(f"nn.{name}", apply, maps, (pure,))
+    return Call(f"nn.{name}", apply, maps, tuple(map(np.asarray, parameters)))
 
 
 LAYERS = [

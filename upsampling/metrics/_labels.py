@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments
+from upsampling.primitives._common import map_in_groups
 
 LabelMap = jax.typing.ArrayLike | Sequence[Any]
 """Integer labels: an array, or nested lists."""
@@ -163,17 +164,7 @@ def over_images(function: Callable[..., _Tree], rank: int, num_classes: int, *ma
     if images == 0:  # the shapes of one image's results, none of them
         shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct((1, *spatial), x.dtype) for x in flat))
         return jax.tree.map(lambda x: jnp.zeros((*batch, *x.shape[1:]), x.dtype), shapes)
-    at_once = max(1, _IN_FLIGHT // (pixels * num_classes))
-    if at_once >= images:
-        out = function(*flat)
-    else:
-        # Equal groups, the last one filled up with image 0: one compiled body.
-        groups = -(-images // at_once)
-        at_once = -(-images // groups)
-        index = jnp.arange(groups * at_once) % images
-        grouped = [x[index].reshape(groups, at_once, *spatial) for x in flat]
-        out = jax.lax.map(lambda args: function(*args), tuple(grouped))
-        out = jax.tree.map(lambda x: x.reshape(groups * at_once, *x.shape[2:])[:images], out)
+    out = map_in_groups(function, max(1, _IN_FLIGHT // (pixels * num_classes)), *flat)
     return jax.tree.map(lambda x: x.reshape(*batch, *x.shape[1:]), out)
 
 

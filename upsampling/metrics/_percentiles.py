@@ -96,16 +96,16 @@ def _select(
     kind = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
     # The bits of -0 are the least integer: not those of 0.
     bits = lax.bitcast_convert_type(jnp.abs(values), kind)
-    row = jnp.arange(images)[:, None]
     rounds = -(-jnp.iinfo(kind).bits // _DIGIT)
 
     def narrow_down(step, state):
         prefix, below, _ = state
         digit = bits >> ((rounds - 1 - step) * _DIGIT).astype(kind)
         in_play = (slot < num_classes) & (digit >> _DIGIT == _of_class(prefix, slot, 0))
-        bins = row, jnp.where(in_play, slot, num_classes), digit & (2**_DIGIT - 1)
+        bins = jnp.where(in_play, slot, num_classes), digit & (2**_DIGIT - 1)
         empty = jnp.zeros((images, num_classes + 1, 2**_DIGIT), jnp.int32)
-        histograms = [empty.at[bins].add(weight)[:, :-1] for weight in weights]
+        count = jax.vmap(lambda empty, bins, weight: empty.at[bins].add(weight))  # images keep to themselves
+        histograms = [count(empty, bins, weight)[:, :-1] for weight in weights]
         upto = [
             start[..., None] + jnp.cumsum(h, axis=-1, dtype=jnp.int32)
             for start, h in zip(below, histograms, strict=True)
@@ -118,7 +118,7 @@ def _select(
         below = [jnp.take_along_axis(u - h, chosen, -1)[..., 0] for u, h in zip(upto, histograms, strict=True)]
         return (prefix << _DIGIT) | chosen[..., 0].astype(kind), below, reached
 
-    start = [jnp.zeros(wanted.shape, jnp.int32) for _ in weights]
-    state = jnp.zeros(wanted.shape, kind), start, jnp.zeros_like(wanted)
+    start = [jnp.zeros_like(wanted, dtype=jnp.int32) for _ in weights]
+    state = jnp.zeros_like(wanted, dtype=kind), start, jnp.zeros_like(wanted)
     prefix, _, reached = lax.fori_loop(0, rounds, narrow_down, state)
     return lax.bitcast_convert_type(prefix, values.dtype), reached

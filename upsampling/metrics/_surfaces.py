@@ -1,7 +1,7 @@
 """What the boundary of a class is, and how far two of them lie apart: the part that all boundary metrics share."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import and_, or_
 from typing import Literal, NamedTuple, get_args
@@ -51,6 +51,7 @@ def checked(
     prediction, target, num_classes, ignore_index, sizes = _labels.check_pair(
         function, prediction, target, num_classes, ignore_index, axes, spacing
     )
+    _arguments.static_size(function, "prediction", prediction, len(sizes), 0)
     _arguments.one_of(function, "void", void, get_args(Void))
     _arguments.one_of(function, "boundary", boundary, get_args(Boundary))
     frame = _arguments.flag(function, "frame", frame)
@@ -137,7 +138,7 @@ def distances(prediction: jax.Array, target: jax.Array, definition: BoundaryDefi
     boundary of its class."""
     where, judged, slots, sizes = _find(prediction, target, definition)
     # Each map's surface elements look for those of the other.
-    squared = squared_distance(jnp.concatenate(where[::-1]), definition.spacing, needed=jnp.concatenate(judged))
+    squared = squared_distance(_side_by_side(where[::-1]), definition.spacing, needed=_side_by_side(judged))
     nearest = lambda x, judge: jnp.min(jnp.where(judge, x, jnp.inf), axis=1)  # noqa: E731
     return _by_map(squared, nearest, judged, slots, sizes, definition)
 
@@ -149,13 +150,18 @@ def matches(
     where, judged, slots, sizes = _find(prediction, target, definition)
     tolerance = min(tolerance, 2 * diagonal(target.shape, definition.spacing))  # its square must fit 32 bits
     element = disk(definition.spacing, tolerance)
-    both = jnp.concatenate(where[::-1])
+    both = _side_by_side(where[::-1])
     if element is None:
-        squared = squared_distance(both, definition.spacing, tolerance, jnp.concatenate(judged))
+        squared = squared_distance(both, definition.spacing, tolerance, _side_by_side(judged))
         matched = within_squared(squared, tolerance)
     else:
         matched = dilate(both, element)
     return _by_map(matched, lambda x, judge: jnp.any(judge & x, axis=1), judged, slots, sizes, definition)
+
+
+def _side_by_side(maps: Sequence[jax.Array]) -> jax.Array:
+    """The classes of both maps, (images, 2 * classes, *spatial). Devices share the images, so those keep their axis."""
+    return jnp.concatenate(maps, axis=1)
 
 
 def _by_map(
@@ -166,12 +172,12 @@ def _by_map(
     sizes: tuple[jax.Array | None, ...],
     definition: BoundaryDefinition,
 ) -> list[Measured]:
-    """What was measured for the surface elements of both maps one after the other, as a pair per map.
+    """What was measured for the surface elements of both maps side by side, as a pair per map.
 
     A pixel is of one class at most, so `of_class` reduces `(images, classes, *spatial)` to the value of that class.
     """
     out = []
-    for x, judge, slot, size in zip(jnp.split(measured, 2), judged, slots, sizes, strict=True):
+    for x, judge, slot, size in zip(jnp.split(measured, 2, axis=1), judged, slots, sizes, strict=True):
         if definition.boundary == "inside":
             x = of_class(x, judge)
         slot, size, x = (None if part is None else _in_rows(part, definition) for part in (slot, size, x))

@@ -7,11 +7,13 @@ of its images. `metric` makes both forms of a metric, per image and over a data 
 import dataclasses
 import functools
 import inspect
+import json
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 
 import jax
 import jax.core
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 
@@ -275,3 +277,34 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
     values = _arguments.array("image_mean", "values", values)
     known = ~jnp.isnan(values)
     return Ratio(jnp.sum(jnp.where(known, values, 0), axes), jnp.sum(known, axes))
+
+
+# --- in exported programs ---------------------------------------------------------------------------------------------
+
+
+def _figures() -> dict[str, Callable[..., jax.Array]]:
+    from upsampling.metrics import confusion
+
+    names = ("iou_of", "mean_iou_of", "dice_of", "pixel_accuracy_of", "frequency_weighted_iou_of")
+    return {name: getattr(confusion, name) for name in names}
+
+
+def _to_bytes(static: tuple[Any, ...]) -> bytes:
+    """The fields that are part of a pytree's structure, as `jax.export` stores them: a figure by its name."""
+    names = {figure: name for name, figure in _figures().items()}
+    if any(callable(field) and field not in names for field in static):
+        raise ValueError(f"ConfusionCounts: figure must be one of {', '.join(names.values())} to be serialized.")
+    return json.dumps([names.get(field, field) if callable(field) else field for field in static]).encode()
+
+
+def _from_bytes(stored: bytes) -> tuple[Any, ...]:
+    return tuple(_figures()[field] if isinstance(field, str) else field for field in json.loads(stored))
+
+
+for _kind in (Ratio, PrecisionRecall, ConfusionCounts):
+    jax.export.register_pytree_node_serialization(
+        _kind,
+        serialized_name=f"upsampling.metrics.{_kind.__name__}",
+        serialize_auxdata=_to_bytes,
+        deserialize_auxdata=_from_bytes,
+    )

@@ -48,6 +48,7 @@ def level_sets(
     num_classes, ignore_index = _labels.check_classes(name, num_classes, ignore_index)
     target = _labels.check_labels(name, "target", target, num_classes, ignore_index)
     axes, spacing = _labels.geometry(name, target.ndim, axes, spacing)
+    _arguments.static_size(name, "target", target, target.ndim, 0)
     return _level_sets(target, num_classes, ignore_index, spacing, axes)
 
 

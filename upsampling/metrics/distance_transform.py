@@ -22,7 +22,7 @@ from jax import lax
 from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, Spacing
-from upsampling.primitives._common import core, floating
+from upsampling.primitives._common import core, floating, map_in_groups, with_axes
 
 # A step of the loops takes this many shifts, so that XLA reads and writes the running minimum once for all of them; in
 # a small image fewer, which compile sooner.
@@ -128,8 +128,8 @@ def _nearest_background(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
     seeds = ~jnp.moveaxis(mask, axes, last)
     shape = seeds.shape[-len(axes) :]
-    here = jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
-    squared, nearest = _nearest((seeds, jnp.broadcast_to(here, seeds.shape)), spacing, math.inf, None)
+    here = with_axes(jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape), seeds.ndim)
+    squared, nearest = _nearest((seeds, here + jnp.zeros_like(seeds, dtype=jnp.int32)), spacing, math.inf, None)
     nearest = jnp.where(jnp.isfinite(squared), nearest, -1)
     index = jnp.stack([jnp.where(nearest < 0, -1, i) for i in jnp.unravel_index(nearest, shape)], axis=-1)
     return jnp.moveaxis(index, [a - 1 for a in last], [a - 1 for a in axes])
@@ -236,23 +236,11 @@ def _envelope(state: tuple, axis: int, spacing: float, limit: float, needed: jax
     shape = moved[0].shape
     flat = tuple(x.reshape(-1, n) for x in moved)
     rows = partial(_envelope_if_needed, carried=len(state), last=last, spacing=spacing)
+    grouped = partial(map_in_groups, rows)
     out = lax.platform_dependent(
-        *flat, cpu=partial(_grouped, rows, _GROUP_CPU), default=partial(_grouped, rows, _GROUP)
+        *flat, cpu=partial(grouped, max(1, _GROUP_CPU // n)), default=partial(grouped, max(1, _GROUP // n))
     )
     return tuple(jnp.moveaxis(x.reshape(shape), -1, axis) for x in out)
-
-
-def _grouped(function: Any, pixels: int, *arrays: jax.Array) -> tuple:
-    """Applies `function` to groups of rows of about that many pixels. The last group is filled up with first rows."""
-    rows, n = arrays[0].shape
-    groups = -(-rows * n // pixels)
-    if groups <= 1:
-        return function(*arrays)
-    size = -(-rows // groups)
-    groups = -(-rows // size)
-    filled = (jnp.concatenate([x, x[: groups * size - rows]]).reshape(groups, size, n) for x in arrays)
-    out = lax.map(lambda group: function(*group), tuple(filled))
-    return tuple(x.reshape(-1, n)[:rows] for x in out)
 
 
 def _envelope_if_needed(*arrays: jax.Array, carried: int, last: int, spacing: float) -> tuple:

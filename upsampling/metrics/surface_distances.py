@@ -256,7 +256,7 @@ def average_surface_distance(
     return _SurfaceDistances(predicted, true, average, far)
 
 
-@core(2, inline=False)
+@core((2, 3), inline=False)
 def _summed_distances(prediction, target, definition: BoundaryDefinition, far: float) -> tuple[Ratio, Ratio]:
     """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 

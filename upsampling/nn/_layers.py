@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
 from upsampling.nn.initializers import Initializer
-from upsampling.primitives._common import accumulator, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes
 from upsampling.primitives.transposed_conv import convolve
 
 LECUN = nnx.initializers.lecun_normal()
@@ -150,8 +150,14 @@ def encode(
     groups: int = 1,
 ) -> jax.Array:
     """A convolution that keeps the size: (*batch, *spatial, in), (*window, in // groups, out) -> (..., out)."""
+    return _encode(x, kernel, bias, dilation or (1,) * (kernel.ndim - 2), groups)
+
+
+@core((3, 4))
+def _encode(
+    x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: tuple[int, ...], groups: int
+) -> jax.Array:
     rank = kernel.ndim - 2
-    dilation = dilation or (1,) * rank
     wide = accumulator(x.dtype)
     reach = tuple(d * (k - 1) for k, d in zip(kernel.shape[:rank], dilation, strict=True))
     pads = tuple((r - r // 2, r // 2) for r in reach)

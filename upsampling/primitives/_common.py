@@ -177,6 +177,80 @@ def make_primitive(
 
 def is_alone(context: mlir.LoweringRuleContext) -> bool:
     """Whether the program is for a single device, and for this process."""
-    module = context.module_context
-    exported = module.lowering_parameters.for_export
-    return not exported and getattr(module.axis_context, "num_devices", None) == 1
+    return not context.module_context.lowering_parameters.for_export and _devices(context) == 1
+
+
+def _devices(context: mlir.LoweringRuleContext) -> int:
+    """How many devices the program is partitioned over; one inside `shard_map`, where each runs its own."""
+    axes: Any = context.module_context.axis_context
+    mesh = getattr(axes, "mesh", None)
+    if mesh is None:
+        return getattr(axes, "num_devices", 1)
+    return 1 if axes.manual_axes >= set(mesh.axis_names) else mesh.size
+
+
+# --- loops over groups ------------------------------------------------------------------------------------------------
+
+
+def map_in_groups(function: Callable[..., Any], at_once: int, *arrays: jax.Array) -> Any:
+    """`function(*arrays)`, whose results go by the first axis as its arguments do, for `at_once` entries at a time.
+
+    The groups are equally large, so that there is one compiled body; the last is filled up with first entries. Where a
+    program is partitioned over devices each takes as many of its own entries at a time. It has no derivative.
+    """
+    count = arrays[0].shape[0]
+    if not isinstance(count, int) or count <= at_once:
+        return function(*arrays)
+    form = functools.partial(_in_groups, function, at_once)
+    traced, shape = jax.make_jaxpr(functools.partial(form, 1), return_shape=True)(*arrays)
+    results = _map_in_groups_p.bind(*arrays, form=form, avals=tuple(traced.out_avals))
+    return jax.tree.unflatten(jax.tree.structure(shape), results)
+
+
+def _in_groups(function: Callable[..., Any], at_once: int, devices: int, *arrays: jax.Array) -> Any:
+    count, at_once = arrays[0].shape[0], at_once * devices
+    groups = -(-count // at_once)
+    if groups == 1:
+        return function(*arrays)
+    size = -(-count // groups)
+    size += -size % devices
+    groups = -(-count // size)
+
+    def split(x: jax.Array) -> jax.Array:
+        x = jnp.concatenate([x, x[: groups * size - count]]) if groups * size > count else x
+        if devices == 1:
+            return x.reshape(groups, size, *x.shape[1:])
+        # A group has entries of all devices, not all of one.
+        return jnp.moveaxis(x.reshape(size, groups, *x.shape[1:]), 1, 0)
+
+    def join(x: jax.Array) -> jax.Array:
+        x = x if devices == 1 else jnp.moveaxis(x, 0, 1)
+        return x.reshape(groups * size, *x.shape[2:])[:count]
+
+    return jax.tree.map(join, lax.map(lambda group: function(*group), tuple(map(split, arrays))))
+
+
+_map_in_groups_p = Primitive("map_in_groups")
+_map_in_groups_p.multiple_results = True
+_map_in_groups_p.def_abstract_eval(lambda *_, form, avals: avals)
+
+
+@_map_in_groups_p.def_impl
+def _map_on_one_device(*arrays: jax.Array, form: Callable[..., Any], avals: Any) -> list[jax.Array]:
+    return jax.tree.leaves(jax.jit(functools.partial(form, 1))(*arrays))
+
+
+def _lower_map(context: mlir.LoweringRuleContext, *operands: Any, form: Callable[..., Any], avals: Any) -> Any:
+    leaves = lambda *arrays: jax.tree.leaves(form(_devices(context), *arrays))  # noqa: E731
+    return mlir.lower_fun(leaves, multiple_results=True)(context, *operands)
+
+
+def _batch_map(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], *, form: Any, avals: Any) -> tuple:
+    mapped = lambda devices, *arrays: jax.vmap(functools.partial(form, devices), tuple(dimensions))(*arrays)  # noqa: E731
+    traced = jax.make_jaxpr(functools.partial(mapped, 1))(*arguments)
+    results = _map_in_groups_p.bind(*arguments, form=mapped, avals=tuple(traced.out_avals))
+    return results, [0] * len(results)
+
+
+mlir.register_lowering(_map_in_groups_p, _lower_map)
+batching.primitive_batchers[_map_in_groups_p] = _batch_map

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import max_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
@@ -93,10 +94,11 @@ def sample(x: jax.Array, positions: jax.Array, rule: Rule) -> jax.Array:
 
 def mirror(position: jax.Array, size: int, edge: Edge) -> jax.Array:
     """Mirrors positions into the image about its outermost pixels' centers ("reflect") or outer edges ("symmetric")."""
-    low, span = (0.0, size - 1.0) if edge == "reflect" else (-0.5, float(size))
-    if not span:
+    low = 0.0 if edge == "reflect" else -0.5
+    if size == 1 and edge == "reflect":
         return jnp.zeros_like(position)
-    twice = jnp.asarray(2 * span, position.dtype)
+    span = jnp.asarray(size - 1 if edge == "reflect" else size, position.dtype)
+    twice = 2 * span
     distance = lax.rem(jnp.abs(position - low), twice)
     return jnp.where(distance > span, twice - distance, distance) + low
 
@@ -107,7 +109,7 @@ def _start(position: jax.Array, rule: Rule, size: int) -> tuple[jax.Array, jax.A
         start = jnp.round(position)
     elif rule == Rule("bilinear", "replicate"):
         # Positions were clipped to the image: its last pixel is reached as a second tap.
-        start = jnp.clip(jnp.floor(position), 0, max(size - 2, 0))
+        start = jnp.clip(jnp.floor(position), 0, max_dim(size - 2, 0))
     else:
         start = jnp.floor(position)
     return start, position - start
@@ -194,7 +196,7 @@ def _sample_on_cpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     is five to eight times slower than once for a group's channels.
     """
     half = positions.shape[1] // 2
-    if positions.shape[-2] == 1 or not half:
+    if positions.shape[-2] == 1 or not isinstance(half, int) or not half:
         return _sample(x, g, positions, size=size, rule=rule, orders=orders)
     parts = (slice(half), slice(half, None))
     return lax.concatenate(

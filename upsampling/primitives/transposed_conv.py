@@ -16,8 +16,9 @@ gradient runs:
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
 
-`transposed_conv` computes by one form and differentiates by others. All are plain JAX, so any derivative and any map
-works. `convolve` is the ordinary convolution of stride 1, which is a transposed one with the flipped kernel.
+`transposed_conv` computes by one form and differentiates by others. It is a primitive, linear in both arguments, and so
+are its gradients to the input and to the kernel: the transposes of each are the other two, so any derivative works.
+`convolve` is the ordinary convolution of stride 1, which is a transposed one with the flipped kernel.
 """
 
 import functools
@@ -29,10 +30,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
 
 from upsampling.primitives import _common
-from upsampling.primitives._common import UNROLLED_TAPS, block_rows, with_axes
+from upsampling.primitives._common import UNROLLED_TAPS, block_rows, make_primitive, with_axes
 
 
 class Geometry(NamedTuple):
@@ -59,9 +61,11 @@ def full_size(
 
 def transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """(n, *spatial, in), (*window, in // groups, out) -> (n, *geometry.size, out)."""
-    if x.shape[0] == 0:
-        return jnp.zeros((0, *geometry.size, kernel.shape[-1]), x.dtype)
-    return _transposed_conv(geometry, x, kernel)
+    if 0 in x.shape:
+        return jnp.zeros((x.shape[0], *geometry.size, kernel.shape[-1]), x.dtype)
+    rank = len(geometry.strides)
+    static = _Sizes(geometry, x.shape[1:-1], kernel.shape[:rank])
+    return _transposed_conv_p.bind(x, kernel, sizes=static)
 
 
 def convolve(
@@ -84,58 +88,66 @@ def convolve(
     return transposed_conv(geometry, x, lax.rev(kernel, tuple(range(rank))))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+class _Sizes(NamedTuple):
+    """The static facts of the primitives: the geometry, and the spatial sizes of `x` and of the kernel."""
+
+    geometry: Geometry
+    inputs: tuple[int, ...]
+    window: tuple[int, ...]
+
+
+# The forms of the primitives. The map is linear in `x` and in the kernel, and its gradients are its transposes to each:
+# each is that of the form whose transpose is the fastest.
+
+
+def _transposed_conv(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_convolutions)(sizes.geometry, x, kernel)
+
+
+def _transposed_conv_on_cpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _form(sizes.geometry, x, kernel, product=_by_products, other=_on_cpus)(sizes.geometry, x, kernel)
+
+
+def _transposed_conv_on_one_cpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _form(sizes.geometry, x, kernel, product=_by_products, other=_on_one_cpu)(sizes.geometry, x, kernel)
+
+
+def _form(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, product: Callable, other: Callable) -> Callable:
     if _is_product(geometry, x, kernel):
-        on_cpu, default = _by_products, _by_product
-    elif _is_sum_of_shifts(geometry, kernel):
-        on_cpu = default = _by_shifts
-    else:
-        on_cpu, default = _on_cpu, functools.partial(_by_phases, convolve=_convolve)
-    return lax.platform_dependent(
-        x, kernel, cpu=functools.partial(on_cpu, geometry), default=functools.partial(default, geometry)
-    )
+        return product
+    return _by_shifts if _is_sum_of_shifts(geometry, kernel) else other
 
 
-def _transposed_conv_jvp(geometry, primals, tangents):
-    # The map is linear in each argument: each tangent is in the form whose transpose is the fastest gradient.
-    (x, kernel), (dx, dkernel) = primals, tangents
-    if _is_product(geometry, x, kernel):
-        of_input = of_kernel = functools.partial(_by_product, geometry)
-    else:
-        of_input = functools.partial(
-            lax.platform_dependent,
-            cpu=functools.partial(_for_input_gradient_on_cpu, geometry),
-            default=functools.partial(_by_dilation, geometry),
-        )
-        of_kernel = functools.partial(
-            lax.platform_dependent,
-            cpu=functools.partial(_for_kernel_gradient_on_cpu, geometry),
-            default=functools.partial(_by_phases, geometry, convolve=_convolve),
-        )
-    parts = []
-    if not isinstance(dx, SymbolicZero):
-        parts.append(of_input(dx, kernel))
-    if not isinstance(dkernel, SymbolicZero):
-        parts.append(of_kernel(x, dkernel))
-    y = _transposed_conv(geometry, x, kernel)
-    return y, sum(parts) if parts else jnp.zeros_like(y)
+def _input_gradient(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes, form: Callable | None = None) -> jax.Array:
+    """(n, *geometry.size, out), (*window, in // groups, out) -> (n, *inputs, in): a strided convolution."""
+    geometry = sizes.geometry
+    x = jax.ShapeDtypeStruct((y.shape[0], *sizes.inputs, kernel.shape[-2] * geometry.groups), y.dtype)
+    form = _by_product if _is_product(geometry, x, kernel) else form or _by_dilation
+    return jax.linear_transpose(lambda x: form(geometry, x, kernel), x)(y)[0]
 
 
-_transposed_conv.defjvp(_transposed_conv_jvp, symbolic_zeros=True)
+def _kernel_gradient(x: jax.Array, y: jax.Array, *, sizes: _Sizes, form: Callable | None = None) -> jax.Array:
+    """(n, *inputs, in), (n, *geometry.size, out) -> (*window, in // groups, out)."""
+    geometry = sizes.geometry
+    kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // geometry.groups, y.shape[-1]), x.dtype)
+    form = _by_product if _is_product(geometry, x, kernel) else form or _by_convolutions
+    return jax.linear_transpose(lambda kernel: form(geometry, x, kernel), kernel)(y)[0]
 
 
 # The fastest forms on a CPU, by measurement. XLA has fast convolutions there for one and two axes, slow ones for three
-# and for channels by themselves.
+# and for channels by themselves. On several devices the partitioner gathers all images for a loop over them, and for a
+# convolution in groups.
 
 
 def _convolves_slowly(geometry: Geometry, kernel: jax.Array) -> bool:
     return len(geometry.strides) > 2 or _is_depthwise(geometry, kernel)
 
 
+def _on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (_by_columns if _convolves_slowly(geometry, kernel) else _on_cpu)(geometry, x, kernel)
+
+
 def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    if _convolves_slowly(geometry, kernel):
-        return _by_columns(geometry, x, kernel)
     # One convolution for all phases gives each the window of the largest. Where that is mostly zeros (a window of 3 at
     # stride 2 becomes one of 4), zeros between the pixels cost less, if the channels are enough to keep XLA busy.
     window = kernel.shape[: len(geometry.strides)]
@@ -143,16 +155,28 @@ def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     plain = geometry.groups == 1 and set(geometry.dilation) == {1}
     if plain and len(window) == 2 and kernel.shape[-2] >= 64 and 2 * filled >= 3 * math.prod(window):
         return _by_dilation(geometry, x, kernel)
-    return _by_phases(geometry, x, kernel, convolve=_convolve)
+    return _by_convolutions(geometry, x, kernel)
 
 
-def _for_input_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (_on_cpu if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+
+
+def _for_input_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (_by_dilation if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+
+
+def _for_kernel_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return (_by_convolutions if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+
+
+def _for_input_gradient_on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _convolves_slowly(geometry, kernel) or (len(geometry.strides) == 2 and kernel.shape[-2] >= 128):
         return _by_columns(geometry, x, kernel)
     return _by_dilation(geometry, x, kernel)
 
 
-def _for_kernel_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _for_kernel_gradient_on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     # That with the smaller matrix.
     rank, groups = len(geometry.strides), geometry.groups
     window, out = kernel.shape[:rank], kernel.shape[-1]
@@ -166,7 +190,10 @@ def _for_kernel_gradient_on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Ar
 # Forms.
 
 
-def _is_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> bool:
+_Array = jax.Array | jax.ShapeDtypeStruct
+
+
+def _is_product(geometry: Geometry, x: _Array, kernel: _Array) -> bool:
     """Whether every output pixel belongs to one input pixel and one tap."""
     whole = tuple(n * s for n, s in zip(x.shape[1:-1], geometry.strides, strict=True))
     return (
@@ -197,7 +224,7 @@ def _by_products(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arr
     return jnp.stack(rows, 2).reshape(x.shape[0], *geometry.size, kernel.shape[-1])
 
 
-def _is_depthwise(geometry: Geometry, kernel: jax.Array) -> bool:
+def _is_depthwise(geometry: Geometry, kernel: _Array) -> bool:
     """Whether every input channel is a group of its own."""
     return geometry.groups > 1 and kernel.shape[-2] == 1
 
@@ -364,6 +391,14 @@ def _one_phase(
     return y.reshape(*y.shape[: 1 + 2 * rank], out)
 
 
+def _by_convolutions(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _by_phases(geometry, x, kernel, convolve=_convolve)
+
+
+def _by_products_of_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
+
+
 def _convolve(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
     """An ordinary convolution of stride 1."""
     rank = len(spacing)
@@ -406,7 +441,7 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     (stride, *_), (low, *_), (size, *_) = geometry.strides, geometry.low, geometry.size
     row = math.prod(geometry.size[1:]) * kernel.shape[-1] * x.dtype.itemsize
     if x.shape[0] * size * row <= _common.BLOCK_BYTES:
-        return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
+        return _by_products_of_columns(geometry, x, kernel)
     # A block is the output of `step` input rows. It reads rows from `first` on, counted from its own first row, and
     # `halo` more than `step`.
     first = -((geometry.dilation[0] * (kernel.shape[0] - 1) - low) // stride)
@@ -455,3 +490,72 @@ def _scan(block: Callable, x: jax.Array, taps: jax.Array) -> jax.Array:
 def _dimension_numbers(rank: int) -> tuple[str, str, str]:
     axes = "DHW"[-rank:]
     return f"N{axes}C", f"{axes}IO", f"N{axes}C"
+
+
+# The primitives.
+
+
+_transposed_conv_p = make_primitive(
+    "transposed_conv",
+    lambda x, kernel, *, sizes: (x[0], *sizes.geometry.size, kernel[-1]),
+    _transposed_conv,
+    static=("sizes",),
+    cpu=_transposed_conv_on_cpus,
+    cpu_alone=_transposed_conv_on_one_cpu,
+)
+_input_gradient_p = make_primitive(
+    "transposed_conv_input_gradient",
+    lambda y, kernel, *, sizes: (y[0], *sizes.inputs, kernel[-2] * sizes.geometry.groups),
+    _input_gradient,
+    static=("sizes",),
+    cpu=functools.partial(_input_gradient, form=_for_input_gradient_on_cpus),
+    cpu_alone=functools.partial(_input_gradient, form=_for_input_gradient_on_one_cpu),
+)
+_kernel_gradient_p = make_primitive(
+    "transposed_conv_kernel_gradient",
+    lambda x, y, *, sizes: (*sizes.window, x[-1] // sizes.geometry.groups, y[-1]),
+    _kernel_gradient,
+    static=("sizes",),
+    cpu=functools.partial(_kernel_gradient, form=_for_kernel_gradient_on_cpus),
+    cpu_alone=functools.partial(_kernel_gradient, form=_for_kernel_gradient_on_one_cpu),
+)
+
+ad.defbilinear(
+    _transposed_conv_p,
+    lambda y, x, kernel, *, sizes: _input_gradient_p.bind(y, kernel, sizes=sizes),
+    lambda y, x, kernel, *, sizes: _kernel_gradient_p.bind(x, y, sizes=sizes),
+)
+ad.defbilinear(
+    _input_gradient_p,
+    lambda x, y, kernel, *, sizes: _transposed_conv_p.bind(x, kernel, sizes=sizes),
+    lambda x, y, kernel, *, sizes: _kernel_gradient_p.bind(x, y, sizes=sizes),
+)
+ad.defbilinear(
+    _kernel_gradient_p,
+    lambda kernel, x, y, *, sizes: _input_gradient_p.bind(y, kernel, sizes=sizes),
+    lambda kernel, x, y, *, sizes: _transposed_conv_p.bind(x, kernel, sizes=sizes),
+)
+
+
+def _batch(primitive: Primitive, arguments: Sequence[jax.Array], dimensions: Sequence[int | None], *, sizes: _Sizes):
+    """Maps become images where they share the kernel; else each mapped pair is a group of channels."""
+    (first, *_), (first_axis, second_axis) = arguments, dimensions
+    if second_axis is None and primitive is not _kernel_gradient_p:
+        assert first_axis is not None
+        a, kernel = jnp.moveaxis(first, first_axis, 0), arguments[1]
+        result = primitive.bind(a.reshape(a.shape[0] * a.shape[1], *a.shape[2:]), kernel, sizes=sizes)
+        return result.reshape(*a.shape[:2], *result.shape[1:]), 0
+    count = next(a.shape[d] for a, d in zip(arguments, dimensions, strict=True) if d is not None)
+    merged = []
+    for a, d in zip(arguments, dimensions, strict=True):
+        a = jnp.broadcast_to(a, (count, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+        # To the channels: those of a kernel's groups lie in its last axis.
+        merged.append(jnp.moveaxis(a, 0, -2).reshape(*a.shape[1:-1], count * a.shape[-1]))
+    geometry = sizes.geometry._replace(groups=count * sizes.geometry.groups)
+    result = primitive.bind(*merged, sizes=sizes._replace(geometry=geometry))
+    result = result.reshape(*result.shape[:-1], count, -1)
+    return result, result.ndim - 2
+
+
+for _p in (_transposed_conv_p, _input_gradient_p, _kernel_gradient_p):
+    batching.primitive_batchers[_p] = functools.partial(_batch, _p)

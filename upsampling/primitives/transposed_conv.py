@@ -11,7 +11,7 @@ gradient runs:
 - `_by_product`, `_by_products`: matrix products, where kernel size and stride are equal;
 - `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
-  convolution, the fastest gradient;
+  convolution, the fastest gradient. On a TPU, which skips the zeros and has no fast way to interleave, the fastest;
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
@@ -87,42 +87,46 @@ def convolve(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _transposed_conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if _is_product(geometry, x, kernel):
-        on_cpu, default = _by_products, _by_product
+        on_cpu, on_tpu, default = _by_products, _product_on_tpu(geometry), _by_product
     elif _is_sum_of_shifts(geometry, kernel):
-        on_cpu = default = _by_shifts
+        on_cpu = on_tpu = default = _by_shifts
     else:
-        on_cpu, default = _on_cpu, functools.partial(_by_phases, convolve=_convolve)
-    return lax.platform_dependent(
-        x, kernel, cpu=functools.partial(on_cpu, geometry), default=functools.partial(default, geometry)
-    )
+        on_cpu, on_tpu, default = _on_cpu, _by_dilation, functools.partial(_by_phases, convolve=_convolve)
+    return _per_platform(geometry, x, kernel, cpu=on_cpu, tpu=on_tpu, default=default)
 
 
 def _transposed_conv_jvp(geometry, primals, tangents):
     # The map is linear in each argument: each tangent is in the form whose transpose is the fastest gradient.
     (x, kernel), (dx, dkernel) = primals, tangents
     if _is_product(geometry, x, kernel):
-        of_input = of_kernel = functools.partial(_by_product, geometry)
+        of_input = {"cpu": _by_product, "tpu": _product_on_tpu(geometry), "default": _by_product}
+        of_kernel = {"cpu": _by_product, "tpu": _by_dilation, "default": _by_product}
     else:
-        of_input = functools.partial(
-            lax.platform_dependent,
-            cpu=functools.partial(_for_input_gradient_on_cpu, geometry),
-            default=functools.partial(_by_dilation, geometry),
-        )
-        of_kernel = functools.partial(
-            lax.platform_dependent,
-            cpu=functools.partial(_for_kernel_gradient_on_cpu, geometry),
-            default=functools.partial(_by_phases, geometry, convolve=_convolve),
-        )
+        by_phases = functools.partial(_by_phases, convolve=_convolve)
+        of_input = {"cpu": _for_input_gradient_on_cpu, "default": _by_dilation}
+        of_kernel = {"cpu": _for_kernel_gradient_on_cpu, "tpu": _by_dilation, "default": by_phases}
     parts = []
     if not isinstance(dx, SymbolicZero):
-        parts.append(of_input(dx, kernel))
+        parts.append(_per_platform(geometry, dx, kernel, **of_input))
     if not isinstance(dkernel, SymbolicZero):
-        parts.append(of_kernel(x, dkernel))
+        parts.append(_per_platform(geometry, x, dkernel, **of_kernel))
     y = _transposed_conv(geometry, x, kernel)
     return y, sum(parts) if parts else jnp.zeros_like(y)
 
 
 _transposed_conv.defjvp(_transposed_conv_jvp, symbolic_zeros=True)
+
+
+def _per_platform(geometry: Geometry, x: jax.Array, kernel: jax.Array, **forms: Callable) -> jax.Array:
+    """By the form of the platform that the program is lowered for."""
+    return lax.platform_dependent(
+        x, kernel, **{name: functools.partial(form, geometry) for name, form in forms.items()}
+    )
+
+
+def _product_on_tpu(geometry: Geometry) -> Callable:
+    """Where every output pixel has one tap. A TPU interleaves a product's results well by twos alone."""
+    return _by_product if set(geometry.strides) <= {1, 2} else _by_dilation
 
 
 # The fastest forms on a CPU, by measurement. XLA has fast convolutions there for one and two axes, slow ones for three

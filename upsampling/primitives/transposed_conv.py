@@ -11,7 +11,7 @@ gradient runs:
 - `_by_product`, `_by_products`: matrix products, where kernel size and stride are equal;
 - `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
-  convolution, the fastest gradient;
+  convolution, the fastest gradient. On a TPU, which skips the zeros and has no fast way to interleave, the fastest;
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
@@ -112,25 +112,43 @@ def _transposed_conv_on_one_cpu(x: jax.Array, kernel: jax.Array, *, sizes: _Size
     return _form(sizes.geometry, x, kernel, product=_by_products, other=_on_one_cpu)(sizes.geometry, x, kernel)
 
 
+def _transposed_conv_on_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    product = _product_on_tpu(sizes.geometry)
+    return _form(sizes.geometry, x, kernel, product=product, other=_by_dilation)(sizes.geometry, x, kernel)
+
+
+def _product_on_tpu(geometry: Geometry) -> Callable:
+    """Where every output pixel has one tap. A TPU interleaves a product's results well by twos alone."""
+    return _by_product if set(geometry.strides) <= {1, 2} else _by_dilation
+
+
 def _form(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, product: Callable, other: Callable) -> Callable:
     if _is_product(geometry, x, kernel):
         return product
     return _by_shifts if _is_sum_of_shifts(geometry, kernel) else other
 
 
-def _input_gradient(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes, form: Callable | None = None) -> jax.Array:
+def _input_gradient(
+    y: jax.Array, kernel: jax.Array, *, sizes: _Sizes, product: Callable | None = None, other: Callable | None = None
+) -> jax.Array:
     """(n, *geometry.size, out), (*window, in // groups, out) -> (n, *inputs, in): a strided convolution."""
     geometry = sizes.geometry
     x = jax.ShapeDtypeStruct((y.shape[0], *sizes.inputs, kernel.shape[-2] * geometry.groups), y.dtype)
-    form = _by_product if _is_product(geometry, x, kernel) else form or _by_dilation
+    form = product or _by_product if _is_product(geometry, x, kernel) else other or _by_dilation
     return jax.linear_transpose(lambda x: form(geometry, x, kernel), x)(y)[0]
 
 
-def _kernel_gradient(x: jax.Array, y: jax.Array, *, sizes: _Sizes, form: Callable | None = None) -> jax.Array:
+def _input_gradient_on_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _input_gradient(y, kernel, sizes=sizes, product=_product_on_tpu(sizes.geometry))
+
+
+def _kernel_gradient(
+    x: jax.Array, y: jax.Array, *, sizes: _Sizes, product: Callable | None = None, other: Callable | None = None
+) -> jax.Array:
     """(n, *inputs, in), (n, *geometry.size, out) -> (*window, in // groups, out)."""
     geometry = sizes.geometry
     kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // geometry.groups, y.shape[-1]), x.dtype)
-    form = _by_product if _is_product(geometry, x, kernel) else form or _by_convolutions
+    form = product or _by_product if _is_product(geometry, x, kernel) else other or _by_convolutions
     return jax.linear_transpose(lambda kernel: form(geometry, x, kernel), kernel)(y)[0]
 
 
@@ -502,22 +520,25 @@ _transposed_conv_p = make_primitive(
     static=("sizes",),
     cpu=_transposed_conv_on_cpus,
     cpu_alone=_transposed_conv_on_one_cpu,
+    tpu=_transposed_conv_on_tpu,
 )
 _input_gradient_p = make_primitive(
     "transposed_conv_input_gradient",
     lambda y, kernel, *, sizes: (y[0], *sizes.inputs, kernel[-2] * sizes.geometry.groups),
     _input_gradient,
     static=("sizes",),
-    cpu=functools.partial(_input_gradient, form=_for_input_gradient_on_cpus),
-    cpu_alone=functools.partial(_input_gradient, form=_for_input_gradient_on_one_cpu),
+    cpu=functools.partial(_input_gradient, other=_for_input_gradient_on_cpus),
+    cpu_alone=functools.partial(_input_gradient, other=_for_input_gradient_on_one_cpu),
+    tpu=_input_gradient_on_tpu,
 )
 _kernel_gradient_p = make_primitive(
     "transposed_conv_kernel_gradient",
     lambda x, y, *, sizes: (*sizes.window, x[-1] // sizes.geometry.groups, y[-1]),
     _kernel_gradient,
     static=("sizes",),
-    cpu=functools.partial(_kernel_gradient, form=_for_kernel_gradient_on_cpus),
-    cpu_alone=functools.partial(_kernel_gradient, form=_for_kernel_gradient_on_one_cpu),
+    cpu=functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_cpus),
+    cpu_alone=functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_one_cpu),
+    tpu=functools.partial(_kernel_gradient, product=_by_dilation, other=_by_dilation),
 )
 
 ad.defbilinear(

@@ -360,20 +360,21 @@ def typed(name: str, value: object, of: Any) -> Any:
     return value
 
 
-def _spelled(of: Any) -> str:
+def _spelled(of: Any, plural: str = "") -> str:
     """A type in words."""
     kind, arguments = get_origin(of), get_args(of)
     if kind is Annotated:
-        return _spelled(arguments[0])
+        return _spelled(arguments[0], plural)
     if kind is Literal:
         return " or ".join(map(repr, arguments))
     if kind in (Union, UnionType):
-        return " or ".join(_spelled(one) for one in arguments)
+        return " or ".join(_spelled(one, plural) for one in arguments)
     if kind is tuple:
-        return f"a list of {_spelled(arguments[0])}"
-    return {int: "a whole number", float: "a number", str: "text", bool: "true or false", NoneType: "null"}.get(
-        of, "a path"
-    )
+        return f"a list of {_spelled(arguments[0], 's')}"
+    words = {int: "whole number", float: "number", Path: "path"}
+    if of in words:
+        return words[of] + plural if plural else f"a {words[of]}"
+    return {str: "text", bool: "true or false", NoneType: "null"}[of]
 
 
 def resumed(config: Segmentation) -> Segmentation:

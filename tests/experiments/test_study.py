@@ -249,7 +249,7 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
         (["--steps", "0"], "--steps 0: must be at least 1"),
         (["--seeds", "-1"], "--seeds -1: must be at least 0"),
         (["--crop", "200"], "--crop 200: image y=.* has only 160 × 160 pixels"),
-        (["--learning-rate", "nan"], "--learning-rate must be above 0"),
+        (["--learning-rate", "nan"], "--learning-rate nan: must be above 0"),
         (["--data", "folder"], "--data folder and --path DIR go together"),
         (["--path", "somewhere"], "--data folder and --path DIR go together"),
         (["--data", "folder", "--path", "nowhere"], "--path nowhere: there is no such folder"),
@@ -358,7 +358,7 @@ def test_a_run_in_which_all_diverges_ends_with_a_page(images, tmp_path, monkeypa
     def diverging(*arguments, **options):
         raise training.Diverged(2, float("inf"), training.History())
 
-    monkeypatch.setattr(training, "fit", diverging)
+    monkeypatch.setattr(designs, "stage", diverging)
     assert run(images, tmp_path / "out", *FROZEN, "--methods", "nearest") == 0
     assert "the trunk of seed 0 at step" in capsys.readouterr().out.replace("\n", " ")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -422,7 +422,6 @@ def test_two_processes_do_not_work_on_one_run(moved, capsys):
 def test_a_full_disk_is_one_line_that_says_what_is_safe(moved, capsys):
     """A limit on the size of files: what a full disk does, and can be set in a test."""
     _, folder = moved
-    shutil.rmtree(folder / "unet" / "deconv")
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
@@ -455,9 +454,9 @@ def test_a_folder_that_cannot_be_written_is_left_as_it_was(images, tmp_path, mon
     [
         ({"steps": -5}, r"config\.json: --steps -5: must be at least 1"),
         ({"steps": "many"}, r"config\.json: steps 'many': must be a whole number or null"),
-        ({"learning_rate": True}, r"learning_rate True: must be a number"),
+        ({"weight_decay": True}, r"weight_decay True: must be a number"),
         ({"model": "vit"}, r"model 'vit': must be 'unet' or 'fpn'"),
-        ({"seeds": 3}, r"seeds 3: must be a list of a whole number or null"),
+        ({"seeds": 3}, r"seeds 3: must be a list of whole numbers or null"),
         ({"methods": ["bilinea"]}, r"--methods bilinea: not known"),
         ({"new": 1}, r"stored by another version"),
     ],

@@ -1,13 +1,12 @@
 """The command line: `python -m experiments --help`."""
 
-import logging
+import signal
 import sys
 from typing import Annotated
 
 import tyro
 
-from experiments import benchmarks, check, choose, evidence, study
-from experiments.console import console
+from experiments import benchmarks, check, choose, console, evidence, interruption, runs, study
 
 _COMMANDS = (
     Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
@@ -21,20 +20,34 @@ _CARRIED_OUT = study.COMMANDS | check.COMMANDS | choose.COMMANDS | evidence.COMM
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns the process's exit status: 2 for what cannot be done as asked, 130 after Ctrl-C."""
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax remarks on every slow disk, across the progress bars
-    command = tyro.cli(_COMMANDS, prog="python -m experiments", args=arguments)
-    try:
-        # What was asked for wrongly is found out here, and is one clear line. A fault of ours keeps its traceback.
+    """Runs one command; returns the process's exit status.
+
+    0: done. 1: stopped by what is outside the program, as a full disk; what is safe, and how to go on, is said.
+    2: it cannot be done as asked. 130: Ctrl-C. 143: SIGTERM.
+    """
+    console.accept_any_encoding()
+    with interruption.terminable():
         try:
-            prepare, carry_out = _CARRIED_OUT[type(command)]
-            prepared = prepare(command)
-        except (ValueError, OSError) as error:
-            console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-            return 2
+            return _carry_out(tyro.cli(_COMMANDS, prog="python -m experiments", args=arguments))
+        except interruption.Terminated:
+            return 128 + signal.SIGTERM
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+
+
+def _carry_out(command: object) -> int:
+    # What was asked for wrongly is found out here, and is one clear line. A fault of ours keeps its traceback.
+    try:
+        prepare, carry_out = _CARRIED_OUT[type(command)]
+        prepared = prepare(command)
+    except (ValueError, OSError) as error:
+        console.fail(error)
+        return 2
+    try:
         carry_out(prepared)
-    except KeyboardInterrupt:
-        return 130
+    except runs.Stopped as error:
+        console.fail(error)
+        return 1
     return 0
 
 

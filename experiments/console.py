@@ -1,15 +1,53 @@
-"""What a run shows in the terminal: how far it is, and its table."""
+"""What a run shows, in a terminal or a file: how far it is, and its table."""
 
+import codecs
 import contextlib
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-console = Console(emoji=False)  # or a module named my:up: would show as a picture
+Step = Callable[[int, float], None]
+"""What is to be told each step and its loss."""
+
+_PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "²": "2", "°": " deg", "−": "-"}
+_EVERY = 60.0  # seconds between two lines on the same training, where there is no terminal
+
+
+class _Console(Console):
+    """A console whose reader may leave: `python -m experiments ... | head -1` does not end a run."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # Python flushes the stream once more at exit.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = _Console(emoji=False)  # or a module named my:up: would show as a picture
+
+
+def _plainly(error: UnicodeError) -> tuple[str, int]:
+    """What an encoding lacks, in characters that all have."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_PLAIN.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("experiments.plainly", _plainly)
+
+
+def accept_any_encoding() -> None:
+    """Lets an ASCII terminal show what it can, and names of files be printed that are no text."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="experiments.plainly")
 
 
 def say(*lines: str) -> None:
@@ -18,7 +56,28 @@ def say(*lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-class RunProgress:
+def fail(error: Exception) -> None:
+    """Prints what is wrong."""
+    console.print(f"error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class RunProgress(Protocol):
+    """How far a run is."""
+
+    def job(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
+        """Shows the training `name`; yields what is to be told each step and its loss."""
+
+    def part(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
+        """The same for what several trainings share, which is no training of its own."""
+
+    def say(self, line: str) -> None:
+        """Prints a line that stays."""
+
+
+class _Bars:
     """Two bars: the trainings of the run, and the steps of the present one."""
 
     def __init__(self, progress: Progress, jobs: int):
@@ -27,8 +86,13 @@ class RunProgress:
         self._steps = progress.add_task("", total=None, note="", visible=False)
 
     @contextlib.contextmanager
-    def job(self, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-        """Shows the training `name`; yields what is to be told each step and its loss."""
+    def job(self, name: str, steps: int) -> Iterator[Step]:
+        with self.part(name, steps) as step:
+            yield step
+        self._progress.advance(self._jobs)
+
+    @contextlib.contextmanager
+    def part(self, name: str, steps: int) -> Iterator[Step]:
         self._progress.reset(self._steps, total=steps, description=name, note="compiling", visible=True)
 
         def step(number: int, loss: float) -> None:
@@ -36,23 +100,60 @@ class RunProgress:
 
         yield step
         self._progress.update(self._steps, visible=False)
-        self._progress.advance(self._jobs)
-
-    @contextlib.contextmanager
-    def part(self, name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
-        """The same for what several trainings share, which is no training of its own."""
-        with self.job(name, steps) as step:
-            yield step
-        self._progress.advance(self._jobs, -1)
 
     def say(self, line: str) -> None:
-        """Prints a line that stays, above the bars."""
         say(line)
 
 
+class _Lines:
+    """A line now and then, for a file: with the time, and none that would be overwritten in a terminal."""
+
+    def __init__(self, jobs: int, quiet: bool, clock: Callable[[], float] = time.monotonic):
+        self._jobs, self._quiet, self._clock, self._done = jobs, quiet, clock, 0
+
+    @contextlib.contextmanager
+    def job(self, name: str, steps: int) -> Iterator[Step]:
+        with self.part(name, steps) as step:
+            yield step
+        self._done += 1
+
+    @contextlib.contextmanager
+    def part(self, name: str, steps: int) -> Iterator[Step]:
+        told = began = self._clock()
+        first = None
+
+        def step(number: int, loss: float) -> None:
+            nonlocal told, first, began
+            now = self._clock()
+            if first is None:  # where a training begins that goes on
+                first, began = number, now
+            if now - told < _EVERY or self._quiet:
+                return
+            told = now
+            left = (now - began) / max(number - first, 1) * (steps - number)
+            say(
+                f"{time.strftime('%H:%M:%S')} {self._done} of {self._jobs} trainings done; {name}: step {number} of "
+                f"{steps}, loss {loss:.3f}, {_duration(left)} left"
+            )
+
+        yield step
+
+    def say(self, line: str) -> None:
+        if not self._quiet:
+            say(line)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"about {minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"about {max(minutes, 1)} min"
+
+
 @contextlib.contextmanager
-def run_progress(jobs: int) -> Iterator[RunProgress]:
-    """The bars of a run of `jobs` trainings."""
+def run_progress(jobs: int, *, quiet: bool = False) -> Iterator[RunProgress]:
+    """How far a run of `jobs` trainings is: bars in a terminal, lines in a file, nothing where it shall be quiet."""
+    if quiet or not console.is_terminal:
+        yield _Lines(jobs, quiet)
+        return
     columns = (
         TextColumn("{task.description}", justify="right"),
         BarColumn(),
@@ -62,11 +163,17 @@ def run_progress(jobs: int) -> Iterator[RunProgress]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as progress:
-        yield RunProgress(progress, jobs)
+        yield _Bars(progress, jobs)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def table(title: str, rows: Sequence[Mapping[str, str]], best: Mapping[str, Sequence[int]] | None = None) -> None:
-    """Prints rows of one set of columns; `best` names the rows to set in bold in a column."""
+    """Prints rows of one set of columns; `best` names the rows to set in bold in a column.
+
+    In a terminal too narrow for the columns, each row is printed as lines of its own.
+    """
     best = best or {}
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for column in rows[0]:
@@ -74,4 +181,12 @@ def table(title: str, rows: Sequence[Mapping[str, str]], best: Mapping[str, Sequ
         shown.add_column(column, justify="left" if left else "right", no_wrap=left)
     for i, row in enumerate(rows):
         shown.add_row(*(Text(cell, style="bold" if i in best.get(column, ()) else "") for column, cell in row.items()))
-    console.print(shown)
+    room = Measurement.get(console, console.options.update(max_width=10_000), shown)
+    if not console.is_terminal:
+        _Console(file=console.file, width=max(room.maximum, console.width)).print(shown)
+    elif room.minimum <= console.width:
+        console.print(shown)
+    else:
+        say(title)
+        for row in rows:
+            say("", *(f"{column}: {cell}" for column, cell in row.items()))

@@ -1,7 +1,8 @@
 """The designs that train: what the trainings of one design and seed share, and one training."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments import files, methods, runs, training
+from experiments import checkpoints, files, methods, runs, training
 from experiments.data import Dataset, Split, loader
 from experiments.models import MODELS
 from experiments.models.blocks import extend_to_multiple, make_upsampler
@@ -20,7 +21,14 @@ from experiments.statistics import Sums
 from experiments.tasks import segmentation as task
 from upsampling import analysis
 
-Progress = Callable[[int, float], None]
+
+class Watch(NamedTuple):
+    """Who is told of a training: of each step's loss, for the eye, and of all figures, for the record."""
+
+    progress: Callable[[int, float], None] = lambda step, loss: None
+    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+
+
 Programs = dict[tuple[str, str], training.Program]
 """The compiled step of each design and method: one serves all seeds."""
 
@@ -56,10 +64,10 @@ class Outcome(NamedTuple):
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 
-def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress) -> Stage:
+def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, watch: Watch) -> Stage:
     """The stage of a job. For the design frozen it trains the seed's trunk, or takes the one that is stored."""
     if kind(job.design) == "frozen":
-        return _frozen(job, config, data, place, programs, progress)
+        return _frozen(job, config, data, place, programs, watch)
     build = {"head": _stride_net, "unet": _unet}[job.design]
     return Stage(
         steps=config.steps,
@@ -110,11 +118,9 @@ def _stride_net(config: Segmentation, data: Dataset, seed: int, method: str) -> 
     return StrideNet(trunk, _head(config, data, Job("head", method, seed), trunk.down.kernel), stride)
 
 
-def _frozen(
-    job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress
-) -> Stage:
+def _frozen(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, watch: Watch) -> Stage:
     seed, stride = job.seed, config.stride_of(job.design)
-    trunk = trained_trunk(job, config, data, place, programs, progress)
+    trunk = trained_trunk(job, config, data, place, programs, watch)
     structure, variables = nnx.split(trunk)
 
     @jax.jit
@@ -145,7 +151,7 @@ def _frozen(
 
 
 def trained_trunk(
-    job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, progress: Progress
+    job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, watch: Watch
 ) -> Trunk:
     """The seed's trunk, trained on labels averaged to the stride, which favor no upsampler; ready for evaluation."""
     seed, stride = job.seed, config.stride_of(job.design)
@@ -173,15 +179,21 @@ def trained_trunk(
         _crops(config, data, seed),
         # A trunk serves all methods: it takes the first of the learning rates.
         _options(config, config.trunk_steps, config.learning_rate[0], validations=2),
-        folder=place / "trunks" / f"stride{stride}" / f"seed{seed}",
+        folder=trunk_folder(place, config, job),
         validate=validate,
-        progress=progress,
+        **watch._asdict(),
+        checkpoint_every=config.checkpoint_every,
         program=programs.get((job.design, "trunk")),
     )
     programs[job.design, "trunk"] = outcome.program
     model = nnx.merge(structure, outcome.params, outcome.statistics)
     model.eval()
     return model.trunk
+
+
+def trunk_folder(place: Path, config: Segmentation, job: Job) -> Path:
+    """Where a run keeps the trunk of a job's seed and stride."""
+    return place / "trunks" / f"stride{config.stride_of(job.design)}" / f"seed{job.seed}"
 
 
 def _extended(array: np.ndarray, stride: int) -> jax.Array:
@@ -217,7 +229,7 @@ def train(
     shared: Stage,
     place: Path,
     programs: Programs,
-    progress: Progress,
+    watch: Watch,
 ) -> Outcome:
     """Trains one network, or goes on with it; stores its figures, sums and predictions in the folder `place`."""
     model = shared.model(job.method)
@@ -240,9 +252,10 @@ def train(
         loss,
         shared.batches(job.method),
         _options(config, shared.steps, rate, shared.validations),
-        folder=place / "checkpoints",
+        folder=place,
         validate=lambda *variables: task.validate(predict(variables, data.validation), data),
-        progress=progress,
+        **watch._asdict(),
+        checkpoint_every=config.checkpoint_every,
         program=programs.get((job.design, job.method)),
     )
     programs[job.design, job.method] = fitted.program
@@ -276,7 +289,7 @@ def _store(
     files.write_arrays(place / "predictions.npz", names=np.array(data.test.names), **numbered)
     parts = {f"{name}/{k}": part for name, of in sums.items() for k, part in enumerate((of.numerator, of.denominator))}
     files.write_arrays(place / "sums.npz", **parts)
-    result = files.write_json(
+    result = files.write_sealed(
         place / "result.json",
         {
             "variant": methods.variant_of(job.method, config.variants),
@@ -306,13 +319,38 @@ def is_done(place: Path) -> bool:
 
 
 def stored(place: Path, test: Split) -> Outcome:
-    """What a finished training left in its folder."""
-    with np.load(place / "sums.npz") as found:
+    """What a finished training left in its folder.
+
+    Raises:
+      checkpoints.Damaged: a file of it cannot be trusted.
+    """
+    with _trusted(place / "sums.npz") as path, np.load(path) as found:
         names = dict.fromkeys(key.rpartition("/")[0] for key in found)
         sums = {name: Sums(found[f"{name}/0"], found[f"{name}/1"]) for name in names}
-    with np.load(place / "predictions.npz") as found:
+    with _trusted(place / "predictions.npz") as path, np.load(path) as found:
+        if found["names"].tolist() != list(test.names):
+            raise ValueError("it is of other images")
         predictions = [found[f"label{i}"] for i in range(len(test))]
-    return Outcome(files.read_json(place / "result.json"), sums, predictions)
+    with _trusted(place / "result.json") as path:
+        result = files.read_sealed(path)
+    return Outcome(result, sums, predictions)
+
+
+def examine(place: Path, test: Split) -> None:
+    """Raises `checkpoints.Damaged` if what is in a training's folder cannot be trusted."""
+    if is_done(place):
+        stored(place, test)
+    elif (place / training.CHECKPOINT).exists():
+        checkpoints.examine(place / training.CHECKPOINT)
+    training.divergence(place)
+
+
+@contextlib.contextmanager
+def _trusted(path: Path) -> Iterator[Path]:
+    try:
+        yield path
+    except checkpoints.FAULTS as error:
+        raise checkpoints.Damaged(f"{path}: damaged ({error}).") from error
 
 
 def count(params: Any) -> int:

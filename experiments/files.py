@@ -1,6 +1,7 @@
 """Files that are whole or absent: written under a temporary name, then renamed."""
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -17,9 +18,14 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power failure could leave a file that is named and empty
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        # What went wrong first is what the reader should hear of.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -37,6 +43,32 @@ def write_json(path: Path, value: Any) -> Any:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Writes JSON with a digest of itself. Returns what a reader would find."""
+    value = _plain(value)
+    write_json(path, {**value, _SEAL: _seal(value)})
+    return value
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """What `write_sealed` wrote.
+
+    Raises:
+      ValueError: it has changed since, or is no JSON.
+    """
+    value = read_json(path)
+    if value.pop(_SEAL) != _seal(value):
+        raise ValueError("its contents have changed")
+    return value
+
+
+_SEAL = "digest"
+
+
+def _seal(value: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def write_arrays(path: Path, **arrays: np.ndarray) -> None:

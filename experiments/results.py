@@ -4,7 +4,8 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,10 +19,30 @@ from experiments.tasks.segmentation import DISTANCES, MEASURES, PRIMARY, baselin
 Outcomes = Mapping[Job, Outcome]
 
 
+class Divergence(NamedTuple):
+    """Where a training, or the trunk that it needs, diverged: the step, and the loss there."""
+
+    step: int
+    loss: str
+    trunk: bool
+
+    def told(self) -> str:
+        """For the terminal."""
+        return f"{'its trunk ' if self.trunk else ''}diverged at step {self.step} (loss {self.loss})"
+
+
 def collect(
-    folder: Path, config: Segmentation, data: Dataset, outcomes: Outcomes, analytic: Mapping[str, Any] | None
+    folder: Path,
+    config: Segmentation,
+    data: Dataset,
+    outcomes: Outcomes,
+    analytic: Mapping[str, Any] | None,
+    diverged: Mapping[Job, Divergence] = MappingProxyType({}),
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes results.json, timing.json and results.csv; returns what the first two hold.
+
+    What diverged is listed. Its seed is left out for all methods where none of them got through, as when their trunk
+    diverged; else its method is, since methods are compared on the same seeds.
 
     Times are kept apart so that two runs with the same seed give the same results.json, byte for byte.
     """
@@ -44,10 +65,14 @@ def collect(
         "designs": {
             design: _design(config, design, {job: o for job, o in outcomes.items() if job.design == design})
             for design in config.trained()
+            if _compared(config, design, outcomes)[0]
         },
+        "diverged": [{**job._asdict(), **of._asdict()} for job, of in diverged.items()],
     }
     timing: dict[str, Any] = {}
     for job, outcome in outcomes.items():
+        if job.method not in results["designs"].get(job.design, {}).get("methods", ()):
+            continue
         timing.setdefault(job.design, {}).setdefault(job.method, {})[str(job.seed)] = outcome.result["timing"]
     files.write_text(folder / "results.csv", _csv(results))
     return files.write_json(folder / "results.json", results), files.write_json(folder / "timing.json", timing)
@@ -55,7 +80,7 @@ def collect(
 
 def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, Any]:
     """The figures of one design: each method's, its differences to `against`, and what can be told apart."""
-    names, seeds = config.methods_of(design), config.seeds_of(design)
+    names, seeds = _compared(config, design, outcomes)
     against = config.against if config.against in names else names[0]
     by_method = {name: [outcomes[Job(design, name, seed)] for seed in seeds] for name in names}
     sums = {
@@ -93,6 +118,13 @@ def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, 
         "groups": {m: statistics.groups(v, **how) for m, (v, how) in ranked.items()},
         "best": {m: _best(v, how) for m, (v, how) in ranked.items()},
     }
+
+
+def _compared(config: Segmentation, design: str, outcomes: Outcomes) -> tuple[list[str], list[int]]:
+    """The methods and seeds of a design of which every pair has an outcome."""
+    methods, seeds = config.methods_of(design), config.seeds_of(design)
+    seeds = [seed for seed in seeds if any(Job(design, name, seed) in outcomes for name in methods)]
+    return [name for name in methods if seeds and all(Job(design, name, s) in outcomes for s in seeds)], seeds
 
 
 def _joined(parts: Sequence[Sums]) -> Sums:
@@ -227,11 +259,29 @@ def analytic_rows(methods: Mapping[str, Any]) -> list[dict[str, str]]:
 def verdict(results: Mapping[str, Any]) -> list[str]:
     """What the run supports, in three sentences at most: what is told apart, what is not, and what it speaks for."""
     sentences = [_spoken(design, of, results) for design, of in results["designs"].items()]
+    sentences += _diverged(results.get("diverged", ()))
     images = len(results["data"]["test_images"])
-    if sentences:
+    if results["designs"]:
         sentences.append(
             f"The intervals speak for other seeds, and for other images like these {images} of "
             f"{results['data']['name']}, not for other scanners, cameras, patients or networks."
+        )
+    return sentences
+
+
+def _diverged(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What diverged, and what that leaves out."""
+    sentences = []
+    for design in dict.fromkeys(entry["design"] for entry in entries):
+        own = [entry for entry in entries if entry["design"] == design]
+        trunks = sorted({entry["seed"]: entry["step"] for entry in own if entry["trunk"]}.items())
+        told = [f"the trunk of seed {seed} at step {step}" for seed, step in trunks]
+        told += [
+            f"{entry['method']}, seed {entry['seed']}, at step {entry['step']}" for entry in own if not entry["trunk"]
+        ]
+        sentences.append(
+            f"Diverged and left out of the design {design}: {'; '.join(told)}. A method that diverges with one seed is "
+            "compared with none."
         )
     return sentences
 

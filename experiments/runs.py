@@ -1,11 +1,19 @@
 """A run's folder: made once, never written over, and found again by a run that goes on."""
 
+import contextlib
+import errno
 import json
 import os
 import platform
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None
 
 import jax
 
@@ -38,6 +46,58 @@ def create(out: Path | None, task: str, config: dict[str, Any], data: dict[str, 
                 place.rmdir()
         raise
     return folder.resolve()
+
+
+class Stopped(Exception):
+    """A run cannot go on, for a reason outside of it; the message says what is safe and what to do."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from the run in `folder`. The lock of a process that has died holds no more.
+
+    Raises:
+      Stopped: another process works on the run.
+    """
+    # On the file itself: a lock's own file would stay behind. It is never written anew.
+    with _opened(folder / _CONFIG) as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Stopped(f"{folder}: another process is working on this run; wait for it, or stop it.") from None
+            except OSError:
+                pass  # a file system without locks
+        yield
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb+")  # some network file systems lock what is open for writing only
+    except OSError:
+        return path.open("rb")
+
+
+# What becomes of a machine, and not of this program.
+_OUTSIDE = {
+    *(errno.ENOSPC, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT, errno.ENOTDIR),
+    *(getattr(errno, name) for name in ("EDQUOT", "ESTALE", "EMFILE", "ENFILE", "ENODEV") if hasattr(errno, name)),
+}
+
+
+@contextlib.contextmanager
+def told_how_to_go_on(folder: Path, command: str) -> Iterator[None]:
+    """Within it a full or read-only disk ends in one line, `Stopped`, which says what is safe and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OUTSIDE:
+            raise
+        where = f"{error.filename}: " if error.filename else f"{folder}: "
+        raise Stopped(
+            f"{where}{error.strerror}. Finished trainings and the last checkpoint are safe. When that is mended, go "
+            f"on: {command}"
+        ) from error
 
 
 def refuse_existing(out: Path | None) -> None:

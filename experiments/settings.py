@@ -1,19 +1,22 @@
 """The settings of the segmentation study, their presets, and what of them cannot be done."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import jax
 import tyro
 
 import upsampling as up
-from experiments import methods, runs, training
+from experiments import methods, runs, session, training
 from experiments.data import source
 from experiments.data.source import Source
 from experiments.models import Model
 from experiments.models.blocks import Decoder, Downsampling, Skips, fits
+from experiments.session import Session
 
 CLASSIC = ("nearest", "bilinear", "bicubic", "transposed_conv", "deconv", "sub_pixel_conv")
 
@@ -43,7 +46,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Segmentation(Source):
+class Segmentation(Session, Source):
     """Compare how upsampling methods render segmentation boundaries, all else equal, and report it with intervals.
 
     Settings without a value take it from a preset: a small one on a CPU (minutes on two cores), a larger one on an
@@ -119,8 +122,6 @@ class Segmentation(Source):
     """What the network computes in."""
     out: _Folder = None
     """A new folder for the results; by default one below runs/ named by date and time."""
-    resume: _Folder = None
-    """Go on with the stopped run in this folder, with its own settings. Takes no other option."""
 
     def methods_of(self, design: Design) -> tuple[str, ...]:
         """The methods that a design compares, in order."""
@@ -166,7 +167,7 @@ def kind(design: str) -> str:
 
 
 # Fields that say where things are, or what the jobs are: a table of results names them elsewhere.
-_NOT_CONDITIONS = {"preset", "design", *source.FIELDS, "methods", "against", "seeds", "out", "resume"}
+_NOT_CONDITIONS = {"preset", "design", *source.FIELDS, *session.FIELDS, "methods", "against", "seeds", "out"}
 _PRESET_OF_ALL = {"design": ("analytic", "frozen", "unet"), "methods": (*CLASSIC, "guided_filter")}
 _PRESET_OF_ALL |= {"seeds": (0, 1, 2, 3, 4), "stride": (4,), "shapes_steps": 0, "learning_rate": (4e-3,)}
 _PRESET_OF_ALL |= {"head_learning_rate": (3e-2, 1e-2)}
@@ -237,6 +238,7 @@ def resolve(config: Segmentation) -> Segmentation:
             raise ValueError(f"--{_option(name)}: give at least one, each once; got {_listed(chosen)}.")
     config = _with_methods(config)
     config.check_source()
+    config.check_session()
     return config
 
 
@@ -302,25 +304,87 @@ def _listed(values: tuple) -> str:
 
 
 def stored(folder: Path) -> Segmentation:
-    """The settings stored with the run in `folder`.
+    """The settings stored with the run in `folder`, checked like new ones: the file may have been edited.
 
     Raises:
-      FileNotFoundError, ValueError: no run of this version is there.
+      FileNotFoundError, ValueError: no run of this version is there, or its settings cannot be.
     """
     found = runs.stored_config(folder, "segmentation")
-    fields = {field.name for field in dataclasses.fields(Segmentation)}
-    if found.keys() != fields:
-        raise ValueError(f"{folder}: stored by another version; its settings differ in {found.keys() ^ fields}.")
-    found = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    found |= {name: Path(found[name]) for name in ("path", "classes", "out") if found[name] is not None}
-    return Segmentation(**found)
+    expected = {
+        field.name: field.type for field in dataclasses.fields(Segmentation) if field.name not in session.FIELDS
+    }
+    if found.keys() != expected.keys():
+        raise ValueError(
+            f"{folder}: stored by another version; its settings differ in {found.keys() ^ expected.keys()}."
+        )
+    try:
+        return resolve(Segmentation(**{name: typed(name, found[name], of) for name, of in expected.items()}))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
+
+
+def typed(name: str, value: object, of: Any) -> Any:
+    """A value from JSON as the type of its field.
+
+    Raises:
+      ValueError: it is of another type.
+
+    Example:
+
+    >>> typed("seeds", [0, 1], tuple[int, ...] | None)
+    (0, 1)
+    """
+    kind, arguments = get_origin(of), get_args(of)
+    if kind is Annotated:
+        return typed(name, value, arguments[0])
+    if kind is Literal:
+        fitting = value in arguments
+    elif kind in (Union, UnionType):
+        for one in arguments:
+            with contextlib.suppress(ValueError):
+                return typed(name, value, one)
+        fitting = False
+    elif kind is tuple and isinstance(value, list):
+        each = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(each) == len(value):
+            return tuple(typed(name, item, one) for item, one in zip(value, each, strict=True))
+        fitting = False
+    elif of is Path and isinstance(value, str):
+        return Path(value)
+    elif of is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    else:
+        fitting = kind is None and type(value) is of
+    if not fitting:
+        raise ValueError(f"{name} {value!r}: must be {_spelled(of)}.")
+    return value
+
+
+def _spelled(of: Any, plural: str = "") -> str:
+    """A type in words."""
+    kind, arguments = get_origin(of), get_args(of)
+    if kind is Annotated:
+        return _spelled(arguments[0], plural)
+    if kind is Literal:
+        return " or ".join(map(repr, arguments))
+    if kind in (Union, UnionType):
+        return " or ".join(_spelled(one, plural) for one in arguments)
+    if kind is tuple:
+        return f"a list of {_spelled(arguments[0], 's')}"
+    words = {int: "whole number", float: "number", Path: "path"}
+    if of in words:
+        return words[of] + plural if plural else f"a {words[of]}"
+    return {str: "text", bool: "true or false", NoneType: "null"}[of]
 
 
 def resumed(config: Segmentation) -> Segmentation:
-    """The settings stored with the run to go on with."""
-    if dataclasses.replace(config, resume=None) != Segmentation():
-        raise ValueError("--resume takes its settings from the run's folder; give no other option beside it.")
-    return stored(config.resume)
+    """The settings stored with the run to go on with, and how this session is to be carried out."""
+    config.check_session()
+    if dataclasses.replace(Segmentation(), **session.of(config)) != config:
+        raise ValueError(
+            "--resume takes its settings from the run's folder; give no other option of the study beside it."
+        )
+    return dataclasses.replace(stored(config.resume), **session.of(config))
 
 
 assert set(TRAINED) < set(get_args(Design))

@@ -1,8 +1,10 @@
 """The study of segmentation, from top to bottom: what is done in which order, and what it leaves behind."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +12,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import tyro
 
-from experiments import analytic, console, designs, files, methods, rates, report, results, runs, settings
+from experiments import (
+    analytic,
+    checkpoints,
+    console,
+    designs,
+    files,
+    logs,
+    methods,
+    rates,
+    report,
+    results,
+    runs,
+    session,
+    settings,
+    training,
+)
 from experiments.data import Dataset, Split, identity
 from experiments.designs import Outcome
 from experiments.settings import Job, Segmentation
@@ -33,6 +50,17 @@ class Run(NamedTuple):
     folder: Path
 
 
+Found = Outcome | results.Divergence
+"""What becomes of a training."""
+
+
+class Trained(NamedTuple):
+    """What became of the trainings: the outcomes of those that ended, and where the others diverged."""
+
+    outcomes: dict[Job, Outcome]
+    diverged: dict[Job, results.Divergence]
+
+
 # --- before -----------------------------------------------------------------------------------------------------------
 
 
@@ -44,34 +72,42 @@ def prepare(config: Segmentation) -> Run:
     """
     if config.resume is not None:
         place, config = config.resume.resolve(), settings.resumed(config)
-        return Run(config, _load_again(config, place), place)
+        data = _load_again(config, place)
+        if "damaged" not in config.redo:
+            _refuse_damaged(Run(config, data, place))
+        return Run(config, data, place)
     config = settings.resolve(config)
     runs.refuse_existing(config.out)
     data = _load(config)
     # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
     found = {name: place.resolve() for name in ("path", "classes") if (place := getattr(config, name))}
     stored = dataclasses.asdict(dataclasses.replace(config, **found))
+    stored = {name: value for name, value in stored.items() if name not in session.FIELDS}
     return Run(config, data, runs.create(config.out, "segmentation", stored, identity(data)))
 
 
-def prepare_report(command: Report) -> tuple[Run, dict[Job, Outcome]]:
+def prepare_report(command: Report) -> tuple[Run, Trained]:
     """Finds the run whose page is to be written, and what its trainings stored.
 
     Raises:
       ValueError, OSError: there is none, or not all of it is trained.
     """
-    config = settings.stored(command.folder)
-    run = Run(config, _load_again(config, command.folder), command.folder.resolve())
+    config, place = settings.stored(command.folder), command.folder.resolve()
+    run = Run(config, _load_again(config, place), place)
 
-    def done(job: Job, rate: float, own: Path) -> Outcome:
-        if not designs.is_done(own):
+    def done(job: Job, rate: float, own: Path) -> Found:
+        found = _stored(run, job, own)
+        if found is None:
             raise ValueError(
                 f"{command.folder}: {job.method}, seed {job.seed} of design {job.design} is not trained yet; go on "
                 "with --resume."
             )
-        return designs.stored(own, run.data.test)
+        return found
 
-    return run, _each(run, done)
+    try:
+        return run, _each(run, done)
+    except checkpoints.Damaged as error:
+        raise ValueError(_remedy(error, run)) from error
 
 
 def _load(config: Segmentation) -> Dataset:
@@ -90,26 +126,86 @@ def _load_again(config: Segmentation, place: Path) -> Dataset:
     return data
 
 
+def _folders(run: Run) -> list[Path]:
+    """Where the run's trainings keep what they store: the trunks' folders, then the jobs'."""
+    config, place = run.config, run.folder
+    jobs = config.jobs()
+    trunks = dict.fromkeys(designs.trunk_folder(place, config, job) for job in jobs if _has_trunk(job))
+    return [*trunks, *(_folder(run, job, rate) for job in jobs for rate in config.rates_of(job.design))]
+
+
+def _folder(run: Run, job: Job, rate: float) -> Path:
+    """Where a job keeps what it stores of its training at a learning rate."""
+    own = runs.job_folder(run.folder, *job)
+    return own if len(run.config.rates_of(job.design)) == 1 else own / f"rate{rate:g}"
+
+
+def _has_trunk(job: Job) -> bool:
+    return settings.kind(job.design) == "frozen"
+
+
+def _refuse_damaged(run: Run) -> None:
+    """Raises ValueError if a stored file cannot be trusted; the message names it and the remedy."""
+    try:
+        for place in _folders(run):
+            designs.examine(place, run.data.test)
+    except checkpoints.Damaged as error:
+        raise ValueError(_remedy(error, run)) from error
+
+
+def _remedy(error: checkpoints.Damaged, run: Run) -> str:
+    return f"{error} To train this one anew, and nothing else: {_resume(run)} --redo damaged"
+
+
+def _resume(run: Run) -> str:
+    """The command that goes on with a run."""
+    return f"python -m experiments segmentation --resume {_shown(run.folder)}"
+
+
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def train(run: Run) -> None:
+def train(run: Run, sinks: Sequence[logs.Sink] = ()) -> None:
     """Measures, trains, evaluates and reports, showing progress; what is done already is not done again.
 
     Raises:
-      KeyboardInterrupt: after Ctrl-C, with everything stored that `--resume` needs.
+      KeyboardInterrupt: after Ctrl-C or SIGTERM, with everything stored that `--resume` needs.
+      runs.Stopped: another process is working on the run, or its folder cannot be written or trusted.
     """
     config, data, place = run
-    console.say(f"{data.name}: {data.description}", *data.notes, f"Results go to {_shown(place)}")
-    if data.generated:
-        _store_test_images(place / "test.npz", data.test)
-    try:
-        measured = _analytic(config, place)
-        outcomes = _train_all(run)
-    except KeyboardInterrupt:
-        console.say(f"Stopped. To go on: python -m experiments segmentation --resume {_shown(place)}")
-        raise
-    conclude(run, outcomes, measured)
+    if not config.quiet:
+        console.say(f"{data.name}: {data.description}", *data.notes, f"Results go to {_shown(place)}")
+    with runs.locked(place), runs.told_how_to_go_on(place, _resume(run)):
+        try:
+            if data.generated:
+                _store_test_images(place / "test.npz", data.test)
+            _clear(run)
+            measured = _analytic(config, place)
+            trained = _train_all(run, [*sinks, *_own_sinks(run)])
+        except KeyboardInterrupt:
+            console.say(f"Stopped. To go on: {_resume(run)}")
+            raise
+        except checkpoints.Damaged as error:
+            raise runs.Stopped(_remedy(error, run)) from error
+        conclude(run, trained, measured)
+
+
+def _own_sinks(run: Run) -> list[logs.Sink]:
+    config = run.config
+    lines = [logs.JsonLines(run.folder)] if config.json_lines else []
+    return [*lines, *([logs.TensorBoard(run.folder / "tensorboard")] if config.tensorboard else [])]
+
+
+def _clear(run: Run) -> None:
+    """Takes away what is to be trained anew."""
+    for place in _folders(run):
+        redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
+        try:
+            designs.examine(place, run.data.test)
+        except checkpoints.Damaged:
+            redo = redo or "damaged" in run.config.redo
+        if redo:
+            shutil.rmtree(place)
 
 
 def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
@@ -121,14 +217,17 @@ def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
     measured = []
     for stride in config.analytic_stride if "analytic" in config.design else ():
         path = place / f"analytic-x{stride}.json"
-        if not path.exists():
+        found = None
+        with contextlib.suppress(*checkpoints.FAULTS):  # what is missing or damaged is measured
+            found = files.read_sealed(path)
+        if found is None:
             found = {"stride": stride, "methods": analytic.bare(stride), "trained": _on_shapes(config, stride)}
-            found = files.write_json(path, found)
+            found = files.write_sealed(path, found)
             title = f"Edges known exactly, factor {stride}, hundredths of a pixel"
             console.table(title, results.analytic_rows(found["methods"]))
             if found["trained"]:
                 console.table(f"{title}, trained on shapes", results.analytic_rows(found["trained"]))
-        measured.append(files.read_json(path))
+        measured.append(found)
     return {**measured[0], "others": measured[1:]} if measured else None
 
 
@@ -137,7 +236,7 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
     if not config.shapes_steps:
         return {}
     found = {}
-    with console.run_progress(len(config.methods)) as progress:
+    with console.run_progress(len(config.methods), quiet=config.quiet) as progress:
         for name in config.methods:
             variant = methods.variant_of(name, config.variants)
             steps = len(analytic.RATES) * config.shapes_steps
@@ -151,66 +250,112 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
     return found
 
 
-def _train_all(run: Run) -> dict[Job, Outcome]:
-    """The outcome of every job: trained now, or stored by the run that was stopped."""
+def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
+    """What becomes of every job: trained now, or stored by the run that was stopped."""
     config, data, _ = run
     programs: designs.Programs = {}
-    stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs))
-    with console.run_progress(sum(rates.count(config, job) for job in config.jobs())) as progress:
+    stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs, sinks))
+    with console.run_progress(sum(rates.count(config, job) for job in config.jobs()), quiet=config.quiet) as progress:
 
-        def one(job: Job, rate: float, own: Path) -> Outcome:
-            if designs.is_done(own):
-                outcome = designs.stored(own, data.test)
+        def trained(job: Job, rate: float, own: Path) -> Found:
+            in_trunk = _has_trunk(job)
+            try:
+                stage = stage_of(progress, job.design, job.seed)
+                in_trunk = False
+                with progress.job(f"{job.design} {job.method}, seed {job.seed}", stage.steps) as step:
+                    watch = designs.Watch(step, _logging(sinks, own.relative_to(run.folder)))
+                    return designs.train(job, rate, config, data, stage, own, programs, watch)
+            except training.Diverged as error:
+                return results.Divergence(error.step, repr(error.loss), in_trunk)
+
+        def one(job: Job, rate: float, own: Path) -> Found:
+            found = _stored(run, job, own)
+            if found is None:
+                found = trained(job, rate, own)
+            else:
                 with progress.job(job.method, 1):
                     pass
-            else:
-                stage = stage_of(progress, job.design, job.seed)
-                with progress.job(f"{job.design} {job.method}, seed {job.seed}", stage.steps) as step:
-                    outcome = designs.train(job, rate, config, data, stage, own, programs, step)
-            figures = outcome.result["figures"]
-            told = ", ".join(f"{MEASURES[m].title} {figures[m]['mean']:.3f}" for m in (PRIMARY, "mean_iou"))
             at = f", learning rate {rate:g}" if rates.count(config, job) > 1 else ""
-            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {told}")
-            return outcome
+            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {_told(found)}")
+            return found
 
         return _each(run, one)
 
 
-def _each(run: Run, one: Callable[[Job, float, Path], Outcome]) -> dict[Job, Outcome]:
-    """The outcome of every job at its method's own learning rate; `one` gives that of a job at a rate."""
-    config, _, place = run
-    found: dict[tuple[Job, float], Outcome] = {}
+def _told(found: Found) -> str:
+    if isinstance(found, results.Divergence):
+        return found.told()
+    figures = found.result["figures"]
+    return ", ".join(f"{MEASURES[m].title} {figures[m]['mean']:.3f}" for m in (PRIMARY, "mean_iou"))
+
+
+def _each(run: Run, one: Callable[[Job, float, Path], Found]) -> Trained:
+    """What becomes of every job at its method's own learning rate; `one` gives what becomes of a job at a rate."""
+    config = run.config
+    found: dict[tuple[Job, float], Found] = {}
     for job in config.jobs():
-        own = runs.job_folder(place, *job)
         for rate in rates.wanted(config, job, found):
-            found[job, rate] = one(job, rate, own if len(config.rates_of(job.design)) == 1 else own / f"rate{rate:g}")
-    return {job: found[job, rates.best(config, job, found)] for job in config.jobs()}
+            found[job, rate] = one(job, rate, _folder(run, job, rate))
+    own = {job: found[job, rates.best(config, job, found)] for job in config.jobs()}
+    return Trained(
+        {job: of for job, of in own.items() if isinstance(of, Outcome)},
+        {job: of for job, of in own.items() if isinstance(of, results.Divergence)},
+    )
+
+
+def _stored(run: Run, job: Job, own: Path) -> Found | None:
+    """What is stored of a training: its outcome, or where it or its trunk diverged; None if it is not done."""
+    if designs.is_done(own):
+        return designs.stored(own, run.data.test)
+    trunk = designs.trunk_folder(run.folder, run.config, job) if _has_trunk(job) else None
+    for place in (own, trunk):
+        found = place and training.divergence(place)
+        if found:
+            return results.Divergence(found["step"], found["loss"], place is trunk)
+    return None
 
 
 def _stage(
-    run: Run, programs: designs.Programs, progress: console.RunProgress, design: str, seed: int
+    run: Run,
+    programs: designs.Programs,
+    sinks: Sequence[logs.Sink],
+    progress: console.RunProgress,
+    design: str,
+    seed: int,
 ) -> designs.Stage:
     config, data, place = run
     job = Job(design, "", seed)
-    if settings.kind(design) != "frozen":
-        return designs.stage(job, config, data, place, programs, lambda step, loss: None)
+    if not _has_trunk(job):
+        return designs.stage(job, config, data, place, programs, designs.Watch())
+    own = designs.trunk_folder(place, config, job)
     with progress.part(f"trunk, seed {seed}", config.trunk_steps) as step:
-        return designs.stage(job, config, data, place, programs, step)
+        watch = designs.Watch(step, _logging(sinks, own.relative_to(place)))
+        return designs.stage(job, config, data, place, programs, watch)
+
+
+def _logging(sinks: Sequence[logs.Sink], place: Path) -> Callable[[int, dict[str, float]], None]:
+    def log(step: int, metrics: dict[str, float]) -> None:
+        for sink in sinks:
+            sink(logs.Entry(place.as_posix(), step, metrics))
+
+    return log
 
 
 # --- after ------------------------------------------------------------------------------------------------------------
 
 
-def report_again(prepared: tuple[Run, dict[Job, Outcome]]) -> None:
+def report_again(prepared: tuple[Run, Trained]) -> None:
     """Writes the results and the page of a run that is trained."""
-    run, outcomes = prepared
-    conclude(run, outcomes, _analytic(run.config, run.folder))
+    run, trained = prepared
+    with runs.locked(run.folder), runs.told_how_to_go_on(run.folder, f"python -m experiments report {run.folder}"):
+        conclude(run, trained, _analytic(run.config, run.folder))
 
 
-def conclude(run: Run, outcomes: dict[Job, Outcome], measured: dict[str, Any] | None) -> None:
+def conclude(run: Run, trained: Trained, measured: dict[str, Any] | None) -> None:
     """Gathers all outcomes into the run's files, its table and its page."""
     config, data, place = run
-    found, timing = results.collect(place, config, data, outcomes, measured)
+    outcomes = trained.outcomes
+    found, timing = results.collect(place, config, data, outcomes, measured, trained.diverged)
     for design in found["designs"]:
         table, best = results.rows(found, timing, design)
         # A terminal is narrow: the page has all columns.

@@ -1,7 +1,5 @@
 """One training loop for every task: compiled step, checkpoints, and a stop that can be resumed to the same numbers."""
 
-import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -12,13 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
+
+from experiments import checkpoints, files, interruption
 
 Params = Any
 Statistics = Any
 Batch = Any
 Loss = Callable[[Params, Statistics, Batch], tuple[jax.Array, Statistics]]
 Precision = Literal["float32", "bfloat16"]
+
+CHECKPOINT_EVERY = 300.0  # seconds
+CHECKPOINT, DIVERGED = "checkpoint.npz", "diverged.json"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ class History:
     loss: list[float] = field(default_factory=list)
     validation: list[dict[str, float]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+
+
+class Diverged(FloatingPointError):
+    """A loss that is not finite, at step `step`, with what happened until then."""
+
+    def __init__(self, step: int, loss: float, history: History):
+        what = "parameters are not finite" if np.isfinite(loss) else f"the loss is {loss}"
+        super().__init__(f"{what} at step {step}; try a lower --learning-rate.")
+        self.step, self.loss, self.history = step, loss, history
 
 
 class Cost(NamedTuple):
@@ -97,12 +108,15 @@ def fit(
     folder: Path | None,
     validate: Callable[[Params, Statistics], dict[str, float]],
     progress: Callable[[int, float], None] = lambda step, loss: None,
+    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None,
     program: Program | None = None,
+    checkpoint_every: float = CHECKPOINT_EVERY,
 ) -> Fit:
-    """Trains `params`, going on from the last checkpoint in `folder` if there is one.
+    """Trains `params`, going on from the checkpoint in `folder` if there is one.
 
-    A checkpoint holds parameters, optimiser, history and the place in `batches`; it is written at every validation and
-    when Ctrl-C stops the run, so that a run that was stopped ends with the same numbers as one that was not.
+    A checkpoint holds parameters, optimizer, history and the place in `batches`. It is written at every validation,
+    every `checkpoint_every` seconds, and when Ctrl-C or SIGTERM stops the run, so that a run that was stopped, or
+    killed at any moment, ends with the same numbers as one that was not.
 
     Args:
       params: first values of what is trained.
@@ -111,47 +125,69 @@ def fit(
       loss: `(params, statistics, batch)` to a scalar and the new statistics; parameters arrive in `options.precision`.
       batches: what to train on.
       options: how.
-      folder: for the checkpoints, an absolute path; None for none.
+      folder: for the checkpoint; None stores nothing.
       validate: measures of parameters and statistics, entered into the history with the step.
       progress: told the step number and loss after each step.
+      log: told the step number and the figures of each step, and of each validation.
       program: of an earlier training with the same loss, shapes and options but for the learning rate, used again
         rather than compiled anew.
+      checkpoint_every: seconds after which a checkpoint is written, whatever the step; a kill loses no more.
 
     Raises:
-      KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
-      FloatingPointError: the loss is not finite.
+      KeyboardInterrupt: after Ctrl-C, or SIGTERM (`interruption.Terminated`), once the checkpoint is written.
+      Diverged: the loss is not finite, or was when this was trained before; the state is stored beside the checkpoint,
+        which stays.
+      checkpoints.Damaged: the checkpoint cannot be trusted.
+      OSError: it cannot be written; the one before it stays.
     """
+    before = folder and divergence(folder)
+    if before:
+        raise Diverged(before["step"], float(before["loss"]), History())
     optimizer = _optimizer(options)
-    state, history = (params, statistics, optimizer.init(params)), History()
+    state, history, step = (params, statistics, optimizer.init(params)), History(), 0
     marks = {round(options.steps * (i + 1) / options.validations) for i in range(options.validations)}
-    with _checkpoints(folder) as manager:
-        if program is None:
-            place = batches.get_state()
-            program = _compile(loss, optimizer, options, state, next(batches))
-            batches.set_state(place)
-        step = (manager and manager.latest_step()) or 0
-        if manager and step:
-            state, history = _restore(manager, step, state, batches)
-        with _interruptible() as interrupted:
-            while step < options.steps:
-                batch = next(batches)
-                start = time.perf_counter()
-                state, value = program.update(state, batch)
-                value = float(value)  # waits for the step
-                step += 1
-                if history.loss:
-                    history.seconds.append(time.perf_counter() - start)
-                history.loss.append(value)
-                progress(step, value)
-                if not np.isfinite(value):
-                    raise FloatingPointError(f"the loss is {value} at step {step}; try a lower --learning-rate.")
-                if step in marks:
-                    history.validation.append({"step": step, **validate(*state[:2])})
-                if manager and (step in marks or interrupted()):
-                    _save(manager, step, state, history, batches)
-                if interrupted():
-                    raise KeyboardInterrupt
+    if program is None:
+        place = batches.get_state()
+        program = _compile(loss, optimizer, options, state, next(batches))
+        batches.set_state(place)
+    path = folder and folder / CHECKPOINT
+    if path is not None and path.exists():
+        state, history = _restore(path, state, batches)
+        step = len(history.loss)
+    with interruption.deferred() as interrupted:
+        stored = time.monotonic()
+        while step < options.steps:
+            batch = next(batches)
+            start = time.perf_counter()
+            state, value = program.update(state, batch)
+            value = float(value)  # waits for the step
+            seconds = time.perf_counter() - start
+            step += 1
+            if history.loss:
+                history.seconds.append(seconds)
+            history.loss.append(value)
+            progress(step, value)
+            log(step, {"loss": value, "seconds": seconds})
+            # What the last step broke, no loss would tell.
+            broken = step == options.steps and not _all_finite(state[0])
+            if not np.isfinite(value) or broken:
+                _note_divergence(folder, step, value, state, history, batches)
+                raise Diverged(step, value, history)
+            if step in marks:
+                found = validate(*state[:2])
+                history.validation.append({"step": step, **found})
+                log(step, {f"validation/{name}": measure for name, measure in found.items()})
+            stop = interrupted()
+            if step in marks or stop or time.monotonic() - stored > checkpoint_every:
+                _save(path, state, history, batches)
+                stored = time.monotonic()
+            if stop:
+                raise stop
     return Fit(*state[:2], history, program)
+
+
+def _all_finite(params: Params) -> bool:
+    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
 
 
 def _optimizer(options: Options) -> optax.GradientTransformation:
@@ -203,48 +239,35 @@ def cast(params: Params, precision: Precision) -> Params:
     return jax.tree.map(to, params)
 
 
-def _checkpoints(folder: Path | None) -> contextlib.AbstractContextManager[ocp.CheckpointManager | None]:
-    if folder is None:
-        return contextlib.nullcontext()
-    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+def _save(path: Path | None, state, history: History, batches: Batches) -> None:
+    if path is not None:
+        checkpoints.save(path, state, {"history": asdict(history), "batches": batches.get_state()})
 
 
-def _save(manager: ocp.CheckpointManager, step: int, state, history: History, batches: Batches) -> None:
-    place = {"history": asdict(history), "batches": batches.get_state()}
-    manager.save(
-        step, args=ocp.args.Composite(state=ocp.args.StandardSave(state), place=ocp.args.JsonSave(place)), force=True
-    )
-    manager.wait_until_finished()
+def _restore(path: Path, state, batches: Batches) -> tuple[Any, History]:
+    state, place = checkpoints.load(path, state)
+    batches.set_state(place["batches"])
+    return state, History(**place["history"])
 
 
-def _restore(manager: ocp.CheckpointManager, step: int, state, batches: Batches) -> tuple[Any, History]:
-    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    stored = manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes), place=ocp.args.JsonRestore())
-    )
-    batches.set_state(stored.place["batches"])
-    return stored.state, History(**stored.place["history"])
+def _note_divergence(folder: Path | None, step: int, loss: float, state, history: History, batches: Batches) -> None:
+    """Stores what there is to look into: how the loss went, and the state it ended in."""
+    if folder is not None:
+        _save(folder / "diverged.npz", state, history, batches)
+        files.write_json(folder / DIVERGED, {"step": step, "loss": repr(loss), "losses": history.loss})
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C was pressed; a second Ctrl-C stops at once.
+def divergence(folder: Path) -> dict[str, Any] | None:
+    """What is stored of a training that diverged in `folder`: its step, and its last loss as text; None if it did not.
 
-    Stopping between two steps rather than within one leaves a state that can be stored.
+    Raises:
+      checkpoints.Damaged: it cannot be read.
     """
-    pressed = False
-
-    def note(*_: Any) -> None:
-        nonlocal pressed
-        pressed = True
-        signal.signal(signal.SIGINT, previous)
-
+    path = folder / DIVERGED
+    if not path.exists():
+        return None
     try:
-        previous = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not the main thread, where Ctrl-C does not arrive either
-        yield lambda: False
-        return
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        found = files.read_json(path)
+        return {"step": int(found["step"]), "loss": str(found["loss"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise checkpoints.Damaged(f"{path}: damaged ({error}).") from error

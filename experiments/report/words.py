@@ -144,7 +144,7 @@ def command(config: Results) -> list[str]:
         option = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
-        elif name == "path":
+        elif name in ("path", "classes"):
             words += [f"--{option}", Path(value).name]  # where the folder lies is of one machine
         else:
             words += [f"--{option}", *map(str, value if isinstance(value, (list, tuple)) else [value])]

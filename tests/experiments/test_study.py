@@ -4,8 +4,11 @@ import csv
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -14,7 +17,7 @@ from PIL import Image
 
 import upsampling as up
 from experiments import __main__ as command
-from experiments import console, designs, settings, training
+from experiments import console, designs, files, runs, settings, training
 from experiments.tasks import segmentation
 
 NETWORK = (
@@ -88,7 +91,8 @@ def test_a_run_leaves_everything_it_says(finished):
     assert timing["deconv"]["0"]["step_ms"] > 0
     assert timing["deconv"]["0"]["machine"]["platform"] == jax.default_backend()
     for method in ("nearest", "deconv"):
-        assert (finished / "unet" / method / "seed0" / "checkpoints" / "6").is_dir()
+        stored = {p.name for p in (finished / "unet" / method / "seed0").iterdir()}
+        assert stored == {"checkpoint.npz", "predictions.npz", "sums.npz", "result.json"}
 
 
 def test_frozen_heads_share_a_trunk_and_are_held_against_one_method(frozen):
@@ -245,12 +249,12 @@ def test_an_existing_folder_is_left_alone(finished, images, capsys):
         (["--steps", "0"], "--steps 0: must be at least 1"),
         (["--seeds", "-1"], "--seeds -1: must be at least 0"),
         (["--crop", "200"], "--crop 200: image y=.* has only 160 × 160 pixels"),
-        (["--learning-rate", "nan"], "--learning-rate must be above 0"),
+        (["--learning-rate", "nan"], "--learning-rate nan: must be above 0"),
         (["--data", "folder"], "--data folder and --path DIR go together"),
         (["--path", "somewhere"], "--data folder and --path DIR go together"),
         (["--data", "folder", "--path", "nowhere"], "--path nowhere: there is no such folder"),
         (["--resume", "nowhere"], "nowhere: no run here"),
-        (["--resume", "nowhere", "--steps", "7"], "give no other option beside it"),
+        (["--resume", "nowhere", "--steps", "7"], "give no other option of the study beside it"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line_and_leaves_nothing(options, message, tmp_path, monkeypatch, capsys):
@@ -301,6 +305,180 @@ def test_data_that_changed_are_not_mixed_with_those_of_the_run(moved, capsys):
     Image.fromarray(1 - mask).save(path / "masks" / "3.png")
     assert command.main(["report", str(folder)]) == 2
     assert "the names are the same, but files, classes or ranges have changed" in capsys.readouterr().out
+
+
+def resume(folder, *options):
+    return command.main(["segmentation", "--resume", str(folder), *options])
+
+
+def test_sigterm_stores_and_says_how_to_go_on(moved, monkeypatch, capsys):
+    _, folder = moved
+    shutil.rmtree(folder / "unet" / "deconv")
+    fit = training.fit
+
+    def terminated(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(training, "fit", terminated)
+    assert resume(folder) == 143
+    assert re.search(r"Stopped\. To go on: python -m experiments segmentation --resume", capsys.readouterr().out)
+
+
+def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, monkeypatch, capsys):
+    _, folder = moved
+    own = folder / "unet" / "nearest" / "seed0"
+    shutil.rmtree(own)
+    fit = training.fit
+
+    def diverging(*arguments, folder, **options):
+        files.write_json(folder / "diverged.json", {"step": 3, "loss": "nan"})
+        raise training.Diverged(3, float("nan"), training.History())
+
+    own.mkdir()
+    monkeypatch.setattr(training, "fit", diverging)
+    assert resume(folder) == 0
+    told = r"Diverged and left out of the design unet: nearest, seed 0, at step 3\."
+    assert re.search(told, capsys.readouterr().out.replace("\n", " "))
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["designs"]["unet"]["methods"]) == ["deconv"]
+    assert results["diverged"] == [
+        {"design": "unet", "method": "nearest", "seed": 0, "step": 3, "loss": "nan", "trunk": False}
+    ]
+    assert re.search(told, (folder / "report.html").read_text())
+    monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(designs, "train", None)  # it is not trained again
+    assert resume(folder) == 0
+    monkeypatch.undo()
+    assert resume(folder, "--redo", "diverged") == 0
+    assert (folder / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_a_run_in_which_all_diverges_ends_with_a_page(images, tmp_path, monkeypatch, capsys):
+    def diverging(*arguments, **options):
+        raise training.Diverged(2, float("inf"), training.History())
+
+    monkeypatch.setattr(designs, "stage", diverging)
+    assert run(images, tmp_path / "out", *FROZEN, "--methods", "nearest") == 0
+    assert "the trunk of seed 0 at step" in capsys.readouterr().out.replace("\n", " ")
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["designs"] == {}
+    assert results["diverged"][0]["trunk"] is True
+    assert "the trunk of seed 0 at step" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "sums.npz", "result.json"])
+def test_a_damaged_file_is_named_with_its_remedy(moved, name, monkeypatch, capsys):
+    _, folder = moved
+    file = folder / "unet" / "nearest" / "seed0" / name
+    damaged = bytearray(file.read_bytes())
+    for at in range(60, len(damaged), 97):
+        damaged[at] ^= 4
+    file.write_bytes(damaged)
+    for arguments in (["report", str(folder)], ["segmentation", "--resume", str(folder)]):
+        assert command.main(arguments) == 2
+        assert re.search(rf"nearest/seed0/{name}: damaged .* --redo damaged", capsys.readouterr().out)
+    redone = []
+    monkeypatch.setattr(
+        designs, "train", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    assert resume(folder, "--redo", "damaged") == 130
+    assert redone == [("unet", "nearest", 0)]  # and nothing else
+
+
+def test_a_damaged_checkpoint_is_redone_to_the_same_results(finished, moved, capsys):
+    _, folder = moved
+    own = folder / "unet" / "deconv" / "seed0"
+    (own / "result.json").unlink()
+    (own / "checkpoint.npz").write_bytes((own / "checkpoint.npz").read_bytes()[:-9])
+    assert resume(folder) == 2
+    assert re.search(r"deconv/seed0/checkpoint\.npz: damaged .* --redo damaged", capsys.readouterr().out)
+    assert resume(folder, "--redo", "damaged") == 0
+    assert (folder / "results.json").read_bytes() == (finished / "results.json").read_bytes()
+
+
+def test_two_processes_do_not_work_on_one_run(moved, capsys):
+    _, folder = moved
+    hold = (
+        "import fcntl, sys; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(folder / "config.json")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    holder.stdout.readline()
+    assert resume(folder) == 1
+    assert "another process is working on this run" in capsys.readouterr().out
+    holder.kill()  # a process that dies lets go
+    holder.wait()
+    with runs.locked(folder):
+        assert resume(folder) == 1
+    with runs.locked(folder):
+        pass
+
+
+def test_a_full_disk_is_one_line_that_says_what_is_safe(moved, capsys):
+    """A limit on the size of files: what a full disk does, and can be set in a test."""
+    _, folder = moved
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, hard))
+        assert resume(folder) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    printed = capsys.readouterr().out
+    assert re.search(
+        r"error: .*File too large\. Finished trainings and the last checkpoint are safe\. .*--resume", printed
+    )
+    assert "Traceback" not in printed
+
+
+def test_a_folder_that_cannot_be_written_is_left_as_it_was(images, tmp_path, monkeypatch, capsys):
+    write = files.write_json
+
+    def full(path, value):
+        if path.name == "config.json":
+            raise OSError(28, "No space left on device")
+        return write(path, value)
+
+    monkeypatch.setattr(files, "write_json", full)
+    assert run(images, tmp_path / "new" / "deep") == 2
+    assert "No space left" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": -5}, r"config\.json: --steps -5: must be at least 1"),
+        ({"steps": "many"}, r"config\.json: steps 'many': must be a whole number or null"),
+        ({"weight_decay": True}, r"weight_decay True: must be a number"),
+        ({"model": "vit"}, r"model 'vit': must be 'unet' or 'fpn'"),
+        ({"seeds": 3}, r"seeds 3: must be a list of whole numbers or null"),
+        ({"methods": ["bilinea"]}, r"--methods bilinea: not known"),
+        ({"new": 1}, r"stored by another version"),
+    ],
+)
+def test_a_config_edited_by_hand_is_checked_like_a_new_one(moved, changed, message, capsys):
+    _, folder = moved
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changed))
+    assert resume(folder) == 2
+    assert re.search(message, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint-every", "0"], "--checkpoint-every 0: must be above 0"),
+        (["--redo", "damaged"], "--redo is for a run that goes on"),
+    ],
+)
+def test_options_of_a_session_are_checked(options, message, capsys):
+    assert command.main(["segmentation", *options]) == 2
+    assert message in capsys.readouterr().out
 
 
 def test_presets_fill_in_what_was_not_given():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import training
+from experiments import checkpoints, interruption, training
 
 
 class Lines:
@@ -40,7 +40,7 @@ def loss(params, statistics, batch):
     return error, {"mean": 0.9 * statistics["mean"] + 0.1 * batch["x"].mean(axis=0)}
 
 
-def fit(folder, steps=40, progress=lambda step, loss: None, loss=loss, **options):
+def fit(folder, steps=40, progress=lambda step, loss: None, loss=loss, log=None, checkpoint_every=300.0, **options):
     return training.fit(
         {"w": jnp.zeros(3)},
         {"mean": jnp.zeros(3)},
@@ -50,6 +50,8 @@ def fit(folder, steps=40, progress=lambda step, loss: None, loss=loss, **options
         folder=folder,
         validate=lambda params, statistics: {"error": float(jnp.abs(params["w"] - jnp.array([1, -2, 0.5])).max())},
         progress=progress,
+        log=log or (lambda step, metrics: None),
+        checkpoint_every=checkpoint_every,
     )
 
 
@@ -70,13 +72,17 @@ def test_it_learns_and_records(whole):
 
 
 @pytest.mark.parametrize("stop_at", [1, 8, 21, 40])
-def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, whole, stop_at):
+@pytest.mark.parametrize(
+    ("number", "exception"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interruption.Terminated)]
+)
+def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path, whole, stop_at, number, exception):
     def interrupt(step, _):
         if step == stop_at:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as stopped:
         fit(tmp_path, progress=interrupt)
+    assert stopped.type is exception
     steps = []
     resumed = fit(tmp_path, progress=lambda step, _: steps.append(step))
     assert steps == list(range(stop_at + 1, 41))
@@ -107,10 +113,36 @@ def test_a_finished_run_is_not_trained_again(tmp_path, whole):
     assert again.cost.operations == whole.cost.operations
 
 
-def test_ctrl_c_works_as_before_once_the_loop_is_left(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
+def test_signals_work_as_before_once_the_loop_is_left(tmp_path):
+    numbers = signal.SIGINT, signal.SIGTERM
+    before = [signal.getsignal(number) for number in numbers]
     fit(tmp_path, steps=2)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_checkpoint_comes_every_so_many_seconds(tmp_path, whole):
+    def fault(step, _):
+        if step == 13:
+            raise RuntimeError("power failure")
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        fit(tmp_path, progress=fault, checkpoint_every=1e-9)
+    steps = []
+    resumed = fit(tmp_path, progress=lambda step, _: steps.append(step))
+    assert steps[0] == 13  # the twelfth was stored
+    chex.assert_trees_all_equal(resumed[:2], whole[:2])
+
+
+def test_nothing_is_stored_without_a_folder(whole):
+    chex.assert_trees_all_equal(fit(None)[:2], whole[:2])
+
+
+def test_the_log_has_every_step_and_every_validation(tmp_path):
+    entries = []
+    outcome = fit(tmp_path, log=lambda step, metrics: entries.append((step, metrics)))
+    losses = [(step, m["loss"]) for step, m in entries if "loss" in m]
+    assert losses == list(enumerate(outcome.history.loss, 1))
+    assert [step for step, m in entries if "validation/error" in m] == [8, 16, 24, 32, 40]
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
@@ -126,9 +158,25 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32(tmp_path):
     assert outcome.history.validation[-1]["error"] < 0.2
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match="loss is nan at step 1"):
-        fit(tmp_path, loss=lambda *arguments: (loss(*arguments)[0] * jnp.nan, arguments[1]))
+def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_met_again(tmp_path):
+    def explodes(params, statistics, batch):
+        error, statistics = loss(params, statistics, batch)
+        return error / (jnp.abs(params["w"]).sum() < 1), statistics  # infinite once the weights have grown
+
+    with pytest.raises(training.Diverged, match=r"loss is (inf|nan) at step") as diverged:
+        fit(tmp_path, loss=explodes)
+    assert 1 < diverged.value.step < 40
+    assert len(diverged.value.history.loss) == diverged.value.step
+    found = training.divergence(tmp_path)
+    assert (found["step"], found["loss"]) == (diverged.value.step, repr(diverged.value.loss))
+    assert (tmp_path / "diverged.npz").exists()
+    steps = []
+    with pytest.raises(training.Diverged, match=r"loss is (inf|nan) at step") as again:
+        fit(tmp_path, loss=explodes, progress=lambda step, _: steps.append(step))
+    assert (again.value.step, steps) == (diverged.value.step, [])
+    (tmp_path / "diverged.json").write_text("{")
+    with pytest.raises(checkpoints.Damaged, match=r"diverged\.json: damaged"):
+        fit(tmp_path, loss=explodes)
 
 
 def test_one_step_is_enough_for_a_run(tmp_path):

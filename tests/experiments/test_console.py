@@ -1,0 +1,102 @@
+"""What a run prints: in any terminal, into a file, and when nobody reads it any more."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import console
+
+ROOT = Path(__file__).parents[2]
+ROWS = [{"method": "bilinear", "Boundary IoU, 1 px": "0.383 ± 0.012", "ms/step": "5.1"}] * 2
+
+
+def script(text, **environment):
+    lines = ["from experiments import console", "console.accept_any_encoding()", text]
+    return [sys.executable, "-c", "\n".join(lines)], {"PATH": "/bin:/usr/bin", "PYTHONPATH": str(ROOT), **environment}
+
+
+def test_a_reader_that_leaves_does_not_end_a_run(tmp_path):
+    text = f"for i in range(20000): console.say(f'line {{i}}')\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+    command, environment = script(text)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "line 0\n"
+        run.stdout.close()
+        assert run.stderr.read() == ""
+        assert run.wait() == 0
+    assert (tmp_path / "end").exists()
+
+
+def test_an_ascii_terminal_shows_what_it_can():
+    text = f"console.say('160 × 160, caf\\udce9 ü')\nconsole.table('table', {ROWS!r})"
+    command, environment = script(text, PYTHONIOENCODING="ascii")
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    printed = done.stdout.decode("ascii")
+    assert "160 x 160, caf? ?" in printed
+    assert "0.383 +- 0.012" in printed
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    def of(width):
+        monkeypatch.setattr(console, "console", console._Console(width=width, force_terminal=True, color_system=None))
+
+    return of
+
+
+def test_a_narrow_terminal_shows_rows_as_lines(terminal, capsys):
+    terminal(20)
+    console.table("Results", ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("method: bilinear") == 2
+    assert lines.count("Boundary IoU, 1 px: 0.383 ± 0.012") == 2
+
+
+def test_a_file_gets_tables_whole_whatever_their_width(monkeypatch, capsys):
+    monkeypatch.setattr(console, "console", console._Console(width=80))
+    rows = [{f"a measure of number {i}": "0.8123456789 ± 0.0123456789" for i in range(6)}]
+    console.table("Results", rows)
+    printed = capsys.readouterr().out
+    assert printed.count("0.8123456789 ± 0.0123456789") == 6
+
+
+def test_a_file_gets_a_line_now_and_then(capsys):
+    now = 0.0
+    lines = console._Lines(jobs=3, quiet=False, clock=lambda: now)
+    with lines.job("frozen bilinear, seed 0", 400) as step:
+        for number in range(1, 401):
+            now += 1
+            step(number, 0.5)
+    with lines.job("frozen carafe, seed 0", 10) as step:
+        now += 70
+        step(1, 0.25)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 7  # every minute of 400 seconds, and the second training's
+    assert printed[0].endswith(
+        "0 of 3 trainings done; frozen bilinear, seed 0: step 60 of 400, loss 0.500, about 6 min left"
+    )
+    assert "1 of 3 trainings done; frozen carafe, seed 0: step 1 of 10" in printed[-1]
+    assert not any(c in "".join(printed) for c in "\r\x1b")
+
+
+def test_quiet_is_quiet(capsys):
+    now = 0.0
+    lines = console._Lines(jobs=3, quiet=True, clock=lambda: now)
+    with lines.job("a", 10) as step:
+        now += 1000
+        step(1, 0.5)
+    lines.say("a: 0.5")
+    assert capsys.readouterr().out == ""
+
+
+def test_bars_are_for_terminals(terminal, capsys):
+    terminal(100)
+    with console.run_progress(2) as progress:
+        assert isinstance(progress, console._Bars)
+        with progress.job("a", 10) as step:
+            step(3, 0.5)
+        progress.say("a stays")
+    assert "a stays" in capsys.readouterr().out
+    with console.run_progress(2, quiet=True) as progress:
+        assert isinstance(progress, console._Lines)

@@ -1,11 +1,24 @@
-"""The overlap of kernel and stride against a transposed convolution of ones; receptive fields known on paper."""
+"""Analysis against closed forms: overlaps, receptive fields, frequency responses, round trips; and what is flagged."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import upsampling as up
-from upsampling.analysis import overlap, receptive_field
+from upsampling.analysis import (
+    cost,
+    describe,
+    frequency_response,
+    impulse_response,
+    overlap,
+    phase_responses,
+    receptive_field,
+    round_trip,
+)
 from upsampling.convolution import transposed_conv
 
 
@@ -69,3 +82,157 @@ def test_receptive_field(upsample, scale, expected):
 def test_receptive_field_refuses_another_size():
     with pytest.raises(ValueError, match=r"receptive_field: upsample must take \(24, 24, 1\) to \(48, 48\)"):
         receptive_field(lambda x: up.nearest(x, scale=3), scale=2)
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+WAVES = np.linspace(0, 2, 41)
+
+
+def resized(method, scale, convention="torch"):
+    return functools.partial(up.resize, scale=scale, method=method, convention=convention)
+
+
+def dirichlet(f, s):
+    """The response of s equal samples: the sinc, periodic in s."""
+    with np.errstate(invalid="ignore"):
+        return np.where(f % s == 0, 1.0, np.sin(np.pi * f) / (s * np.sin(np.pi * f / s)))
+
+
+@pytest.mark.parametrize(("method", "scale", "power"), [("nearest", 3, 1), ("nearest", 4, 1), ("bilinear", 3, 2)])
+def test_nearest_is_a_sinc_and_linear_its_square(method, scale, power):
+    response = impulse_response(resized(method, scale), scale=scale, size=8)
+    for axis in (0, 1):
+        found = frequency_response(response, scale, WAVES, axis=axis)
+        np.testing.assert_allclose(found, dirichlet(WAVES, scale) ** power, atol=1e-6)
+
+
+def keys_response(f, a=-0.5):
+    """Keys' cubic kernel, of continuous space (Keys 1981, equation 15, for a = -1/2), by its moments."""
+    x = (np.arange(200_000) + 0.5) / 100_000
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
+    return 2 * np.mean(np.where(x <= 1, near, far) * np.cos(2 * np.pi * np.multiply.outer(f, x)), -1) * 2
+
+
+@pytest.mark.parametrize(
+    ("method", "expected", "terms"),
+    [("nearest", np.sinc, 0), ("bilinear", lambda f: np.sinc(f) ** 2, 200), ("bicubic", keys_response, 8)],
+)
+def test_dense_sampling_tends_to_the_response_of_the_kernel(method, expected, terms):
+    """By Poisson's formula a kernel sampled s times per pixel has the images of its response, s apart, added to it; by
+    turns with either sign where its middle lies between two samples, as on the half-pixel grid for even s."""
+    s, f = 32, np.linspace(0, 1, 9)
+    response = impulse_response(resized(method, s, "jax"), scale=s, size=8)
+    if method == "nearest":  # images fall off as 1 / f: their sum has a closed form
+        images = dirichlet(f, s) - np.sinc(f)
+    else:
+        images = sum((-1) ** k * expected(np.abs(f + sign * k * s)) for k in range(1, terms + 1) for sign in (-1, 1))
+    np.testing.assert_allclose(frequency_response(response, s, f), expected(f) + images, atol=1e-6)
+
+
+def test_phases_average_to_the_whole_and_show_where_a_wave_comes_out():
+    linear = impulse_response(resized("bilinear", 2), scale=2)
+    f = np.array([0.0, 0.125, 0.5])
+    phases = phase_responses(linear, 2, f)
+    np.testing.assert_allclose(phases.mean(0), frequency_response(linear, 2, f), atol=1e-7)
+    # A quarter of a pixel off the nearest input: 3/4 there, 1/4 a whole pixel to the other side.
+    by_hand = 0.75 * np.exp(-2j * np.pi * f * 0.25) + 0.25 * np.exp(2j * np.pi * f * 0.75)
+    np.testing.assert_allclose(
+        np.sort_complex(phases[:, 1]), np.sort_complex([by_hand[1], by_hand[1].conj()]), atol=1e-6
+    )
+
+
+def test_imaging_energy_and_ripple_of_nearest():
+    found = describe(resized("nearest", 4), scale=4)
+    middles = (np.arange(4000) + 0.5) / 8000
+    # By Parseval the energy of four equal taps is 1; the rest is outside of the passband.
+    assert found.imaging_energy == pytest.approx(1 - np.mean(dirichlet(middles, 4) ** 2), abs=1e-5)
+    assert found.passband_ripple == pytest.approx(1 - dirichlet(np.array(0.25), 4), abs=1e-6)
+
+
+def uneven(x):
+    return up.transposed_conv(x, jnp.ones((3, 3, 1, 1)) * 4 / 9, padding=((0, 1), (0, 1)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "faults"),
+    [
+        (lambda x: up.bilinear(x, scale=2), []),
+        (lambda x: 1.1 * up.bilinear(x, scale=2), ["gain"]),
+        (lambda x: jnp.roll(up.bilinear(x, scale=2), 1, 1), ["shift"]),
+        (resized("bilinear", 2, "tensorflow1"), ["shift"]),
+        (uneven, ["uneven overlap"]),
+        (resized("bilinear", 2, "torch_align_corners"), ["position dependence"]),
+    ],
+)
+def test_faults_are_named(bad, faults):
+    found = describe(bad).faults()
+    assert set(faults) <= set(found)
+    assert faults or not found
+
+
+def test_an_uneven_overlap_in_numbers():
+    found = describe(uneven)
+    sums = overlap((3, 3), 2) * 4 / 9
+    assert found.gain == pytest.approx(sums.mean())
+    assert found.unevenness == pytest.approx(sums.std() / sums.mean())
+    assert found.unity_error == pytest.approx(np.abs(sums - 1).max())
+
+
+def test_a_method_that_is_not_linear_is_described_where_it_is_asked_for():
+    squared = lambda x: up.nearest(x, scale=2) ** 2  # noqa: E731
+    np.testing.assert_allclose(impulse_response(squared, at=jnp.full((16, 16, 1), 3.0)).max(), 6.0)
+
+
+# --- what is lost, what it costs --------------------------------------------------------------------------------------
+
+
+def test_a_round_trip_loses_what_the_matrix_of_both_says():
+    """With circular edges the map is the same everywhere, and small enough to be written out."""
+    size, s = 8, 2
+
+    def upsample(x):
+        wide = up.bilinear(jnp.pad(x, ((2, 2), (2, 2), (0, 0)), mode="wrap"), scale=s)
+        return wide[2 * s : -2 * s, 2 * s : -2 * s]
+
+    basis = np.eye((size * s) ** 2, dtype=np.float32).reshape(-1, size * s, size * s, 1)
+    small = basis.reshape(-1, size, s, size, s, 1).mean((2, 4))
+    kept = np.asarray(jax.vmap(upsample)(small)).reshape(len(basis), -1)
+    expected = np.sum((np.eye(len(basis)) - kept) ** 2) / len(basis)
+    found = round_trip(upsample, s, size=size)
+    assert found.lost == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_round_trip_of_a_wave():
+    """Means of three pixels lower a wave, and so does the linear interpolant, which adds two images of it."""
+    found = round_trip(resized("bilinear", 3), 3)
+    f = found.frequencies[5]
+    assert f == 1 / 8
+    mean = dirichlet(np.array(3 * f), 3)
+    low, *images = (mean * dirichlet(np.array(wave), 3) ** 2 for wave in (3 * f, 1 - 3 * f, 1 + 3 * f))
+    error = (1 - low) ** 2 + sum(image**2 for image in images)
+    assert found.psnr[5] == pytest.approx(-10 * np.log10(error / 8), abs=1e-3)
+
+
+def test_cost_of_a_layer():
+    layer = up.nn.create("transposed_conv", 8, rngs=nnx.Rngs(0))
+    found = cost(layer, jax.ShapeDtypeStruct((1, 16, 16, 8), jnp.float32))
+    assert found.parameters == 4 * 4 * 8 * 8 + 8
+    # Four taps of eight channels reach each of 32 x 32 x 8 numbers, a multiplication and an addition each.
+    assert found.operations == pytest.approx(2 * 32 * 32 * 8 * 4 * 8, rel=0.1)
+    assert found.bytes_needed == 4 * (16 * 16 * 8 + found.parameters + 32 * 32 * 8)
+    assert found.intensity == found.operations / found.bytes_moved
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: describe(lambda x: x, scale=2), r"impulse_response: upsample must take \(16, 16, 1\)"),
+        (lambda: impulse_response(lambda x: x, scale=0), "impulse_response: scale must be a whole number"),
+        (lambda: round_trip(resized("nearest", 2), downsample=lambda x: x), "round_trip: downsample must take"),
+    ],
+)
+def test_wrong_sizes_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

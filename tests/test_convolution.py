@@ -660,3 +660,36 @@ def test_errors_explain(call, error, message):
 def test_geometry_must_be_static():
     with pytest.raises(TypeError, match="strides must be static"):
         jax.jit(lambda s: transposed_conv(X, K, strides=s))(2)
+
+
+def test_transposed_convolution_to_an_explicit_size():
+    """With pixels as padding it is PyTorch's output size; with "SAME" the adjoint of the convolution from that size."""
+    generator = np.random.default_rng(0)
+    x, kernel = (generator.standard_normal(shape).astype(np.float32) for shape in ((1, 5, 4, 2), (4, 3, 2, 3)))
+    weight = torch.from_numpy(kernel.transpose(2, 3, 0, 1).copy())
+    layer = torch.nn.ConvTranspose2d(2, 3, (4, 3), stride=(3, 2), padding=1, bias=False)
+    layer.weight = torch.nn.Parameter(weight)
+    for size in ((14, 7), (16, 8)):
+        expected = layer(torch.from_numpy(x).movedim(-1, 1), output_size=size).movedim(1, -1).detach()
+        actual = transposed_conv(x, kernel, strides=(3, 2), padding=1, output_size=size)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    dimensions = ("NHWC", "HWIO", "NHWC")
+
+    def conv(image):
+        return jax.lax.conv_general_dilated(image, kernel.swapaxes(2, 3), (3, 2), "SAME", dimension_numbers=dimensions)
+
+    for size in ((13, 7), (15, 8)):
+        (expected,) = jax.linear_transpose(conv, jnp.zeros((1, *size, 3)))(jnp.asarray(x))
+        actual = transposed_conv(x, kernel, strides=(3, 2), output_size=size)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+    # Keras' output_padding=0 with an even kernel: a size that no convolution maps to this one.
+    full = transposed_conv(x, kernel, strides=(3, 2), padding="VALID")
+    np.testing.assert_allclose(
+        transposed_conv(x, kernel, strides=(3, 2), output_size=(12, 8)), full[:, 2:14, :8], rtol=0, atol=1e-5
+    )
+    with pytest.raises(
+        ValueError, match=r"output_size must be from \(12, 6\) to \(15, 8\) for x of size \(5, 4\); got"
+    ):
+        transposed_conv(x, kernel, strides=(3, 2), output_size=(16, 8))
+    with pytest.raises(ValueError, match="give one of output_padding and output_size"):
+        transposed_conv(x, kernel, strides=(3, 2), padding=1, output_padding=1, output_size=(16, 8))

@@ -57,6 +57,57 @@ def test_values_indices_and_gradient_are_pytorchs(size, window, strides, padding
     np.testing.assert_allclose(actual, last(expected), atol=1e-6)
 
 
+# Size, window, strides, padding, dilation.
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "strides", "padding", "dilation"),
+    [
+        ((9,), (2,), (2,), (1,), (3,)),
+        ((8, 11), (2, 3), (3, 2), (1, 1), (1, 2)),
+        ((5, 6), (3, 2), (2, 4), (0, 0), (2, 1)),
+    ],
+)
+def test_dilation_and_ceil_mode_are_pytorchs(size, window, strides, padding, dilation, ceil_mode):
+    x = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
+    options = {"dilation": dilation, "ceil_mode": ceil_mode}
+    theirs = first(x).requires_grad_()
+    expected = POOL[len(size)](theirs, window, strides, padding, return_indices=True, **options)
+
+    @jax.jit
+    def compute(x):
+        y, indices = max_pool_with_indices(x, window, strides, padding, **options)
+        return y, indices, jax.grad(lambda x: max_pool_with_indices(x, window, strides, padding, **options)[0].sum())(x)
+
+    y, indices, gradient = compute(x)
+    np.testing.assert_array_equal(y, last(expected[0]))
+    np.testing.assert_array_equal(indices, last(expected[1]))
+    np.testing.assert_allclose(gradient, last(torch.autograd.grad(expected[0].sum(), theirs)[0]), atol=1e-6)
+
+
+@pytest.mark.parametrize("ceil_mode", [False, True])
+@pytest.mark.parametrize(
+    ("size", "window", "strides", "pads", "dilation"),
+    [((5, 7), (3, 4), (2, 3), ((2, 1), (3, 2)), (1, 1)), ((8, 6), (3, 2), (2, 2), ((0, 2), (1, 0)), (2, 1))],
+)
+def test_padding_beyond_half_the_window_is_onnxs(size, window, strides, pads, dilation, ceil_mode):
+    x = np.random.default_rng(0).standard_normal((1, *size, 1)).astype(np.float32)
+    attributes = {"kernel_shape": window, "strides": strides, "dilations": dilation, "ceil_mode": int(ceil_mode)}
+    node = helper.make_node("MaxPool", ["x"], ["y", "i"], pads=[*next(zip(*pads)), *list(zip(*pads))[1]], **attributes)
+    (given,) = (helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 1, *size)),)
+    results = [
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        helper.make_tensor_value_info("i", TensorProto.INT64, None),
+    ]
+    model = helper.make_model(
+        helper.make_graph([node], "g", [given], results), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    expected = session.run(None, {"x": np.moveaxis(x, -1, 1)})
+    actual = max_pool_with_indices(x, window, strides, pads, dilation=dilation, ceil_mode=ceil_mode)
+    for found, right in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(found, np.moveaxis(right, 1, -1))
+
+
 def test_nan_wins_and_minus_infinity_is_found():
     x = np.array([[0, np.nan, np.nan, 1], [-np.inf] * 4], np.float32).reshape(1, 8, 1)
     values, indices = F.max_pool1d(first(x), 4, return_indices=True)
@@ -160,8 +211,13 @@ X = np.ones((2, 4, 4, 3), np.float32)
         (lambda: max_pool_with_indices(X, 2, 0), ValueError, "strides must be at least 1"),
         (lambda: max_pool_with_indices(X, 2, (1, 1, 1)), ValueError, "strides must be one number or 2"),
         (lambda: max_pool_with_indices(X, 5), ValueError, r"window=\(5, 5\) is larger than x"),
-        (lambda: max_pool_with_indices(X, 2, padding=2), ValueError, "padding must be at most half the window"),
-        (lambda: max_pool_with_indices(X, 3, padding=2), ValueError, r"half the window \(3, 3\) on each side; got 2"),
+        (lambda: max_pool_with_indices(X, 2, padding=2), ValueError, "padding must be less than the window"),
+        (
+            lambda: max_pool_with_indices(X, 2, padding=3, dilation=2),
+            ValueError,
+            r"window, \(3, 3\) pixels with its dilation, on each side; got 3",
+        ),
+        (lambda: max_pool_with_indices(X, 2, ceil_mode="yes"), TypeError, "ceil_mode must be True or False; got 'yes'"),
         (lambda: max_pool_with_indices(X, 2, padding="same"), ValueError, "padding='same' is not known"),
         (lambda: max_pool_with_indices(X[0, 0]), ValueError, "x must be .* 2 spatial axes"),
         (lambda: max_pool_with_indices(X, (1,) * 4), ValueError, "x must be .* 4 spatial axes"),

@@ -267,6 +267,30 @@ def test_gated_queries_and_fade_are_their_formulas():
     close(fade(x, guide, high, low, gate, scale=scale, kernel_size=3), g * guide + (1 - g) * y, 1e-5)
 
 
+def test_to_a_size_that_is_no_multiple():
+    """Windows are around the pixels that nearest interpolation takes, and it enlarges what the low resolution has."""
+    size, odd = (3, 4), (5, 9)
+    centers = tuple([p * n // m for p in range(m)] for n, m in zip(size, odd, strict=True))
+    x, keys, queries, guide, high = normal(0, (1, *size, 4), (1, *size, 3), (1, *odd, 3), (1, *odd, 4), (1, *odd, 9))
+    low, gate = normal(1, (1, *size, 9), (1, *size, 1))
+
+    def nearest(a):
+        return a[:, centers[0]][:, :, centers[1]].astype(float)
+
+    logits = np.zeros((1, *odd, 1, 3, 3))
+    for pixel, tap, seen in walk(keys, centers, (3, 3), (1, 1), "zero"):
+        logits[(0, *pixel, 0, *tap)] = queries[(0, *pixel)] @ keys[(0, *seen)]
+    expected = reassembled(x, softmax(logits, (-2, -1)), centers, (1, 1), "zero")
+    close(sapa(x, queries, keys, size=odd, kernel_size=3), expected, 1e-5)
+    g = sigmoid(nearest(gate))
+    close(gated_queries(guide, x, gate, size=odd), g * guide + (1 - g) * nearest(x), 1e-5)
+    weights = softmax((high + nearest(low)).reshape(1, *odd, 1, 3, 3), (-2, -1))
+    expected = g * guide + (1 - g) * reassembled(x, weights, centers, (1, 1), "zero")
+    close(fade(x, guide, high, low, gate, size=odd, kernel_size=3), expected, 1e-5)
+    with pytest.raises(ValueError, match=r"sapa: queries must be .* here \(1, 5, 8, 3\)"):
+        sapa(x, queries, keys, size=(5, 8))
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_accumulates_in_float32(dtype):
     # Sums of 4096 ones: a half-precision sum would stop growing at 256 or 2048.

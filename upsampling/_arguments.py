@@ -252,6 +252,7 @@ def guide(
     *,
     size: Sequence[int] | None = None,
     argument: str = "guide",
+    any_size: bool = False,
 ) -> jax.Array:
     """Returns the high-resolution guide of `x`, `(*batch, *size, features)`, as a JAX array.
 
@@ -263,6 +264,7 @@ def guide(
       features: the guide's channels.
       size: the guide's size, one number per spatial axis, for those that are not a whole number of times larger.
       argument: its name for the error.
+      any_size: whether the guide may have any size of at least that of `x`, and not that by `scale` alone.
 
     Raises:
       TypeError: a guide that is not a floating array.
@@ -277,6 +279,9 @@ def guide(
             f"{function}: {argument} must be given, a map of shape {shape} for x of shape {x.shape}; got none."
         )
     given = array(function, argument, given)
+    rank = len(size)
+    if any_size and given.ndim == x.ndim and all(map(int.__ge__, given.shape[-1 - rank : -1], x.shape[-1 - rank : -1])):
+        shape = (*shape[: -1 - rank], *given.shape[-1 - rank : -1], features)
     if given.shape != shape:
         factor = "" if scale is None else f" and scale={tuple(scale)}"
         raise ValueError(

@@ -34,6 +34,7 @@ def transposed_conv(
     output_padding: Numbers = 0,
     dilation: Numbers = 1,
     groups: int = 1,
+    output_size: Numbers | None = None,
 ) -> jax.Array:
     """Transposed convolution: every input pixel adds its multiple of `kernel` to the output, `strides` pixels apart.
 
@@ -52,13 +53,18 @@ def transposed_conv(
       output_padding: pixels cropped less at the high end, below `max(strides, dilation)`.
       dilation: pixels between the taps of the kernel.
       groups: number of channel groups that do not mix. Output block `n` of `out // groups` reads input block `n`.
+      output_size: the output's spatial size, one number or one per axis, in place of `output_padding`. With pixels as
+        padding it is what `output_padding` can make of it, as in PyTorch; with "SAME" anything from
+        `(size - 1) * strides` to `size * strides`, cropped alike on both sides, one pixel more at the high end, as in
+        TensorFlow and by the `output_padding` of Keras.
 
     Returns:
       (*batch, *transposed_conv_size(...), out), in the dtype that the arguments promote to. Half precision accumulates
       in float32.
 
     Raises:
-      ValueError: shapes that do not fit, numbers out of range, or a padding that leaves nothing.
+      ValueError: shapes that do not fit, numbers out of range, a padding that leaves nothing, or an `output_size` that
+        the other arguments do not allow.
       TypeError: arrays that are not floating, or geometry that is not whole numbers.
 
     Example:
@@ -75,7 +81,10 @@ def transposed_conv(
     strides, dilation = _spacing(name, strides, dilation, rank)
     groups = _arguments.divisor(name, "groups", groups, out=kernel.shape[-1])
     x, bias = _map_and_bias(name, x, bias, kernel, groups)
-    low, size = _crop(name, x.shape[-1 - rank : -1], kernel.shape[:rank], strides, padding, output_padding, dilation)
+    given, window = x.shape[-1 - rank : -1], kernel.shape[:rank]
+    low, size = _crop(name, given, window, strides, padding, output_padding, dilation)
+    if output_size is not None:
+        low, size = _crop_to(name, given, window, strides, padding, output_padding, dilation, output_size)
     geometry = Geometry(strides, dilation, low, size, groups)
     return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, padding == "CIRCULAR")
 
@@ -361,6 +370,40 @@ def _crop(
     if min(result) < 1:
         raise ValueError(f"{function}: padding={pads!r} leaves nothing of the full result of size {full}.")
     return tuple(low for low, _ in pads), result
+
+
+def _crop_to(
+    function: str,
+    size: tuple,
+    window: tuple,
+    strides: tuple,
+    padding: Any,
+    output_padding: Any,
+    dilation: tuple,
+    output_size: Any,
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """`_crop` to an explicit size."""
+    result = _arguments.per_axis(function, "output_size", output_size, len(size))
+    pads = _padding(function, padding, len(size))
+    if any(_arguments.per_axis(function, "output_padding", output_padding, len(size), minimum=0)):
+        raise ValueError(
+            f"{function}: give one of output_padding and output_size; got {output_padding!r} and {result}."
+        )
+    full = full_size(size, window, strides, dilation)
+    if isinstance(pads, str):
+        most = tuple(n * s for n, s in zip(size, strides, strict=True))
+        least = most if pads == "CIRCULAR" else tuple(n - s for n, s in zip(most, strides, strict=True))
+        low = tuple(max(n - m, 0) // 2 for n, m in zip(full, result, strict=True))
+        if pads == "CIRCULAR":
+            low = _crop(function, size, window, strides, padding, 0, dilation)[0]
+    else:
+        least = tuple(n - low - high for n, (low, high) in zip(full, pads, strict=True))
+        most = tuple(n + max(s, d) - 1 for n, s, d in zip(least, strides, dilation, strict=True))
+        low = tuple(low for low, _ in pads)
+    if any(not bottom <= n <= top for bottom, n, top in zip(least, result, most, strict=True)):
+        least = tuple(max(n, 1) for n in least)
+        raise ValueError(f"{function}: output_size must be from {least} to {most} for x of size {size}; got {result}.")
+    return low, result
 
 
 def _adjoint_crop(

@@ -20,7 +20,13 @@ PoolPadding = Literal["SAME", "VALID"] | int | Sequence[int] | Sequence[tuple[in
 
 
 def max_pool_with_indices(
-    x: jax.Array, window: Numbers = 2, strides: Numbers | None = None, padding: PoolPadding = "VALID"
+    x: jax.Array,
+    window: Numbers = 2,
+    strides: Numbers | None = None,
+    padding: PoolPadding = "VALID",
+    *,
+    dilation: Numbers = 1,
+    ceil_mode: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """The largest value of each window, and where it stood.
 
@@ -29,7 +35,11 @@ def max_pool_with_indices(
       window: the window's size: one number for each spatial axis, or one number for two axes.
       strides: pixels between windows, one number or one per axis; `window` if not given.
       padding: pixels around the image that are never the largest: one number, one per axis, or a (low, high) pair per
-        axis, each at most half the window. "VALID" means none; "SAME" gives `ceil(size / strides)`.
+        axis, each less than the window with its dilation, as in ONNX (PyTorch has at most half of it). "VALID" means
+        none; "SAME" gives `ceil(size / strides)`.
+      dilation: pixels between the taps of the window, one number or one per axis.
+      ceil_mode: whether a last window that reaches beyond the padding counts, as long as it starts before it, as in
+        PyTorch and ONNX.
 
     Returns:
       The maxima, (*batch, *pooled, channels) in the dtype of `x`, and their indices, int32 of the same shape: the
@@ -57,10 +67,16 @@ def max_pool_with_indices(
     strides = window if strides is None else _arguments.per_axis(name, "strides", strides, rank)
     x = _arguments.spatial_map(name, "x", x, rank, empty_channels=True)
     size = x.shape[-1 - rank : -1]
-    pads = _pool_padding(name, size, window, strides, padding)
+    dilation = _arguments.per_axis(name, "dilation", dilation, rank)
+    extents = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True))
+    pads = _pool_padding(name, size, extents, strides, padding)
+    if _arguments.flag(name, "ceil_mode", ceil_mode):
+        if not all(map(_arguments.is_static, size)):
+            raise ValueError(f"{name}: ceil_mode=True needs a size that is known; got {size}.")
+        pads = _with_last_windows(size, extents, strides, pads)
     if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{name}: x must have fewer than 2**31 pixels for int32 indices; got {size}.")
-    return _pool(x, window, strides, pads)
+    return _pool(x, window, strides, pads, dilation)
 
 
 def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Array:
@@ -108,33 +124,48 @@ def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, pad
         total = tuple(max_dim((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, window, strides, strict=True))
         return tuple((t // 2, t - t // 2) for t in total)
     pads = ((0, 0),) * len(size) if isinstance(checked, str) else checked
-    if any(2 * p > k for k, pair in zip(window, pads, strict=True) for p in pair):
-        raise ValueError(f"{function}: padding must be at most half the window {window} on each side; got {padding!r}.")
+    if any(p >= k for k, pair in zip(window, pads, strict=True) for p in pair):
+        raise ValueError(
+            f"{function}: padding must be less than the window, {window} pixels with its dilation, on each side; "
+            f"got {padding!r}."
+        )
     sized = [(n, k, pair) for n, k, pair in zip(size, window, pads, strict=True) if _arguments.is_static(n)]
     if any(n + low + high < k for n, k, (low, high) in sized):
         raise ValueError(f"{function}: window={window} is larger than x of size {size} with its padding.")
     return pads
 
 
-@core((1, 2, 3))
-def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
+def _with_last_windows(size: tuple, extents: tuple, strides: tuple, pads: tuple) -> tuple:
+    """The padding with as much more at the high end as the last windows need that start before it."""
+    padded = []
+    for n, k, s, (low, high) in zip(size, extents, strides, pads, strict=True):
+        windows = -(-(n + low + high - k) // s) + 1
+        last = (windows - 1) * s
+        if last < n + low:
+            high = max(high, last + k - n - low)
+        padded.append((low, high))
+    return tuple(padded)
+
+
+@core((1, 2, 3, 4))
+def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple, dilation: tuple) -> tuple[jax.Array, jax.Array]:
     rank = len(window)
-    y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads)
+    y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads, dilation)
     indices = jnp.zeros(y.shape, jnp.int32)
     inside = place
     for axis in reversed(range(rank)):
         # The window's corner, and the tap within it, give the pixel on this axis.
         corner = lax.broadcasted_iota(jnp.int32, y.shape, 1 + axis) * strides[axis] - pads[axis][0]
         inside, tap = inside // window[axis], inside % window[axis]
-        indices += (corner + tap) * math.prod(x.shape[axis - rank : -1])
+        indices += (corner + tap * dilation[axis]) * math.prod(x.shape[axis - rank : -1])
     shape = (*x.shape[: -1 - rank], *y.shape[1:])
     return y.reshape(shape), indices.reshape(shape)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
-def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3, 4))
+def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple, dilation: tuple) -> tuple[jax.Array, jax.Array]:
     """The maxima, and the number of the tap, row by row in the window, that holds each."""
-    taps = _taps(x, window, strides, pads, -jnp.inf)
+    taps = _taps(x, window, strides, pads, dilation, -jnp.inf)
     best = next(taps)
     place = jnp.zeros(best.shape, jnp.int32)
     for number, tap in enumerate(taps, start=1):
@@ -144,22 +175,25 @@ def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[
 
 
 @_largest.defjvp
-def _largest_jvp(window, strides, pads, primals, tangents):
+def _largest_jvp(window, strides, pads, dilation, primals, tangents):
     (x,), (dx,) = primals, tangents
-    y, place = _largest(x, window, strides, pads)
+    y, place = _largest(x, window, strides, pads, dilation)
     # Selects rather than gathers, whose transpose would be a scatter.
-    taps = _taps(dx, window, strides, pads, 0)
+    taps = _taps(dx, window, strides, pads, dilation, 0)
     dy = sum(jnp.where(place == number, tap, 0) for number, tap in enumerate(taps))
     return (y, place), (dy, jnp.zeros_like(place, dtype=jax.dtypes.float0))
 
 
-def _taps(x: jax.Array, window: tuple, strides: tuple, pads: tuple, edge: float) -> Iterator[jax.Array]:
+def _taps(
+    x: jax.Array, window: tuple, strides: tuple, pads: tuple, dilation: tuple, edge: float
+) -> Iterator[jax.Array]:
     """The pixels at each tap of the window, (n, *pooled, channels), row by row in the window."""
     pooled = tuple(
-        (n + low + high - k) // s + 1 for n, k, s, (low, high) in zip(x.shape[1:-1], window, strides, pads, strict=True)
+        (n + low + high - d * (k - 1) - 1) // s + 1
+        for n, k, s, d, (low, high) in zip(x.shape[1:-1], window, strides, dilation, pads, strict=True)
     )
     x = lax.pad(x, jnp.asarray(edge, x.dtype), [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)])
-    for start in itertools.product(*map(range, window)):
+    for start in itertools.product(*(range(0, d * k, d) for d, k in zip(dilation, window, strict=True))):
         stop = (f + (n - 1) * s + 1 for f, n, s in zip(start, pooled, strides, strict=True))
         yield lax.slice(x, (0, *start, 0), (x.shape[0], *stop, x.shape[-1]), (1, *strides, 1))
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from upsampling import _arguments, convolution, interpolation
+from upsampling import _arguments, conventions, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
 from upsampling.primitives._common import accumulator, core
+from upsampling.primitives.taps import Axis, operators
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -199,7 +200,13 @@ def _carafe(x: jax.Array, logits: jax.Array, scale: tuple[int, ...], window: tup
 
 
 def sapa(
-    x: jax.Array, queries: jax.Array, keys: jax.Array, *, scale: Numbers = 2, kernel_size: Numbers = 5
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array,
+    *,
+    scale: Numbers = 2,
+    size: Numbers | None = None,
+    kernel_size: Numbers = 5,
 ) -> jax.Array:
     """SAPA: similarity-aware point affiliation, weights from the similarity of a guide's pixel to the pixels around it.
 
@@ -213,6 +220,8 @@ def sapa(
         normalised features (inner product), projections of them (bilinear), and queries mixed from both resolutions
         (gated, see `gated_queries`).
       scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
+      size: that of the queries and the result, in place of `scale`, where it is not a whole number of times as large.
+        The window of an output pixel is then around the pixel that PyTorch's nearest interpolation takes for it.
       kernel_size: the window, odd, one number or one per axis.
 
     Returns:
@@ -232,29 +241,31 @@ def sapa(
     Source: Lu et al. 2022, arXiv:2209.12866, section 4.
     """
     name = "sapa"
-    scale = _arguments.per_axis(name, "scale", scale, None)
-    rank = len(scale)
+    rank, factors, output = _scale_or_size(name, scale, size)
     x, keys = _arguments.spatial_map(name, "x", x, rank), _arguments.spatial_map(name, "keys", keys, rank)
     if keys.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"{name}: keys must have the batch and size of x, {x.shape[:-1]}; got shape {keys.shape}.")
-    queries = _arguments.guide(name, queries, x, scale, keys.shape[-1], argument="queries")
-    return _sapa(x, queries, keys, scale, _arguments.odd(name, "kernel_size", kernel_size, rank))
+    queries = _arguments.guide(name, queries, x, factors, keys.shape[-1], size=output, argument="queries")
+    return _sapa(x, queries, keys, _arguments.odd(name, "kernel_size", kernel_size, rank))
 
 
-@core((3, 4))
-def _sapa(
-    x: jax.Array, queries: jax.Array, keys: jax.Array, scale: tuple[int, ...], window: tuple[int, ...]
-) -> jax.Array:
-    rank = len(scale)
-    geometry = Geometry(x.shape[-1 - rank : -1], scale, (), window, (1,) * rank, 1)
+@core(3)
+def _sapa(x: jax.Array, queries: jax.Array, keys: jax.Array, window: tuple[int, ...]) -> jax.Array:
+    rank = len(window)
+    geometry = _around_nearest(x.shape[-1 - rank : -1], queries.shape[-1 - rank : -1], window)
     # Logits are exponentiated: what half precision rounds off them would be a factor.
     wide = accumulator(keys.dtype, queries.dtype)
     weights = window_softmax(window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero"), rank)
-    return _sum_by_scale(x, weights.astype(jnp.result_type(x, keys, queries)), scale)
+    return _sum_to_size(x, weights.astype(jnp.result_type(x, keys, queries)), rank)
 
 
 def gated_queries(
-    from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.Array, *, scale: Numbers = 2
+    from_guide: jax.Array,
+    from_map: jax.Array,
+    gate_logits: jax.Array,
+    *,
+    scale: Numbers = 2,
+    size: Numbers | None = None,
 ) -> jax.Array:
     """The queries of SAPA's gated form: `g * from_guide + (1 - g) * from_map`, with `g = sigmoid(gate_logits)`.
 
@@ -262,7 +273,7 @@ def gated_queries(
       from_guide: (*batch, *spatial * scale, embedding).
       from_map: (*batch, *spatial, embedding), brought to the guide's size by nearest neighbor.
       gate_logits: (*batch, *spatial, 1), brought there likewise.
-      scale: as in `sapa`.
+      scale, size: as in `sapa`.
 
     Returns:
       (*batch, *spatial * scale, embedding).
@@ -280,19 +291,19 @@ def gated_queries(
     Source: Lu et al. 2022, arXiv:2209.12866, equation 11.
     """
     name = "gated_queries"
-    scale = _arguments.per_axis(name, "scale", scale, None)
-    from_map = _arguments.spatial_map(name, "from_map", from_map, len(scale))
-    from_guide = _arguments.guide(name, from_guide, from_map, scale, from_map.shape[-1], argument="from_guide")
+    rank, factors, output = _scale_or_size(name, scale, size)
+    from_map = _arguments.spatial_map(name, "from_map", from_map, rank)
+    channels = from_map.shape[-1]
+    from_guide = _arguments.guide(name, from_guide, from_map, factors, channels, size=output, argument="from_guide")
     gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*from_map.shape[:-1], 1))
-    return _gated_queries(from_guide, from_map, gate_logits, scale)
+    return _gated_queries(from_guide, from_map, gate_logits, rank)
 
 
 @core(3)
-def _gated_queries(
-    from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.Array, scale: tuple[int, ...]
-) -> jax.Array:
-    gate = _gate(gate_logits, scale)
-    return gate * from_guide + (1 - gate) * _enlarge(from_map, scale)
+def _gated_queries(from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.Array, rank: int) -> jax.Array:
+    size = from_guide.shape[-1 - rank : -1]
+    gate = _gate(gate_logits, size)
+    return gate * from_guide + (1 - gate) * interpolation._to_size(from_map, size, "nearest")
 
 
 def fade(
@@ -303,6 +314,7 @@ def fade(
     gate_logits: jax.Array,
     *,
     scale: Numbers = 2,
+    size: Numbers | None = None,
     kernel_size: Numbers = 5,
 ) -> jax.Array:
     """FADE: weights from the encoder's and the decoder's features together, and a gate that lets the encoder's pass.
@@ -318,6 +330,7 @@ def fade(
       map_logits: (*batch, *spatial, prod(kernel_size)), predicted from `x`; in the paper by the same convolution.
       gate_logits: (*batch, *spatial, 1), predicted from `x`.
       scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
+      size: that of the guide and the result, in place of `scale`, as in `sapa`.
       kernel_size: the window, odd, one number or one per axis.
 
     Returns:
@@ -339,31 +352,32 @@ def fade(
     Source: Lu et al. 2022, arXiv:2207.10392, section 3; Lu et al. 2024, arXiv:2407.13500.
     """
     name = "fade"
-    scale = _arguments.per_axis(name, "scale", scale, None)
-    x = _arguments.spatial_map(name, "x", x, len(scale))
-    guide = _arguments.guide(name, guide, x, scale, x.shape[-1])
-    window = _arguments.odd(name, "kernel_size", kernel_size, len(scale))
+    rank, factors, output = _scale_or_size(name, scale, size)
+    x = _arguments.spatial_map(name, "x", x, rank)
+    guide = _arguments.guide(name, guide, x, factors, x.shape[-1], size=output)
+    window = _arguments.odd(name, "kernel_size", kernel_size, rank)
     taps = math.prod(window)
     map_logits = _arguments.shaped(name, "map_logits", map_logits, (*x.shape[:-1], taps))
-    guide_logits = _arguments.guide(name, guide_logits, x, scale, taps, argument="guide_logits")
+    guide_logits = _arguments.guide(name, guide_logits, x, factors, taps, size=output, argument="guide_logits")
     gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*x.shape[:-1], 1))
-    return _fade(x, guide, guide_logits, map_logits, gate_logits, scale, window)
+    return _fade(x, guide, guide_logits, map_logits, gate_logits, window)
 
 
-@core((5, 6))
+@core(5)
 def _fade(
     x: jax.Array,
     guide: jax.Array,
     guide_logits: jax.Array,
     map_logits: jax.Array,
     gate_logits: jax.Array,
-    scale: tuple[int, ...],
     window: tuple[int, ...],
 ) -> jax.Array:
-    gate = _gate(gate_logits, scale)
-    logits = guide_logits + _enlarge(map_logits, scale)
-    weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), len(scale))
-    return gate * guide + (1 - gate) * _sum_by_scale(x, weights, scale)
+    rank = len(window)
+    size = guide.shape[-1 - rank : -1]
+    gate = _gate(gate_logits, size)
+    logits = guide_logits + interpolation._to_size(map_logits, size, "nearest")
+    weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
+    return gate * guide + (1 - gate) * _sum_to_size(x, weights, rank)
 
 
 # Cores that methods share.
@@ -377,17 +391,37 @@ def _sum_by_scale(x: jax.Array, weights: jax.Array, scale: tuple[int, ...]) -> j
     return window_sum(*_arguments.promote(x, weights), geometry, "zero")
 
 
-def _gate(logits: jax.Array, scale: tuple[int, ...]) -> jax.Array:
-    return _enlarge(jax.nn.sigmoid(logits), scale)
+def _sum_to_size(x: jax.Array, weights: jax.Array, rank: int) -> jax.Array:
+    """The same to the size of the weights, with windows around the nearest pixels."""
+    size, (groups, *window) = weights.shape[-1 - 2 * rank : -1 - rank], weights.shape[-1 - rank :]
+    geometry = _around_nearest(x.shape[-1 - rank : -1], size, tuple(window), groups)
+    return window_sum(*_arguments.promote(x, weights), geometry, "zero")
 
 
-def _enlarge(x: jax.Array, scale: tuple[int, ...]) -> jax.Array:
-    """By nearest neighbor."""
-    size = tuple(n * s for n, s in zip(x.shape[-1 - len(scale) : -1], scale, strict=True))
-    return interpolation._to_size(x, size, "nearest")
+def _around_nearest(
+    size: tuple[int, ...], output: tuple[int, ...], window: tuple[int, ...], groups: int = 1
+) -> Geometry:
+    """Windows around the pixels that nearest interpolation enlarges a map with."""
+    nearest = operators(tuple(map(Axis, size, output)), "nearest", conventions.torch)
+    return Geometry.around(size, [found.indices[:, 0] for found in nearest], window, groups)
+
+
+def _gate(logits: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    return interpolation._to_size(jax.nn.sigmoid(logits), size, "nearest")
 
 
 # Arguments.
+
+
+def _scale_or_size(
+    function: str, scale: Numbers, size: Numbers | None
+) -> tuple[int, tuple[int, ...] | None, tuple[int, ...] | None]:
+    """The number of spatial axes, and the size if it is given, else the scale."""
+    if size is None:
+        scale = _arguments.per_axis(function, "scale", scale, None)
+        return len(scale), scale, None
+    size = _arguments.per_axis(function, "size", size, None)
+    return len(size), None, size
 
 
 def _centers(function: str, size: tuple[int, ...], centers: Any) -> tuple[tuple[int, ...], ...]:

@@ -198,3 +198,11 @@ def test_variance_is_kept(method, out_features):
 def test_initializer_errors_explain(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["transposed_conv", "deconv"])
+def test_layers_to_an_explicit_size(name):
+    """As a U-Net of odd sizes needs it."""
+    layer = up.nn.create(name, 3, kernel_size=4, rngs=nnx.Rngs(0))
+    assert jax.eval_shape(lambda x: layer(x, output_size=(9, 7)), jnp.ones((2, 5, 4, 3))).shape == (2, 9, 7, 3)
+    assert jax.eval_shape(layer, jnp.ones((2, 5, 4, 3))).shape == (2, 10, 8, 3)

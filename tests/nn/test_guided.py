@@ -131,13 +131,33 @@ def test_guides_that_do_not_fit(name):
     kind = type(layer).__name__
     with pytest.raises(ValueError, match=rf"{kind}: guide must be given, a map of shape \(2, 8, 9, 3\)"):
         layer(X)
-    for guide in (GUIDE[:, :7], GUIDE[..., :2], GUIDE[0]):
+    for guide in (GUIDE[:, :3], GUIDE[..., :2], GUIDE[0]):
         with pytest.raises(ValueError, match=rf"{kind}: guide must be .*\(2, 8, 9, 3\) .*got shape"):
             layer(X, guide)
     with pytest.raises(ValueError, match=f"{kind}: x must have features=4 channels"):
         layer(X[..., :3], GUIDE)
     with pytest.raises(ValueError, match=f"{kind}: scale must be one number or 2 of them"):
         small(name, 4, (2, 2, 2))
+
+
+def test_a_stack_to_the_size_of_its_guide():
+    """Each layer makes half of the next one's size, rounded up."""
+    layer = up.nn.JBUStack(4, 4, radius=1, key_features=4, rngs=nnx.Rngs(0))
+    x, guide = X[:1], jax.random.normal(jax.random.key(2), (1, 15, 11, 3))
+    expected = x
+    for part, size in zip(layer.layers, ((8, 6), (15, 11)), strict=True):
+        expected = compiled(part, expected, up.area(guide, size))
+    np.testing.assert_allclose(
+        compiled(layer, x, guide), expected + 0.1 * layer.fixup_proj(expected), rtol=0, atol=1e-5
+    )
+
+
+def test_flow_alignment_to_the_size_of_its_guide():
+    """With no flow it is bilinear interpolation to that size."""
+    layer = up.nn.FlowAlignment(4, guide_features=3, align_corners=False, edge="replicate", rngs=nnx.Rngs(0))
+    layer.flow_kernel[...] = jnp.zeros_like(layer.flow_kernel[...])
+    y = layer(X[:1], jnp.ones((1, 15, 11, 3)))
+    np.testing.assert_allclose(y, up.bilinear(X[:1], (15, 11)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["jbu", "guided_filter", "naf"])

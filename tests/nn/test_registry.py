@@ -84,6 +84,23 @@ def test_layers_take_a_guide(method):
         chex.assert_trees_all_equal(y, compiled(layer, x))
 
 
+FOLLOWING = [name for name in METHODS if up.nn.available()[name].uses_guide and name != "max_unpool"]
+
+
+@pytest.mark.parametrize("method", FOLLOWING)
+def test_a_guide_of_any_size_decides_the_size_as_in_a_u_net_of_odd_sizes(method):
+    fine, coarse = small(method, 4), small(method, 4)
+    features = [jax.random.normal(jax.random.key(n), (2, *size, 4)) for n, size in enumerate([(13, 9), (7, 5), (4, 3)])]
+
+    def decoder(x, *guides):
+        return fine(coarse(x, guides[1]), guides[0])
+
+    assert jax.eval_shape(decoder, features[2], *features[:2]).shape == (2, 13, 9, 4)
+    assert jax.eval_shape(coarse, features[2], features[0]).shape == (2, 13, 9, 4)  # crops: any size, not about twice
+    y = compiled(fine, features[1], features[0])
+    assert bool(jnp.isfinite(y).all())
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_that_map_channels_take_out_features(method):
     known = up.nn.available()[method]

@@ -84,8 +84,8 @@ def test_flow_alignment_is_its_module(align_corners):
         (lambda: up.nn.DySample(8, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 7))), "DySample: x must have features=8 channels"),
         (lambda: up.nn.FlowAlignment(8, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 8))), "FlowAlignment: guide must be given"),
         (
-            lambda: up.nn.FlowAlignment(8, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 8)), jnp.ones((8, 7, 8))),
-            r"FlowAlignment: guide must be .*\(8, 8, 8\) .* got shape \(8, 7, 8\)",
+            lambda: up.nn.FlowAlignment(8, rngs=nnx.Rngs(0))(jnp.ones((4, 4, 8)), jnp.ones((8, 3, 8))),
+            r"FlowAlignment: guide must be .*\(8, 8, 8\) .* got shape \(8, 3, 8\)",
         ),
         (lambda: up.nn.FlowAlignment(8, flow_features=0, rngs=nnx.Rngs(0)), "flow_features must be at least 1"),
     ],

@@ -74,9 +74,9 @@ class NAF(Upsampler):
       dtype, param_dtype, rngs: as in `TransposedConv`. Attention weights are computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`. Called with `size=`, it upsamples to any size at least that of the
-    input, and takes a guide of any size, which is first brought bilinearly to four times the output's size where it is
-    larger.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input, decides the
+    output's. Called with `size=`, it upsamples to any size at least that of the input, and takes a guide of any size,
+    which is first brought bilinearly to four times the output's size where it is larger.
 
     The defaults are the authors'. The variant "small" of `create` is a network of a hundredth of the parameters, for a
     CPU. What the authors do in training alone, rescaling the rotation's coordinates at random, is left out.
@@ -135,8 +135,8 @@ class NAF(Upsampler):
         """Upsamples `x` by `scale`, or to `size`, along the edges of `guide`."""
         x = _layers.checked_map("NAF", x, self.features, 2)
         if size is None:
-            target = tuple(n * s for n, s in zip(x.shape[-3:-1], self.scale, strict=True))
-            high = _arguments.guide("NAF", guide, x, self.scale, self.guide_features)
+            high = _arguments.guide("NAF", guide, x, self.scale, self.guide_features, any_size=True)
+            target = high.shape[-3:-1]
         else:
             target = _arguments.per_axis("NAF", "size", size, 2)
             given = () if guide is None else jnp.shape(guide)[-3:-1]

@@ -93,8 +93,10 @@ class TransposedConv(Upsampler):
         self.kernel = _layers.parameter(rngs, kernel_init, shape, param_dtype)
         self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
+    def __call__(
+        self, x: jax.Array, guide: jax.Array | None = None, *, output_size: Numbers | None = None
+    ) -> jax.Array:
+        """Upsamples `x`, to `output_size` where one is given; `guide` is accepted, as by every layer, and not used."""
         x = _layers.checked_map("TransposedConv", x, self.features, len(self.scale))
         x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         return convolution.transposed_conv(
@@ -103,9 +105,10 @@ class TransposedConv(Upsampler):
             bias,
             strides=self.scale,
             padding=self.padding,
-            output_padding=self.output_padding,
+            output_padding=self.output_padding if output_size is None else 0,
             dilation=self.dilation,
             groups=self.groups,
+            output_size=output_size,
         )
 
 
@@ -181,12 +184,20 @@ class Deconv(Upsampler):
         out = kernel.shape[-2] * self.groups
         self.bias = _layers.parameter(rngs, bias_init, (out,), param_dtype) if use_bias else None
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
+    def __call__(
+        self, x: jax.Array, guide: jax.Array | None = None, *, output_size: Numbers | None = None
+    ) -> jax.Array:
+        """Upsamples `x`, to `output_size` where one is given; `guide` is accepted, as by every layer, and not used."""
         x = _layers.checked_map("Deconv", x, self.features, len(self.scale))
         x, kernel, bias = _layers.cast(self.dtype, x, self.kernel[...], _layers.value(self.bias))
         y = convolution.deconv(
-            x, kernel, strides=self.scale, padding=self.padding, dilation=self.dilation, groups=self.groups
+            x,
+            kernel,
+            strides=self.scale,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            output_size=output_size,
         )
         return y if bias is None else y + with_axes(bias, y.ndim)
 

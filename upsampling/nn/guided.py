@@ -40,7 +40,8 @@ class JointBilateral(Upsampler):
       rngs: not used.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -76,7 +77,7 @@ class JointBilateral(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
         x = _layers.checked_map("JointBilateral", x, self.features, 2)
-        guide = _arguments.guide("JointBilateral", guide, x, self.scale, self.guide_features)
+        guide = _arguments.guide("JointBilateral", guide, x, self.scale, self.guide_features, any_size=True)
         return guided.joint_bilateral(
             x, guide, radius=self.radius, sigma_spatial=self.sigma_spatial, sigma_range=self.sigma_range
         )
@@ -107,7 +108,8 @@ class JBU(Upsampler):
       dtype, param_dtype, rngs: as in `TransposedConv`. The kernel is computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -157,7 +159,7 @@ class JBU(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
         x = _layers.checked_map("JBU", x, self.features, 2)
-        high = _arguments.guide("JBU", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("JBU", guide, x, self.scale, self.guide_features, any_size=True)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
         return guided.learned_bilateral(x, self.kernel(high))
 
@@ -191,8 +193,10 @@ class JBUStack(Upsampler):
       key_features, radius, dtype, param_dtype, rngs: as in `JBU`.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`. A guide of another size is taken with `any_guide=True`, as the authors'
-    code does: with a network of stride 14 the image is smaller than 16 times its features.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input, decides the
+    output's, and each layer's size is the next one's half, rounded up. With `any_guide=True` the output has `scale`
+    times the input's size whatever the guide's, as in the authors' code: with a network of stride 14 the image is
+    smaller than 16 times its features.
 
     Raises:
       ValueError: a scale that is no power of two, a guide that is missing or does not fit, or channels that do not
@@ -246,9 +250,15 @@ class JBUStack(Upsampler):
         """Upsamples `x` along the edges of `guide`."""
         x = _layers.checked_map("JBUStack", x, self.features, 2)
         given = jnp.shape(guide)[-3:-1] if any_guide and guide is not None else None
-        guide = _arguments.guide("JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given)
-        for layer in self.layers:
-            x = layer(x, interpolation.area(guide, tuple(2 * n for n in x.shape[-3:-1])))
+        guide = _arguments.guide(
+            "JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given, any_size=not any_guide
+        )
+        for left in reversed(range(len(self.layers))):
+            # Each layer doubles the size; or the sizes are those that halve the guide's, rounded up.
+            doubled = tuple(2 * n for n in x.shape[-3:-1])
+            halved = tuple(-(-n // 2**left) for n in guide.shape[-3:-1])
+            size = doubled if any_guide else tuple(map(max, halved, x.shape[-3:-1]))
+            x = self.layers[len(self.layers) - 1 - left](x, interpolation.area(guide, size))
         return x + 0.1 * self.fixup_proj(x)
 
 
@@ -287,7 +297,8 @@ class GuidedFilter(Upsampler):
       dtype, param_dtype, rngs: as in `TransposedConv`. The fit is computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -352,7 +363,7 @@ class GuidedFilter(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
         x = _layers.checked_map("GuidedFilter", x, self.features, 2)
-        high = _arguments.guide("GuidedFilter", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("GuidedFilter", guide, x, self.scale, self.guide_features, any_size=True)
         parameters = jax.tree.leaves(nnx.state(self, nnx.Param))
         x, high = _layers.cast(self.dtype or jnp.result_type(x, *parameters), x, high)
         low = interpolation.area(high, x.shape[-3:-1])

@@ -119,7 +119,8 @@ class SAPA(Upsampler):
     Call it with the encoder's map as `guide`.
 
     Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
-    `(*batch, *spatial * scale, features)`.
+    `(*batch, *spatial * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: channels that do not match, no guide or one of another shape, a window of even size, numbers out of
@@ -185,7 +186,8 @@ class SAPA(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` by its similarity with `guide`."""
         x = _layers.checked_map("SAPA", x, self.features, len(self.scale))
-        high = _arguments.guide("SAPA", guide, x, self.scale, self.guide_features)
+        high = _arguments.guide("SAPA", guide, x, self.scale, self.guide_features, any_size=True)
+        size = high.shape[-1 - len(self.scale) : -1]
         x, norm_scale, norm_bias = _layers.cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
         keys = normal = _layers.layer_norm(x, norm_scale, norm_bias)
         queries = _layers.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
@@ -195,8 +197,8 @@ class SAPA(Upsampler):
         if self.similarity == "gated":
             gate = _project(normal, self.gate_kernel, self.gate_bias)
             from_map = _project(x, self.map_query_kernel, self.map_query_bias)
-            queries = reassembly.gated_queries(queries, from_map, gate, scale=self.scale)
-        return reassembly.sapa(x, queries, keys, scale=self.scale, kernel_size=self.kernel_size)
+            queries = reassembly.gated_queries(queries, from_map, gate, size=size)
+        return reassembly.sapa(x, queries, keys, size=size, kernel_size=self.kernel_size)
 
 
 @register("fade", family="reassembly", paper="Lu et al. 2022, arXiv:2207.10392", uses_guide=True)
@@ -220,7 +222,8 @@ class FADE(Upsampler):
     Call it with the encoder's map as `guide`.
 
     Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
-    `(*batch, *spatial * scale, features)`.
+    `(*batch, *spatial * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: channels that do not match, no guide or one of another shape, a window of even size, or numbers out
@@ -281,7 +284,8 @@ class FADE(Upsampler):
         """Upsamples `x` with weights from it and from `guide`."""
         name = type(self).__name__
         x = _layers.checked_map(name, x, self.features, len(self.scale))
-        high = _arguments.guide(name, guide, x, self.scale, self.guide_features)
+        high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
+        size = high.shape[-1 - len(self.scale) : -1]
         x, encoder, encoder_bias = _layers.cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
         high = high.astype(x.dtype)
         guide_logits = _layers.encode(
@@ -291,7 +295,7 @@ class FADE(Upsampler):
         if self.guide_features != self.features:
             high = _project(high, self.aligner_kernel, self.aligner_bias)
         gate = _project(x, self.gate_kernel, self.gate_bias)
-        return reassembly.fade(x, high, guide_logits, map_logits, gate, scale=self.scale, kernel_size=self.kernel_size)
+        return reassembly.fade(x, high, guide_logits, map_logits, gate, size=size, kernel_size=self.kernel_size)
 
 
 @register("fade_lite", family="reassembly", paper="Lu et al. 2024, arXiv:2407.13500", uses_guide=True)

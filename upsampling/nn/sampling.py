@@ -126,7 +126,8 @@ class FlowAlignment(Upsampler):
       kernel_init, dtype, param_dtype, rngs: as in `TransposedConv`. Positions are computed at least in float32.
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
-    `(*batch, H * scale, W * scale, features)`.
+    `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
+    decides the output's.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -170,11 +171,11 @@ class FlowAlignment(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the flow from it to `guide`."""
         x = _layers.checked_map("FlowAlignment", x, self.features, 2)
-        guide = _arguments.guide("FlowAlignment", guide, x, self.scale, self.guide_features)
+        guide = _arguments.guide("FlowAlignment", guide, x, self.scale, self.guide_features, any_size=True)
         kernels = (self.coarse_kernel, self.fine_kernel, self.flow_kernel)
         x, coarse, fine, last = _layers.cast(self.dtype, x, *(kernel[...] for kernel in kernels))
         convention = "torch_align_corners" if self.align_corners else "torch"
-        low = interpolation.bilinear(_layers.encode(x, coarse), scale=self.scale, convention=convention)
+        low = interpolation.bilinear(_layers.encode(x, coarse), guide.shape[-3:-1], convention=convention)
         high = _layers.encode(guide.astype(x.dtype), fine)
         flow = _layers.encode(jnp.concatenate([low, high], axis=-1), last)
         return sampling.flow_warp(x, flow, align_corners=self.align_corners, edge=self.edge)

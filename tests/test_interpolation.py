@@ -486,6 +486,18 @@ def test_matrices_and_plain_gathers_give_the_same():
                 assert rule(x.astype(jnp.uint8), operators=operators).dtype == jnp.uint8
 
 
+def test_matrices_of_long_axes_are_multiplied_block_by_block():
+    x = image(0, 1, 300, 2, 3)
+    (operator,) = taps.operators((taps.Axis(300, 431),), "cubic", conventions.torch, False)
+    for operators in (((1, operator),), ((1, operator), (2, operator.transpose))):
+        given = x if len(operators) == 1 else np.repeat(x, 431 // 2 + 1, 2)[:, :, :431]
+        expected = np.einsum("nhwc,Hh->nHwc", given.astype(np.float64), operator.matrix())
+        if len(operators) == 2:
+            expected = np.einsum("nhwc,wW->nhWc", expected, operator.matrix())
+        actual = resampling._by_matrices(jnp.asarray(given), operators=operators)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
+
+
 SHARDED = """
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P

@@ -7,7 +7,8 @@ How it is computed depends on the platform:
 
 * CPU and GPU: a sum of gathers for each axis, one per tap, which XLA fuses into one loop. Several axes in one loop
   cost the product of their taps but no intermediate array; where that product is large the intermediate is written.
-* TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis.
+* TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis; of a long axis, those blocks of it
+  that hold taps. This spreads a NaN to all outputs of a block.
 
 The figures behind the constants are in experiments/benchmarks.
 """
@@ -32,6 +33,12 @@ Operators = tuple[tuple[int, Taps], ...]  # (axis, taps); each axis at most once
 # Taps beyond this many run in a loop over groups: unrolled they would take seconds to compile, and run no faster.
 UNROLLED = 32
 GROUP = 16
+
+# On a TPU: the longest axis to multiply by a dense matrix, the outputs in a block of a longer one, and how many blocks
+# at most, since each is compiled by itself.
+DENSE = 256
+BLOCK = 128
+BLOCKS = 16
 
 
 def resample(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
@@ -175,15 +182,37 @@ def _along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
 
 
 def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
-    """Multiplies by a dense matrix for each axis."""
+    """Multiplies by a matrix for each axis."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return _select(x, operators)
     dtype = x.dtype
     x = x.astype(accumulator(dtype))
     for axis, taps, _ in _schedule(x.shape, operators):
-        matrix = jnp.asarray(taps.matrix(), x.dtype)
-        x = jnp.moveaxis(jnp.tensordot(x, matrix, (axis, 1), precision=lax.Precision.HIGHEST), -1, axis)
+        parts = [
+            _multiply(lax.slice_in_dim(x, first, last, axis=axis), block, axis) for first, last, block in _blocks(taps)
+        ]
+        x = lax.concatenate(parts, axis)
     return x.astype(dtype)
+
+
+def _multiply(x: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
+    axes = list(range(x.ndim))
+    outputs = [*axes[:axis], x.ndim, *axes[axis + 1 :]]
+    return jnp.einsum(x, axes, jnp.asarray(matrix, x.dtype), [x.ndim, axis], outputs, precision=lax.Precision.HIGHEST)
+
+
+def _blocks(taps: Taps) -> list[tuple[int, int, np.ndarray]]:
+    """The matrix of an operator as blocks of rows, each from the first to the last input that it reads."""
+    matrix = taps.matrix()
+    if max(matrix.shape) <= DENSE:
+        return [(0, taps.size, matrix)]
+    step = max(BLOCK, -(-taps.outputs // (BLOCKS * BLOCK)) * BLOCK)
+    blocks = []
+    for start in range(0, taps.outputs, step):
+        indices, rows = taps.indices[start : start + step], matrix[start : start + step]
+        first, last = int(indices.min()), int(indices.max()) + 1
+        blocks.append((first, last, rows[:, first:last]))
+    return blocks
 
 
 # --- the primitive ----------------------------------------------------------------------------------------------------

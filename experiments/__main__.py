@@ -6,17 +6,20 @@ from typing import Annotated
 
 import tyro
 
-from experiments import benchmarks, check, choose, console, evidence, interruption, runs, study
+from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study
 
 _COMMANDS = (
     Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
     | Annotated[study.Report, tyro.conf.subcommand("report")]
     | Annotated[check.Check, tyro.conf.subcommand("check")]
+    | Annotated[analyse.Analyse, tyro.conf.subcommand("analyse")]
     | Annotated[choose.Choose, tyro.conf.subcommand("choose")]
     | Annotated[evidence.Evidence, tyro.conf.subcommand("evidence")]
     | Annotated[benchmarks.Benchmark, tyro.conf.subcommand("benchmark")]
 )
-_CARRIED_OUT = study.COMMANDS | check.COMMANDS | choose.COMMANDS | evidence.COMMANDS | benchmarks.COMMANDS
+_CARRIED_OUT = (
+    study.COMMANDS | check.COMMANDS | analyse.COMMANDS | choose.COMMANDS | evidence.COMMANDS | benchmarks.COMMANDS
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

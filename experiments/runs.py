@@ -23,7 +23,7 @@ from experiments.data import Dataset, refuse_other
 _CONFIG, _DATA = "config.json", "data.json"
 
 
-def create(out: Path | None, task: str, config: dict[str, Any], data: dict[str, Any]) -> Path:
+def create(out: Path | None, task: str, config: dict[str, Any], data: dict[str, Any] | None = None) -> Path:
     """Makes the folder of a new run and stores its configuration and the identity of its data in it.
 
     Without `out` the folder is `runs/TASK-DATE-TIME`.
@@ -37,7 +37,8 @@ def create(out: Path | None, task: str, config: dict[str, Any], data: dict[str, 
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True)
-        files.write_json(folder / _DATA, data)
+        if data is not None:
+            files.write_json(folder / _DATA, data)
         files.write_json(folder / _CONFIG, {"task": task, **config})
     except BaseException:
         (folder / _DATA).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments import files
 from experiments.data import Dataset
-from experiments.report import page
+from experiments.report import page, signals
 
 
 def write(
@@ -36,6 +36,27 @@ def write(
     """
     stored = path.parent / "config.json"
     config = files.read_json(stored) if stored.exists() else {}
+    where = page.windows(results, data, predictions)
+    variables = page.context(results, timing, data, predictions, where, config)
+    page.save(results, timing, data, predictions, where, path.parent / "figures")
+    return _rendered(path, "template.html", variables)
+
+
+def write_analysis(path: Path, found: Mapping[str, Any]) -> Path:
+    """Writes the page of an analysis, and its figures as PNG and SVG into `figures` beside it.
+
+    Args:
+      path: where to.
+      found: what its results.json holds.
+
+    Returns:
+      `path`.
+    """
+    signals.save(found, path.parent / "figures")
+    return _rendered(path, "analysis.html", signals.context(found))
+
+
+def _rendered(path: Path, template: str, variables: Mapping[str, Any]) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("experiments.report", "."),
         autoescape=True,
@@ -43,8 +64,5 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    where = page.windows(results, data, predictions)
-    variables = page.context(results, timing, data, predictions, where, config)
-    page.save(results, timing, data, predictions, where, path.parent / "figures")
-    files.write_text(path, environment.get_template("template.html").render(**variables))
+    files.write_text(path, environment.get_template(template).render(**variables))
     return path

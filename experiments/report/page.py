@@ -47,6 +47,13 @@ def context(
         "date": config.get("date"),
         "machines": words.machines(timing),
         "settings": words.settings(found),
+        **assets(),
+    }
+
+
+def assets() -> dict[str, Markup]:
+    """Style and script, which every page holds."""
+    return {
         "css": Markup(drawing.css() + (_HERE / "page.css").read_text(encoding="utf-8")),
         "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
     }
@@ -73,11 +80,11 @@ def _design(
         "of": of,
         "shown": shown,
         "new_methods": of["methods"] is first or not first.keys() >= shown.keys(),
-        "forest": _both(drawn.get(f"{name}-differences")),
+        "forest": both(drawn.get(f"{name}-differences")),
         "other_forests": _small(*secondary) if len(shown) > 1 else [],
         "undecided": words.undecided(of, primary),
-        "distance": _both(drawn[f"{name}-error-by-distance"]),
-        "pareto": _both(drawn.get(f"{name}-cost")),
+        "distance": both(drawn[f"{name}-error-by-distance"]),
+        "pareto": both(drawn.get(f"{name}-cost")),
         "table": tables.trained(found, timing, name),
         "viewer": _json(viewer),
         "far": any(w.far for w in where),
@@ -88,8 +95,8 @@ def _design(
 def _analytic(of: Results, drawn: Mapping[str, Chart]) -> dict[str, Any]:
     return {
         "stride": of["stride"],
-        "range": _both(drawn["analytic-range"]),
-        "curves": _both(drawn["analytic-curves"]),
+        "range": both(drawn["analytic-range"]),
+        "curves": both(drawn["analytic-curves"]),
         "small": _small(*(drawn[f"analytic-{k}"] for k in ("angles", "discs", "thin-lines"))),
         "table": tables.analytic(of),
         "trained": [
@@ -97,7 +104,7 @@ def _analytic(of: Results, drawn: Mapping[str, Chart]) -> dict[str, Any]:
             for each in (of, *of["others"])
             if each["trained"]
         ],
-        "trained_range": _both(drawn.get("analytic-trained-range")),
+        "trained_range": both(drawn.get("analytic-trained-range")),
     }
 
 
@@ -149,7 +156,7 @@ def save(
             drawing.save_figure(closeups.sheet(data.test.examples[w.image], w, shown), folder / f"{design}-close-up")
 
 
-def _both(chart: Chart | None) -> Markup | None:
+def both(chart: Chart | None) -> Markup | None:
     """A figure as drawn for a screen and for a phone; the page shows one of them."""
     wide, narrow = (chart(width) if chart else None for width in (WIDE, NARROW))
     if wide is None or narrow is None:

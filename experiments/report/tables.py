@@ -30,7 +30,7 @@ def trained(found: Results, timing: Results, design: str) -> dict[str, Any]:
     meanings = _MEANINGS | {m["title"]: m["meaning"] for m in measures.values()}
     meanings[f"± {against}"] = f"{measures[found['primary']]['title']} less that of {against}, paired by seed"
     cells = [
-        [_cell(text, number(text), i in best.get(column, ())) for column, text in row.items()]
+        [cell(text, number(text), i in best.get(column, ())) for column, text in row.items()]
         for i, row in enumerate(rows)
     ]
     columns = [{"name": column, "meaning": meanings.get(column, "")} for column in rows[0]]
@@ -54,7 +54,7 @@ def analytic(of: Results) -> dict[str, Any]:
     rows = []
     for name in edge.by_shift(of):
         values = [take(methods[name]) for _, take in columns.values()]
-        rows.append([_cell(name, None), *(_cell(f"{value:.2f}", value) for value in values)])
+        rows.append([cell(name, None), *(cell(f"{value:.2f}", value) for value in values)])
     named = [{"name": "method", "meaning": ""}, *({"name": n, "meaning": m} for n, (m, _) in columns.items())]
     return {"columns": named, "rows": rows, "baseline": None, "marked": False}
 
@@ -94,5 +94,5 @@ def _at(of: Results, axis: str, value: float, figure: str) -> float:
     return of[figure][int(np.argmin(np.abs(np.array(of[axis]) - value)))]
 
 
-def _cell(text: str, value: float | None, best: bool = False) -> dict[str, Any]:
+def cell(text: str, value: float | None, best: bool = False) -> dict[str, Any]:
     return {"text": words.typeset(text), "value": value, "best": best}

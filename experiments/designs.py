@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import upsampling as up
 from experiments import checkpoints, files, methods, runs, training
 from experiments.data import Dataset, Split, loader
 from experiments.models import MODELS
@@ -28,6 +29,10 @@ class Watch(NamedTuple):
     progress: Callable[[int, float], None] = lambda step, loss: None
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
 
+
+Network = Callable[..., nnx.Module]
+"""Called as `network(channels, num_classes, method, seed=0)`: a module that maps images `(batch, H, W, channels)` of
+any size to logits `(batch, H, W, num_classes)`, and steps up by `upsampling.nn.create(method, ...)`."""
 
 Programs = dict[tuple[str, str], training.Program]
 """The compiled step of each design and method: one serves all seeds."""
@@ -64,11 +69,24 @@ class Outcome(NamedTuple):
 # --- stages -----------------------------------------------------------------------------------------------------------
 
 
-def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: Programs, watch: Watch) -> Stage:
-    """The stage of a job. For the design frozen it trains the seed's trunk, or takes the one that is stored."""
+def stage(
+    job: Job,
+    config: Segmentation,
+    data: Dataset,
+    place: Path,
+    programs: Programs,
+    watch: Watch,
+    network: Network | None = None,
+) -> Stage:
+    """The stage of a job. For the design frozen it trains the seed's trunk, or takes the one that is stored.
+
+    `network` makes a user's own network in place of that of the design unet.
+    """
     if kind(job.design) == "frozen":
         return _frozen(job, config, data, place, programs, watch)
-    build = {"head": _stride_net, "unet": _unet}[job.design]
+    build: Callable = {"head": _stride_net, "unet": _unet}[job.design]
+    if job.design == "unet" and network is not None:
+        build = functools.partial(_own, network)
     return Stage(
         steps=config.steps,
         validations=5,
@@ -81,6 +99,10 @@ def stage(job: Job, config: Segmentation, data: Dataset, place: Path, programs: 
 
 def _crops(config: Segmentation, data: Dataset, seed: int) -> training.Batches:
     return loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed)
+
+
+def _own(network: Network, config: Segmentation, data: Dataset, seed: int, method: str) -> nnx.Module:
+    return network(data.channels, len(data.classes), method, seed=seed)
 
 
 def _unet(config: Segmentation, data: Dataset, seed: int, method: str) -> nnx.Module:
@@ -358,13 +380,18 @@ def count(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def upsampler_parameters(model: Any, method: str) -> int:
+def upsampler_parameters(model: nnx.Module, method: str) -> int:
     """Parameters that the upsamplers add: a kernel shared with the encoder is the encoder's."""
-    layers = model.upsamplers if hasattr(model, "upsamplers") else [getattr(model, "head", model).upsampler]
-    own = sum(count(nnx.state(layer, nnx.Param)) for layer in layers)
-    if methods.find(method).ties_encoder:
-        own -= sum(layer.kernel[...].size for layer in layers if isinstance(layer.kernel, nnx.Param))
-    return own
+    found = methods.find(method)
+    own = (up.nn.Upsampler, found.build) if isinstance(found.build, type) else up.nn.Upsampler
+    layers = [module for _, module in nnx.iter_modules(model) if isinstance(module, own)]
+    # A layer may be made of layers.
+    inner = {id(part) for layer in layers for _, part in nnx.iter_modules(layer) if part is not layer}
+    layers = [layer for layer in layers if id(layer) not in inner]
+    added = sum(count(nnx.state(layer, nnx.Param)) for layer in layers)
+    if found.ties_encoder:
+        added -= sum(layer.kernel[...].size for layer in layers if isinstance(layer.kernel, nnx.Param))
+    return added
 
 
 def receptive_field(job: Job, config: Segmentation) -> tuple[int, int]:

@@ -38,11 +38,14 @@ def collect(
     outcomes: Outcomes,
     analytic: Mapping[str, Any] | None,
     diverged: Mapping[Job, Divergence] = MappingProxyType({}),
+    network: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Writes results.json, timing.json and results.csv; returns what the first two hold.
 
     What diverged is listed. Its seed is left out for all methods where none of them got through, as when their trunk
     diverged; else its method is, since methods are compared on the same seeds.
+
+    `network` names a user's own network.
 
     Times are kept apart so that two runs with the same seed give the same results.json, byte for byte.
     """
@@ -53,7 +56,7 @@ def collect(
             "classes": data.classes,
             "test_images": data.test.names,
         },
-        "settings": conditions(config),
+        "settings": conditions(config) | ({"model": network} if network else {}),
         "against": config.against,
         "measures": {
             name: {"title": m.title, "meaning": m.meaning, "lower_is_better": m.lower_is_better}

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from experiments import (
     training,
 )
 from experiments.data import Dataset, Split, identity
+from experiments.data.own import adapt
 from experiments.designs import Outcome
+from experiments.result import Result
 from experiments.settings import Job, Segmentation
 from experiments.tasks.segmentation import MEASURES, PRIMARY
 
@@ -43,11 +46,12 @@ class Report:
 
 
 class Run(NamedTuple):
-    """What a run works with: its settings, all filled in, its data and its folder."""
+    """What a run works with: its settings, all filled in, its data and its folder; and a user's own network, if any."""
 
     config: Segmentation
     data: Dataset
     folder: Path
+    network: designs.Network | None = None
 
 
 Found = Outcome | results.Divergence
@@ -64,21 +68,71 @@ class Trained(NamedTuple):
 # --- before -----------------------------------------------------------------------------------------------------------
 
 
-def prepare(config: Segmentation) -> Run:
+def run(
+    config: Segmentation | None = None,
+    *,
+    data: Any = None,
+    model: designs.Network | None = None,
+    sinks: Sequence[logs.Sink] = (),
+    out: Path | str | None = None,
+) -> Result:
+    """Runs the study from Python, as in a notebook; `experiments/example.py` shows it with all that can be one's own.
+
+    Args:
+      config: the settings; those of the command line. `methods` may hold classes of your own beside names.
+      data: your own data, any object with the attributes that `data.own.adapt` tells; without it those of `config`.
+      model: your own network in place of the U-Net of the design unet, called as `model(channels, num_classes, method,
+        seed=0)`; it maps images `(batch, H, W, channels)` of any size to logits `(batch, H, W, num_classes)`, and makes
+        its upsamplers by `upsampling.nn.create(method, ...)`.
+      sinks: functions that are given each step's figures while it trains, as `logs.Entry`.
+      out: a new folder to store the run in, with its page; without it nothing is stored.
+
+    Returns:
+      Figures, label maps and drawings, as `Result`.
+
+    Raises:
+      ValueError, TypeError, OSError: what was asked for cannot be done.
+      runs.Stopped: the folder cannot be written, or another process is working in it.
+    """
+    config = config or Segmentation()
+    if config.methods is not None:
+        config = dataclasses.replace(config, methods=tuple(map(_method_name, config.methods)))
+    if model is not None and config.variants is None and config.resume is None:
+        config = dataclasses.replace(config, variants=())  # an own network makes its upsamplers itself
+    own = None if data is None else adapt(data)
+    if out is not None or config.out is not None or config.resume is not None:
+        config = config if out is None else dataclasses.replace(config, out=Path(out))
+        return train(prepare(config, own)._replace(network=model), sinks)
+    with tempfile.TemporaryDirectory() as place:
+        config = dataclasses.replace(config, out=Path(place) / "run")
+        result = train(prepare(config, own)._replace(network=model), sinks, page=False)
+    return dataclasses.replace(result, folder=None)
+
+
+def _method_name(method: Any) -> str:
+    """A class by the name under which it can be found."""
+    return method if isinstance(method, str) else f"{method.__module__}:{method.__qualname__}"
+
+
+def prepare(config: Segmentation, own: Dataset | None = None) -> Run:
     """Checks everything that can be checked before training, and makes the run's folder.
+
+    Args:
+      config: the settings.
+      own: the user's own data, in place of those of the settings.
 
     Raises:
       ValueError, OSError: what was asked for cannot be done; nothing is left behind.
     """
     if config.resume is not None:
         place, config = config.resume.resolve(), settings.resumed(config)
-        data = _load_again(config, place)
+        data = _load_again(config, place, own)
         if "damaged" not in config.redo:
             _refuse_damaged(Run(config, data, place))
         return Run(config, data, place)
     config = settings.resolve(config)
     runs.refuse_existing(config.out)
-    data = _load(config)
+    data = _load(config, own)
     # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
     found = {name: place.resolve() for name in ("path", "classes") if (place := getattr(config, name))}
     stored = dataclasses.asdict(dataclasses.replace(config, **found))
@@ -110,8 +164,8 @@ def prepare_report(command: Report) -> tuple[Run, Trained]:
         raise ValueError(_remedy(error, run)) from error
 
 
-def _load(config: Segmentation) -> Dataset:
-    data = config.load()
+def _load(config: Segmentation, own: Dataset | None = None) -> Dataset:
+    data = config.load() if own is None else own
     for name, example in zip(data.train.names, data.train.examples, strict=True):
         if min(example["label"].shape) < config.crop:
             height, width = example["label"].shape
@@ -119,9 +173,9 @@ def _load(config: Segmentation) -> Dataset:
     return data
 
 
-def _load_again(config: Segmentation, place: Path) -> Dataset:
+def _load_again(config: Segmentation, place: Path, own: Dataset | None = None) -> Dataset:
     """The data of a run that goes on, which must be those that it began with."""
-    data = _load(config)
+    data = _load(config, own)
     runs.refuse_other_data(place, data)
     return data
 
@@ -165,16 +219,22 @@ def _resume(run: Run) -> str:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def train(run: Run, sinks: Sequence[logs.Sink] = ()) -> None:
+def train(run: Run, sinks: Sequence[logs.Sink] = (), *, page: bool = True) -> Result:
     """Measures, trains, evaluates and reports, showing progress; what is done already is not done again.
+
+    Args:
+      run: what to work with.
+      sinks: who is told the figures of every step.
+      page: whether to write the page, and to say where things are.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C or SIGTERM, with everything stored that `--resume` needs.
       runs.Stopped: another process is working on the run, or its folder cannot be written or trusted.
     """
-    config, data, place = run
+    config, data, place = run[:3]
     if not config.quiet:
-        console.say(f"{data.name}: {data.description}", *data.notes, f"Results go to {_shown(place)}")
+        console.say(f"{data.name}: {data.description}", *data.notes)
+        console.say(*([f"Results go to {_shown(place)}"] if page else []))
     with runs.locked(place), runs.told_how_to_go_on(place, _resume(run)):
         try:
             if data.generated:
@@ -183,11 +243,11 @@ def train(run: Run, sinks: Sequence[logs.Sink] = ()) -> None:
             measured = _analytic(config, place)
             trained = _train_all(run, [*sinks, *_own_sinks(run)])
         except KeyboardInterrupt:
-            console.say(f"Stopped. To go on: {_resume(run)}")
+            console.say(*([f"Stopped. To go on: {_resume(run)}"] if page else []))
             raise
         except checkpoints.Damaged as error:
             raise runs.Stopped(_remedy(error, run)) from error
-        conclude(run, trained, measured)
+        return conclude(run, trained, measured, page=page)
 
 
 def _own_sinks(run: Run) -> list[logs.Sink]:
@@ -252,7 +312,7 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
 
 def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
     """What becomes of every job: trained now, or stored by the run that was stopped."""
-    config, data, _ = run
+    config, data, _ = run[:3]
     programs: designs.Programs = {}
     stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs, sinks))
     with console.run_progress(sum(rates.count(config, job) for job in config.jobs()), quiet=config.quiet) as progress:
@@ -323,10 +383,10 @@ def _stage(
     design: str,
     seed: int,
 ) -> designs.Stage:
-    config, data, place = run
+    config, data, place = run[:3]
     job = Job(design, "", seed)
     if not _has_trunk(job):
-        return designs.stage(job, config, data, place, programs, designs.Watch())
+        return designs.stage(job, config, data, place, programs, designs.Watch(), run.network)
     own = designs.trunk_folder(place, config, job)
     with progress.part(f"trunk, seed {seed}", config.trunk_steps) as step:
         watch = designs.Watch(step, _logging(sinks, own.relative_to(place)))
@@ -351,28 +411,32 @@ def report_again(prepared: tuple[Run, Trained]) -> None:
         conclude(run, trained, _analytic(run.config, run.folder))
 
 
-def conclude(run: Run, trained: Trained, measured: dict[str, Any] | None) -> None:
+def conclude(run: Run, trained: Trained, measured: dict[str, Any] | None, *, page: bool = True) -> Result:
     """Gathers all outcomes into the run's files, its table and its page."""
-    config, data, place = run
+    config, data, place = run[:3]
     outcomes = trained.outcomes
-    found, timing = results.collect(place, config, data, outcomes, measured, trained.diverged)
-    for design in found["designs"]:
-        table, best = results.rows(found, timing, design)
-        # A terminal is narrow: the page has all columns.
-        console.table(f"{data.name}, {design}, test images", results.brief(table), best)
-    console.say(*results.verdict(found))
-    page = report.write(
-        place / "report.html",
-        results=found,
-        timing=timing,
-        data=data,
-        # The pictures show the networks of the first seed.
-        predictions={
-            design: {name: outcomes[Job(design, name, of["seeds"][0])].predictions for name in of["methods"]}
-            for design, of in found["designs"].items()
-        },
-    )
-    console.say(f"Report: {_shown(page)}")
+    network = run.network and getattr(run.network, "__name__", type(run.network).__name__)
+    found, timing = results.collect(place, config, data, outcomes, measured, trained.diverged, network)
+    if not config.quiet:
+        for design in found["designs"]:
+            table, best = results.rows(found, timing, design)
+            # A terminal is narrow: the page has all columns.
+            console.table(f"{data.name}, {design}, test images", results.brief(table), best)
+        console.say(*results.verdict(found))
+    if page:
+        written = report.write(
+            place / "report.html",
+            results=found,
+            timing=timing,
+            data=data,
+            # The pictures show the networks of the first seed.
+            predictions={
+                design: {name: outcomes[Job(design, name, of["seeds"][0])].predictions for name in of["methods"]}
+                for design, of in found["designs"].items()
+            },
+        )
+        console.say(f"Report: {_shown(written)}")
+    return Result(found, timing, data, outcomes, place)
 
 
 def _store_test_images(path: Path, test: Split) -> None:

@@ -250,15 +250,20 @@ def css() -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def save(drawing: Drawing, path: Path) -> None:
-    """Writes the drawing beside `path`, as PNG and as SVG."""
+def figure(drawing: Drawing) -> Figure:
+    """The drawing as a figure of matplotlib."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(drawing.width / _DPI, drawing.height / _DPI))
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
+        drawn = Figure(figsize=(drawing.width / _DPI, drawing.height / _DPI))
+        axes = drawn.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
         axes.set_axis_off()
         for order, mark in enumerate(drawing.marks):
             _draw(axes, mark, order)
-        save_figure(figure, path)
+    return drawn
+
+
+def save(drawing: Drawing, path: Path) -> None:
+    """Writes the drawing beside `path`, as PNG and as SVG."""
+    save_figure(figure(drawing), path)
 
 
 def save_figure(figure: Figure, path: Path) -> None:

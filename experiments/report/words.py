@@ -65,8 +65,9 @@ def design(name: str, s: Results) -> str:
             f"stride {stride}, the upsampler by {stride}, and a 1 × 1 head."
         )
     after = {"full": "Two 3 × 3 convolutions follow each. ", "thin": "A 1 × 1 convolution follows each. "}
+    network = _NETWORKS.get(s["model"], s["model"])
     return (
-        f"The network that people use, as control: a {_NETWORKS[s['model']]}, trained for {s['steps']} steps, each "
+        f"The network that people use, as control: a {network}, trained for {s['steps']} steps, each "
         f"step up made by the method. {after[s['decoder']] if s['model'] == 'unet' else ''}What follows an upsampler, "
         "and the skip connections beside it, can make up for what it does."
     )
@@ -115,7 +116,7 @@ def settings(found: Results) -> list[str]:
     if designs & {"frozen", "head"}:
         crops = f", from {s['crops']} crops whose features are computed once" if "frozen" in designs else ""
         sentences.append(f"The upsampler sees {s['features']} channels and enlarges by {_either(s['stride'])}{crops}.")
-    if "unet" in designs:
+    if "unet" in designs and s["model"] in _NETWORKS:  # a user's own has none of these
         skips = {"inner": "at all levels but full resolution", "all": "at all levels", "none": "left out"}
         gate = ", gated by attention" if s["attention_gate"] else ""
         down = {"strided": "strided convolutions", "pool": "max-pooling"}[s["downsampling"]]

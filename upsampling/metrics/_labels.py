@@ -73,7 +73,7 @@ def check_classes(function: str, num_classes: int, ignore_index: int | None) -> 
             f"counted in 32 bits; got {num_classes}."
         )
     if ignore_index is not None:
-        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
+        ignore_index = int(_arguments.number(function, "ignore_index", ignore_index, minimum=None))
         if not -(2**31) <= ignore_index < 2**31:
             raise ValueError(f"{function}: ignore_index must be a number of 32 bits; got {ignore_index}.")
     return num_classes, ignore_index
@@ -125,7 +125,7 @@ def _readable(labels: jax.Array | np.ndarray) -> bool:
 
 def _may_be_lost(dtype: Any, num_classes: int) -> bool:
     """Whether a label of this dtype can be out of range."""
-    if dtype == bool:
+    if np.issubdtype(dtype, np.bool_):
         return num_classes < 2
     limits = jnp.iinfo(dtype)
     return limits.min < 0 or int(limits.max) >= num_classes

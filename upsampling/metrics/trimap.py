@@ -189,8 +189,8 @@ def error_by_distance(
 
     Returns:
       `(*batch, len(distances) - 1, num_classes)` float; `absent` where a bin holds no pixel of a class. Images without
-      any boundary are infinitely far from one, and count in a last bin that is open. `error_by_distance.accumulate` gives
-      wrong pixels and pixels, summed over the batch, as a `Ratio`; the curve over all classes is
+      any boundary are infinitely far from one, and count in a last bin that is open. `error_by_distance.accumulate`
+      gives wrong pixels and pixels, summed over the batch, as a `Ratio`; the curve over all classes is
       numerator.sum(-1) / denominator.sum(-1).
 
     Raises:

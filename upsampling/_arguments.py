@@ -46,6 +46,9 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
     """Returns `given` as a JAX array; raises TypeError unless it is numeric and, if asked, floating."""
     if not isinstance(given, (jax.Array, np.ndarray, np.generic, numbers.Number, list, tuple)):
         raise TypeError(f"{function}: {argument} must be an array; got {type(given).__name__}.")
+    if isinstance(given, numbers.Real) and not isinstance(given, np.generic):
+        # Explicitly: a default that is a number must not be refused by jax.transfer_guard.
+        given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
     given = jnp.asarray(given)
     if floating and not jnp.issubdtype(given.dtype, jnp.floating):
         raise TypeError(

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -355,10 +355,22 @@ def convolutional_guided_filter(
     kernel = _arguments.shaped(name, "kernel", kernel, (3, 3, x.shape[-1]), f"for x of shape {x.shape}")
     radius = _arguments.number(name, "radius", radius, minimum=0)
     convention = _enlarging(name, convention, x, guide)
-    mean = functools.partial(dilated_mean, kernel=kernel, radius=radius)
-    fit = local_moments(x, guide, guide_low, mean, joint=False)
+    fit = _dilated_moments(x, guide, guide_low, kernel, radius)
     slope = slopes(jnp.concatenate([fit.covariance, fit.variance], axis=-1))
-    return apply_linear_model(fit, slope, x.dtype, convention=convention)
+    return _apply_slope(*fit, slope, jnp.dtype(x.dtype), convention)
+
+
+@core(4)
+def _dilated_moments(x: jax.Array, guide: jax.Array, guide_low: jax.Array, kernel: jax.Array, radius: int) -> "Moments":
+    return local_moments(
+        x, guide, guide_low, functools.partial(dilated_mean, kernel=kernel, radius=radius), joint=False
+    )
+
+
+@core((7, 8))
+def _apply_slope(*arguments: Any) -> jax.Array:
+    *moments, slope, dtype, convention = arguments
+    return apply_linear_model(Moments(*moments), slope, dtype, convention=convention)
 
 
 class Moments(NamedTuple):

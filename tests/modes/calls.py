@@ -80,6 +80,11 @@ def _of_matrix(name: str) -> Call:
     return Call(name, getattr(up.metrics, name), ((3, 3),), labels=9)
 
 
+@jax.jit
+def _slopes(moments: jax.Array) -> jax.Array:
+    return moments[..., :CHANNELS]
+
+
 def _unpooled(x: Any) -> jax.Array:
     values, indices = up.max_pool_with_indices(x)
     return up.max_unpool(values, indices, x.shape[1:3])
@@ -137,7 +142,7 @@ FUNCTIONS = [
     ),
     Call(
         "convolutional_guided_filter",
-        lambda x, g, low, k: guided.convolutional_guided_filter(x, g, low, k, lambda both: both[..., :CHANNELS]),
+        lambda x, g, low, k: guided.convolutional_guided_filter(x, g, low, k, _slopes),
         (X, HIGH, X),
         (_weights(3, 3, CHANNELS) + 2,),
     ),

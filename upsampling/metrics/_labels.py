@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments
-from upsampling.primitives._common import map_in_groups
+from upsampling.primitives._common import core, map_in_groups
 
 LabelMap = jax.typing.ArrayLike | Sequence[Any]
 """Integer labels: an array, or nested lists."""
@@ -27,6 +27,8 @@ _Tree = TypeVar("_Tree")
 _LARGEST = 1e15
 # Pixels x classes worked on at a time: enough to fill an accelerator, few enough for a processor's cache.
 _IN_FLIGHT = 2**21
+# The square of more classes does not fit 32 bits.
+_MOST_CLASSES = 46340
 
 
 def geometry(
@@ -65,8 +67,15 @@ def geometry(
 def check_classes(function: str, num_classes: int, ignore_index: int | None) -> tuple[int, int | None]:
     """The number of classes, and the label that is none of them, as Python numbers."""
     num_classes = _arguments.number(function, "num_classes", num_classes)
+    if num_classes > _MOST_CLASSES:
+        raise ValueError(
+            f"{function}: num_classes must be at most {_MOST_CLASSES}, so that the cells of a confusion matrix can be "
+            f"counted in 32 bits; got {num_classes}."
+        )
     if ignore_index is not None:
-        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
+        ignore_index = int(_arguments.number(function, "ignore_index", ignore_index, minimum=None))
+        if not -(2**31) <= ignore_index < 2**31:
+            raise ValueError(f"{function}: ignore_index must be a number of 32 bits; got {ignore_index}.")
     return num_classes, ignore_index
 
 
@@ -75,7 +84,8 @@ def check_labels(
 ) -> jax.Array:
     """Returns a label map as int32; raises TypeError unless it is integer, ValueError if a label is out of range.
 
-    Inside jit, vmap or grad the labels are not known, so not checked: one out of range belongs to no class.
+    Inside jit, vmap or grad the labels are not known, so not checked: one out of range belongs to no class. Outside the
+    check waits until the labels are computed, unless their dtype holds no others.
     """
     if not isinstance(labels, (jax.Array, np.ndarray, np.generic, int, list, tuple)):
         raise TypeError(f"{function}: {argument} must be an array; got {type(labels).__name__}.")
@@ -86,24 +96,23 @@ def check_labels(
             f"{function}: {argument} must be a map of integer labels; got {labels.dtype}. "
             f"Logits are not labels: take jnp.argmax({argument}, axis=-1) first."
         )
-    if _readable(labels) and labels.size:
-        # A constant inside someone's jit is readable too, if nothing about it is traced.
+    if _readable(labels) and labels.size and _may_be_lost(labels.dtype, num_classes):
+        find = _lost if isinstance(labels, np.ndarray) else _lost_on_device
+        # A constant inside someone's jit is readable too, if nothing about it is traced. One program and one explicit
+        # transfer, since each call waits for it.
         with jax.ensure_compile_time_eval():
-            lost = (labels < 0) | (labels >= num_classes)
-            if ignore_index is not None:
-                lost &= labels != ignore_index
-            count = int(lost.sum())
-            if count:
-                example = int(labels.reshape(-1)[lost.reshape(-1).argmax()])
-                allowed = f"0 to {num_classes - 1}"
-                allowed += "" if ignore_index is None else f", or ignore_index={ignore_index}"
-                raise ValueError(
-                    f"{function}: {argument} has label {example} ({count} pixels are out of range); "
-                    f"num_classes={num_classes} allows {allowed}."
-                )
+            count, place = map(int, jax.device_get(find(labels, num_classes, ignore_index)))
+        if count:
+            example = jax.device_get(labels).reshape(-1)[place]
+            allowed = f"0 to {num_classes - 1}"
+            allowed += "" if ignore_index is None else f", or ignore_index={ignore_index}"
+            raise ValueError(
+                f"{function}: {argument} has label {int(example)} ({count} pixels are out of range); "
+                f"num_classes={num_classes} allows {allowed}."
+            )
     if isinstance(labels, np.ndarray):
         # NumPy's labels are checked with their own 64 bits, which must not wrap into range on their way to 32.
-        return jnp.asarray(labels.astype(np.int32))
+        return jnp.asarray(np.clip(labels, -(2**31), 2**31 - 1).astype(np.int32))
     return _narrow(labels)
 
 
@@ -114,6 +123,31 @@ def _readable(labels: jax.Array | np.ndarray) -> bool:
     return isinstance(labels, np.ndarray) or labels.is_fully_addressable
 
 
+def _may_be_lost(dtype: Any, num_classes: int) -> bool:
+    """Whether a label of this dtype can be out of range."""
+    if np.issubdtype(dtype, np.bool_):
+        return num_classes < 2
+    limits = jnp.iinfo(dtype)
+    return limits.min < 0 or int(limits.max) >= num_classes
+
+
+def _lost(labels: Any, num_classes: int, ignore_index: int | None) -> tuple[Any, Any]:
+    """How many labels are out of range, and the number of the first pixel that has such a label."""
+    limits = jnp.iinfo(jnp.uint8 if labels.dtype == bool else labels.dtype)
+    labels = labels.astype(np.uint8) if labels.dtype == bool else labels
+    lost = labels < 0
+    # Numbers that the dtype does not hold are no label's, and JAX would wrap them.
+    if num_classes <= int(limits.max):
+        lost |= labels >= num_classes
+    if ignore_index is not None and int(limits.min) <= ignore_index <= int(limits.max):
+        lost &= labels != ignore_index
+    return lost.sum(), lost.reshape(-1).argmax()
+
+
+_lost_on_device = core((1, 2), inline=False)(_lost)
+
+
+@core(inline=False)
 def _narrow(labels: jax.Array) -> jax.Array:
     """int32 labels; what does not fit (uint32, 64 bits) is out of range anyway, and must not wrap into it."""
     if jnp.iinfo(jnp.int8 if labels.dtype == bool else labels.dtype).max > 2**31 - 1:

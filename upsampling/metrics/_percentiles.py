@@ -32,7 +32,7 @@ def percentile(
         1; else the least value that at least `percent` of the weight does not exceed.
 
     Returns:
-      `(images, num_classes)`; NaN without elements.
+      `(images, num_classes)`; -1 without elements.
     """
     row = jnp.arange(values.shape[0])[:, None]
     weights = [jnp.ones(values.shape, jnp.int32)] if weight is None else _digits(weight)
@@ -56,7 +56,7 @@ def percentile(
         )
         following = jnp.where((reached > wanted) | (between == 0), least, following)
         least = jnp.where(following == least, least, least + between * (following - least))
-    return jnp.where(total > 0, least, jnp.nan)
+    return jnp.where(total > 0, least, -1)
 
 
 def _share(count: jax.Array, percent: float) -> tuple[jax.Array, jax.Array]:

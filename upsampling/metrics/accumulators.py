@@ -8,6 +8,8 @@ import dataclasses
 import functools
 import inspect
 import json
+import math
+import numbers
 from collections.abc import Callable
 from typing import Any, ParamSpec, Protocol, Self, TypeVar, cast
 
@@ -18,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from upsampling import _arguments
-from upsampling.primitives._common import accumulator, floating
+from upsampling.primitives._common import accumulator, core, floating
 
 Parameters = ParamSpec("Parameters")
 Sums_co = TypeVar("Sums_co", covariant=True)
@@ -93,24 +95,43 @@ def metric(function: Callable[Parameters, PerImage[Sums_co]]) -> Metric[Paramete
     return public
 
 
-def divide(numerator: jax.Array | np.ndarray, denominator: jax.Array | np.ndarray) -> jax.Array:
-    """numerator / denominator in floating point, NaN where the denominator is 0 (nothing was there to measure)."""
-    if isinstance(numerator, (np.ndarray, np.generic)):  # sums of 64 bits on the host: divide before they narrow to 32
-        zero = denominator == 0
-        return jnp.asarray(np.where(zero, np.nan, numerator / np.where(zero, 1, denominator)), floating())
-    wide = accumulator(
-        *(x.dtype for x in (numerator, denominator) if jnp.issubdtype(x.dtype, jnp.floating)), floating()
-    )
+def divide(numerator: jax.Array | np.ndarray, denominator: jax.Array | np.ndarray, absent: float | None = None) -> Any:
+    """numerator / denominator in floating point; where the denominator is 0 (nothing to measure), `absent`, or NaN.
+
+    Sums of 64 bits on the host stay there.
+    """
+    if isinstance(numerator, (np.ndarray, np.generic)):
+        xp, wide = np, np.dtype(np.float64)
+    else:
+        given = (x.dtype for x in (numerator, denominator) if jnp.issubdtype(x.dtype, jnp.floating))
+        xp, wide = jnp, accumulator(floating(), *given)
     numerator, denominator = (x.astype(wide) for x in (numerator, denominator))
     zero = denominator == 0
-    return jnp.where(zero, jnp.nan, numerator / jnp.where(zero, 1, denominator))
+    return xp.where(zero, math.nan if absent is None else absent, numerator / xp.where(zero, 1, denominator))
+
+
+def check_absent(function: str, absent: Any) -> float | None:
+    """The value of what is absent, as a Python number; None for NaN, which is not equal to itself."""
+    if isinstance(absent, (bool, np.bool_)) or not isinstance(absent, numbers.Real):
+        raise TypeError(f"{function}: absent must be a number, NaN included; got {absent!r}.")
+    return None if math.isnan(absent) else float(absent)
+
+
+def to_device(value: Any) -> jax.Array:
+    """What was computed on the host, as a JAX array."""
+    return jax.device_put(np.asarray(value, floating())) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(value: Callable[[Any], jax.Array], sums: Any) -> jax.Array:
+    return value(sums)
 
 
 def _add_leaf(a: Any, b: Any) -> Any:
     """Adds on the host in 64 bits when both are concrete, so that no data set is too large; else in place."""
     if isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
         return jnp.add(a, b)
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = (np.asarray(x) for x in jax.device_get((a, b)))
     wide = np.int64 if np.issubdtype(a.dtype, np.integer) else np.float64
     return np.add(a, b, dtype=wide)
 
@@ -130,6 +151,13 @@ class Accumulator:
 
     def compute(self) -> jax.Array:
         """The metric's value, for whatever has been added up."""
+        leaves = jax.tree.leaves(self)
+        if all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in leaves):
+            return to_device(self._value())
+        return _compiled(type(self)._value, self)
+
+    def _value(self) -> Any:
+        """What `compute` gives: of sums on the host, on the host."""
         raise NotImplementedError
 
     def total(self) -> Self:
@@ -162,7 +190,8 @@ _STATIC = {"static": True}
 class Ratio(Accumulator):
     """A ratio of sums: `numerator` and `denominator` add up; `compute()` divides them.
 
-    `kept_axes` says how many axes the sums of one image have: the last one, of classes, unless said otherwise.
+    `kept_axes` says how many axes the sums of one image have: the last one, of classes, unless said otherwise. `absent`
+    is the value where the denominator is 0; None stands for NaN.
 
     >>> import jax.numpy as jnp
     >>> first, second = Ratio(jnp.array(1), jnp.array(2)), Ratio(jnp.array(5), jnp.array(6))
@@ -173,10 +202,10 @@ class Ratio(Accumulator):
     numerator: jax.Array | np.ndarray
     denominator: jax.Array | np.ndarray
     kept_axes: int = dataclasses.field(default=1, metadata=_STATIC)
+    absent: float | None = dataclasses.field(default=None, metadata=_STATIC)
 
-    def compute(self) -> jax.Array:
-        """numerator / denominator; NaN where the denominator is 0."""
-        return divide(self.numerator, self.denominator)
+    def _value(self) -> Any:
+        return divide(self.numerator, self.denominator, self.absent)
 
     def total(self) -> Self:
         """Summed over images: over all axes but the last `kept_axes`."""
@@ -188,19 +217,20 @@ class Ratio(Accumulator):
 class PrecisionRecall(Accumulator):
     """Two ratios, of what was predicted and of what is true; `compute()` is their harmonic mean F1 = 2 P R / (P + R).
 
-    F1 is NaN where neither map has anything, and 0 where only one has.
+    F1 is `absent` where neither map has anything (None stands for NaN), and 0 where only one has.
     """
 
     precision: Ratio
     recall: Ratio
+    absent: float | None = dataclasses.field(default=None, metadata=_STATIC)
 
-    def compute(self) -> jax.Array:
-        """The harmonic mean of precision and recall."""
-        precision, recall = self.precision.compute(), self.recall.compute()
-        neither = jnp.isnan(precision) & jnp.isnan(recall)
-        p, r = jnp.nan_to_num(precision), jnp.nan_to_num(recall)
-        f1 = 2 * p * r / jnp.where(p + r > 0, p + r, 1)
-        return jnp.where(neither, jnp.nan, f1)
+    def _value(self) -> Any:
+        precision, recall = (divide(part.numerator, part.denominator, 0.0) for part in (self.precision, self.recall))
+        xp = np if isinstance(precision, np.ndarray) else jnp
+        both = precision + recall
+        f1 = 2 * precision * recall / xp.where(both > 0, both, 1)
+        neither = (self.precision.denominator == 0) & (self.recall.denominator == 0)
+        return xp.where(neither, math.nan if self.absent is None else self.absent, f1)
 
     def total(self) -> Self:
         """Both ratios summed over images."""
@@ -214,8 +244,9 @@ class ConfusionCounts(Accumulator):
 
     Attributes:
       matrix: `(..., classes, classes)` pixel counts, rows target, columns prediction.
-      figure: function of the matrix, such as `iou_of`; called with `ignore_index` too, if there is one.
+      figure: function of the matrix, such as `iou_of`; called with `ignore_index` and `absent=` too, if there are.
       ignore_index: the class that is not counted.
+      absent: the value of a class that is in neither map; None stands for NaN.
       kept_axes: how many axes the counts of one image have: three for several trimap widths.
 
     >>> import jax.numpy as jnp
@@ -232,10 +263,12 @@ class ConfusionCounts(Accumulator):
     figure: Callable[..., jax.Array] = dataclasses.field(metadata=_STATIC)
     ignore_index: int | None = dataclasses.field(default=None, metadata=_STATIC)
     kept_axes: int = dataclasses.field(default=2, metadata=_STATIC)
+    absent: float | None = dataclasses.field(default=None, metadata=_STATIC)
 
     def compute(self) -> jax.Array:
         """The figure of the matrix."""
-        return self.figure(self.matrix) if self.ignore_index is None else self.figure(self.matrix, self.ignore_index)
+        ignored = () if self.ignore_index is None else (self.ignore_index,)
+        return self.figure(self.matrix, *ignored, **({} if self.absent is None else {"absent": self.absent}))
 
     def total(self) -> Self:
         """Summed over images: over all axes but the last `kept_axes`."""
@@ -244,20 +277,27 @@ class ConfusionCounts(Accumulator):
 
 @dataclasses.dataclass(frozen=True)
 class ImageValues:
-    """`(*batch, classes)` values of a metric whose figure for a data set is the mean over the images with the class."""
+    """`(*batch, classes)` values, not below 0, of a metric whose figure for a data set is the mean over the images with
+    the class. Where an image has not the class the value is -1: `compute` puts `absent` there, or NaN for None."""
 
     values: jax.Array
+    absent: float | None
 
     def compute(self) -> jax.Array:
         """The values themselves."""
-        return self.values
+        return _or_absent(self.values, self.absent)
 
     def total(self) -> Ratio:
         """The sum over all images, and their number, class by class."""
-        return image_mean(self.values, tuple(range(self.values.ndim - 1)))
+        return Ratio(*_known_sums(self.values, tuple(range(self.values.ndim - 1)), False), absent=self.absent)
 
 
-def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
+@core(1, inline=False)
+def _or_absent(values: jax.Array, absent: float | None) -> jax.Array:
+    return jnp.where(values < 0, math.nan if absent is None else absent, values)
+
+
+def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0, *, absent: float = math.nan) -> Ratio:
     """The mean over images as a `Ratio` that streams, leaving out images where the value is NaN (the class is absent).
 
     For figures defined as a mean over images: Csurka's boundary F1, the surface distances. `hausdorff_distance`
@@ -266,6 +306,7 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
     Args:
       values: one value per image and class, such as `boundary_f1` returns.
       axes: the axes of images, to be averaged.
+      absent: the mean of a class that no image has.
 
     Returns:
       `Ratio` of (sum of values, number of values), with `axes` gone.
@@ -274,9 +315,20 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0) -> Ratio:
     >>> image_mean(jnp.array([[1.0, jnp.nan], [3.0, 5.0]])).compute()
     Array([2., 5.], dtype=float32)
     """
-    values = _arguments.array("image_mean", "values", values)
-    known = ~jnp.isnan(values)
-    return Ratio(jnp.sum(jnp.where(known, values, 0), axes), jnp.sum(known, axes))
+    name = "image_mean"
+    values, absent_value = _arguments.array(name, "values", values), check_absent(name, absent)
+    axes = (axes,) if isinstance(axes, (int, np.integer)) else axes
+    axes = _arguments.per_axis(name, "axes", axes, None, minimum=None)
+    if any(not -values.ndim <= axis < values.ndim for axis in axes) or len({a % values.ndim for a in axes}) < len(axes):
+        raise ValueError(f"{name}: axes={axes} must be different axes of values of shape {values.shape}.")
+    return Ratio(*_known_sums(values, axes, True), absent=absent_value)
+
+
+@core((1, 2), inline=False)
+def _known_sums(values: jax.Array, axes: tuple[int, ...], nan: bool) -> tuple[jax.Array, jax.Array]:
+    """The sum and the number of the known values, those that are not NaN or, without `nan`, not below 0."""
+    known = ~jnp.isnan(values) if nan else ~(values < 0)
+    return jnp.sum(jnp.where(known, values, 0), axes), jnp.sum(known, axes)
 
 
 # --- in exported programs ---------------------------------------------------------------------------------------------
@@ -291,10 +343,10 @@ def _figures() -> dict[str, Callable[..., jax.Array]]:
 
 def _to_bytes(static: tuple[Any, ...]) -> bytes:
     """The fields that are part of a pytree's structure, as `jax.export` stores them: a figure by its name."""
-    names = {figure: name for name, figure in _figures().items()}
+    names: dict[Any, str] = {figure: name for name, figure in _figures().items()}
     if any(callable(field) and field not in names for field in static):
         raise ValueError(f"ConfusionCounts: figure must be one of {', '.join(names.values())} to be serialized.")
-    return json.dumps([names.get(field, field) if callable(field) else field for field in static]).encode()
+    return json.dumps([names[field] if callable(field) else field for field in static]).encode()
 
 
 def _from_bytes(stored: bytes) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """Boundary IoU and boundary F1 of label maps."""
 
+import dataclasses
+import math
 from functools import partial
 
 import jax
@@ -9,7 +11,7 @@ from jax import lax
 from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
-from upsampling.metrics.accumulators import PrecisionRecall, Ratio, metric
+from upsampling.metrics.accumulators import PrecisionRecall, Ratio, check_absent, metric
 from upsampling.primitives._common import core
 
 
@@ -24,6 +26,7 @@ def boundary_iou(
     unit: Unit = "diagonal",
     frame: bool = True,
     void: Void = "background",
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> Ratio:
     """Boundary IoU (Cheng et al. 2021): the IoU of the pixels along the inside of the boundaries, per image and class.
@@ -43,10 +46,11 @@ def boundary_iou(
       void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
         them. "neutral": the same, but no boundaries run along them. "uncounted": both maps' boundary regions are what
         they are, and void pixels are left out of the counts; what is predicted on them matters to the pixels around.
+      absent: the value of a class that has a boundary region in neither map, NaN or a number (static).
       axes: the spatial axes, 1 to 3 of them (static); the last two if None.
 
     Returns:
-      `(*batch, num_classes)` float: |Pd ∩ Td| / |Pd ∪ Td|. NaN where a class has a boundary region in neither map, 0
+      `(*batch, num_classes)` float: |Pd ∩ Td| / |Pd ∪ Td|. `absent` where a class is so, 0
       where in one only. `boundary_iou.accumulate` gives both counts, summed over the batch, as a `Ratio`.
 
     Raises:
@@ -71,7 +75,8 @@ def boundary_iou(
     if unit == "pixels" and (pixels != int(pixels) or pixels < 1):
         raise ValueError(f"{name}: width in pixels must be whole and at least 1; got {width!r}.")
     widest = max(shape[-len(spacing) :])  # all of the image
-    return _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest))
+    ratio = _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest))
+    return dataclasses.replace(ratio, absent=check_absent(name, absent))
 
 
 @core((2, 3), inline=False)
@@ -127,6 +132,7 @@ def boundary_f1(
     frame: bool = False,
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> PrecisionRecall:
     """Boundary F1, the BF score (Csurka et al. 2013), per image and class.
@@ -152,10 +158,11 @@ def boundary_f1(
         them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
         maps, and those on void pixels are left out of the counts.
       spacing: size of a pixel, one number or one per axis (static).
+      absent: the value of a class that has a boundary in neither map, NaN or a number (static).
       axes: the spatial axes, 1 to 3 of them (static); the last ones if None, as many as `spacing` has, or two.
 
     Returns:
-      `(*batch, num_classes)` float. NaN where a class has a boundary in neither map, 0 where in one only.
+      `(*batch, num_classes)` float. `absent` where a class has a boundary in neither map, 0 where in one only.
       `boundary_f1.accumulate` gives the F1 of all boundaries together, as `PrecisionRecall`; Csurka et al. take the
       mean over images instead, which is `image_mean(boundary_f1(...))`.
 
@@ -172,7 +179,8 @@ def boundary_f1(
     prediction, target, definition = _surfaces.checked(
         "boundary_f1", prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
-    return within_tolerance("boundary_f1", prediction, target, definition, tolerance, unit)
+    both = within_tolerance("boundary_f1", prediction, target, definition, tolerance, unit)
+    return dataclasses.replace(both, absent=check_absent("boundary_f1", absent))
 
 
 def within_tolerance(
@@ -193,6 +201,7 @@ def _within_tolerance(prediction, target, definition: BoundaryDefinition, tolera
     def images(prediction, target):
         both = _surfaces.matches(prediction, target, definition, tolerance)
         total = partial(SurfaceElements.total, num_classes=definition.num_classes)
-        return PrecisionRecall(*(Ratio(total(x, where=near), total(x)) for x, near in both))
+        precision, recall = (Ratio(total(x, where=near), total(x)) for x, near in both)
+        return PrecisionRecall(precision, recall)
 
     return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)

@@ -1,6 +1,7 @@
 """Region metrics from the confusion matrix: IoU, Dice, pixel accuracy, frequency-weighted IoU."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, LabelMap
-from upsampling.metrics.accumulators import ConfusionCounts, divide, metric
+from upsampling.metrics.accumulators import ConfusionCounts, check_absent, divide, metric, to_device
 from upsampling.primitives._common import core, floating
 
 
@@ -86,14 +87,18 @@ def iou(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
     """Intersection over union, per image and class: |P ∩ T| / |P ∪ T| (Jaccard).
 
-    Arguments and errors as in `confusion_matrix`.
+    Arguments and errors as in `confusion_matrix`, and:
+
+    Args:
+      absent: the value of a class that is in neither map: NaN, or a number, as `jax_debug_nans` asks for (static).
 
     Returns:
-      `(*batch, num_classes)` float. NaN where a class is in neither map, 0 where it is in one map only.
+      `(*batch, num_classes)` float. `absent` where a class is in neither map, 0 where it is in one map only.
       `iou.accumulate` gives the confusion matrix of the batch: add up over batches, then `.compute()`.
 
     >>> import jax.numpy as jnp
@@ -101,7 +106,7 @@ def iou(
     Array([0.5, 0.5, nan], dtype=float32)
     """
     matrix = _matrix("iou", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, iou_of, ignore_index)
+    return ConfusionCounts(matrix, iou_of, ignore_index, absent=check_absent("iou", absent))
 
 
 @metric
@@ -111,22 +116,23 @@ def mean_iou(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
     """Mean over the classes present of their intersection over union, per image.
 
-    Arguments and errors as in `confusion_matrix`. A class is present if it is in either map; in one only, its IoU is 0.
+    Arguments and errors as in `iou`. A class is present if it is in either map; in one only, its IoU is 0.
 
     Returns:
-      `(*batch,)` float; NaN where an image has no counted pixel. The mean IoU of a data set, as it is published, is
-      that of the summed matrices, which `mean_iou.accumulate` gives, and not the mean over images.
+      `(*batch,)` float; `absent` where an image has no counted pixel. The mean IoU of a data set, as it is published,
+      is that of the summed matrices, which `mean_iou.accumulate` gives, and not the mean over images.
 
     >>> import jax.numpy as jnp
     >>> mean_iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
     Array(0.5, dtype=float32)
     """
     matrix = _matrix("mean_iou", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, mean_iou_of, ignore_index)
+    return ConfusionCounts(matrix, mean_iou_of, ignore_index, absent=check_absent("mean_iou", absent))
 
 
 @metric
@@ -136,6 +142,7 @@ def dice(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
     """Dice coefficient (the F1 of pixels), per image and class: 2 |P ∩ T| / (|P| + |T|).
@@ -147,7 +154,7 @@ def dice(
     Array([0.5, 0.5], dtype=float32)
     """
     matrix = _matrix("dice", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, dice_of, ignore_index)
+    return ConfusionCounts(matrix, dice_of, ignore_index, absent=check_absent("dice", absent))
 
 
 @metric
@@ -157,18 +164,19 @@ def pixel_accuracy(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
-    """Share of pixels that got their class: `(*batch,)`, NaN where an image has no counted pixel.
+    """Share of pixels that got their class: `(*batch,)`, `absent` where an image has no counted pixel.
 
-    Arguments and errors as in `confusion_matrix`; `pixel_accuracy.accumulate` as in `iou`.
+    Arguments and errors as in `iou`; `pixel_accuracy.accumulate` as in `iou`.
 
     >>> import jax.numpy as jnp
     >>> pixel_accuracy(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.5, dtype=float32)
     """
     matrix = _matrix("pixel_accuracy", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, pixel_accuracy_of)
+    return ConfusionCounts(matrix, pixel_accuracy_of, absent=check_absent("pixel_accuracy", absent))
 
 
 @metric
@@ -178,50 +186,48 @@ def frequency_weighted_iou(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
     """IoU of the classes weighted by their share of the true pixels: `(*batch,)` (Long et al. 2015, section 5).
 
-    Arguments and errors as in `confusion_matrix`; `frequency_weighted_iou.accumulate` as in `iou`.
+    Arguments and errors as in `iou`; `frequency_weighted_iou.accumulate` too.
 
     >>> import jax.numpy as jnp
     >>> frequency_weighted_iou(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array(0.33333334, dtype=float32)
     """
     matrix = _matrix("frequency_weighted_iou", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, frequency_weighted_iou_of)
+    return ConfusionCounts(matrix, frequency_weighted_iou_of, absent=check_absent("frequency_weighted_iou", absent))
 
 
-def iou_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
+def iou_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan) -> jax.Array:
     """IoU per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: TP / (TP + FP + FN).
 
-    A class in neither map is NaN; so is the class `ignore_index`, if it is one of the classes.
+    A class in neither map is `absent`; so is the class `ignore_index`, if it is one of the classes.
 
     >>> import jax.numpy as jnp
     >>> iou_of(jnp.array([[3, 1], [0, 4]]))
     Array([0.75, 0.8 ], dtype=float32)
     """
-    return _iou("iou_of", matrix, ignore_index)
+    return _figure("iou_of", matrix, _iou, ignore_index, absent)
 
 
-def mean_iou_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
+def mean_iou_of(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
     """Mean IoU over the classes present of a confusion matrix `(*batch, C, C)`, or of a sum of them.
 
-    NaN for an empty matrix; the class `ignore_index` is left out, if it is one of the classes.
+    `absent` for an empty matrix; the class `ignore_index` is left out, if it is one of the classes.
 
     >>> import jax.numpy as jnp
     >>> mean_iou_of(jnp.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
     Array(0.775, dtype=float32)
     """
-    return jnp.nanmean(_iou("mean_iou_of", matrix, ignore_index), axis=-1)
+    return _figure("mean_iou_of", matrix, _mean_iou, ignore_index, absent)
 
 
-def _iou(function: str, matrix: jax.Array | np.ndarray, ignore_index: int | None) -> jax.Array:
-    hits, true, predicted = _margins(function, matrix)
-    return _without(ignore_index, divide(hits, true + predicted - hits))
-
-
-def dice_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> jax.Array:
+def dice_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan) -> jax.Array:
     """Dice per class of a confusion matrix `(*batch, C, C)`, or of a sum of them: 2 TP / (2 TP + FP + FN).
 
     Absent classes as in `iou_of`.
@@ -230,47 +236,92 @@ def dice_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None) -> 
     >>> dice_of(jnp.array([[3, 0], [2, 4]]))
     Array([0.75, 0.8 ], dtype=float32)
     """
-    hits, true, predicted = _margins("dice_of", matrix)
-    return _without(ignore_index, divide(2 * hits, true + predicted))
+    return _figure("dice_of", matrix, _dice, ignore_index, absent)
 
 
-def pixel_accuracy_of(matrix: jax.Array | np.ndarray) -> jax.Array:
-    """Share of correct pixels of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
+def pixel_accuracy_of(matrix: jax.Array | np.ndarray, *, absent: float = math.nan) -> jax.Array:
+    """Share of correct pixels of a confusion matrix `(*batch, C, C)`, or of a sum of them; `absent` for an empty one.
 
     >>> import jax.numpy as jnp
     >>> pixel_accuracy_of(jnp.array([[3, 1], [0, 4]]))
     Array(0.875, dtype=float32)
     """
-    hits, true, _ = _margins("pixel_accuracy_of", matrix)
-    return divide(hits.sum(-1), true.sum(-1))
+    return _figure("pixel_accuracy_of", matrix, _pixel_accuracy, None, absent)
 
 
-def frequency_weighted_iou_of(matrix: jax.Array | np.ndarray) -> jax.Array:
-    """Frequency-weighted IoU of a confusion matrix `(*batch, C, C)`, or of a sum of them; NaN for an empty one.
+def frequency_weighted_iou_of(matrix: jax.Array | np.ndarray, *, absent: float = math.nan) -> jax.Array:
+    """Frequency-weighted IoU of a confusion matrix `(*batch, C, C)`, or of a sum of them; `absent` for an empty one.
 
     >>> import jax.numpy as jnp
     >>> frequency_weighted_iou_of(jnp.array([[3, 1], [0, 4]]))
     Array(0.775, dtype=float32)
     """
-    hits, true, predicted = _margins("frequency_weighted_iou_of", matrix)
-    share = divide(true, true.sum(-1, keepdims=True))
-    iou = divide(hits, true + predicted - hits)
-    return jnp.sum(share * jnp.where(jnp.isnan(iou), 0, iou), axis=-1)
+    return _figure("frequency_weighted_iou_of", matrix, _frequency_weighted_iou, None, absent)
 
 
-def _margins(function: str, matrix: Any) -> tuple[Any, ...]:
-    """Diagonal, row sums and column sums. NumPy stays NumPy, since its counts may need their 64 bits."""
+Figure = Callable[[Any, int | None, float | None], Any]
+
+
+def _figure(function: str, matrix: Any, figure: Figure, ignore_index: int | None, absent: float) -> jax.Array:
+    """A figure of a checked matrix. NumPy stays NumPy until then, since its counts may need their 64 bits."""
     if not isinstance(matrix, np.ndarray):
         matrix = _arguments.array(function, "matrix", matrix, floating=False)
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise ValueError(f"{function}: matrix must be (*batch, classes, classes); got shape {matrix.shape}.")
+    if not jnp.issubdtype(matrix.dtype, jnp.number) or jnp.issubdtype(matrix.dtype, jnp.complexfloating):
+        raise TypeError(f"{function}: matrix must hold counts; got {matrix.dtype}.")
+    if ignore_index is not None:
+        ignore_index = _arguments.number(function, "ignore_index", ignore_index, minimum=None)
+    value = check_absent(function, absent)
+    if isinstance(matrix, np.ndarray):
+        return to_device(figure(matrix, ignore_index, value))
+    return _compiled_figure(matrix, figure, ignore_index, value)
+
+
+@core((1, 2, 3), inline=False)
+def _compiled_figure(matrix, figure, ignore_index, absent):
+    return figure(matrix, ignore_index, absent)
+
+
+def _margins(matrix: Any) -> tuple[Any, Any, Any]:
+    """Diagonal, row sums and column sums."""
     margins = matrix.diagonal(axis1=-2, axis2=-1), matrix.sum(-1), matrix.sum(-2)
     # Floating from here on: sums of two margins could leave the range of 32-bit integers.
-    return tuple(m.astype(np.float64 if isinstance(m, np.ndarray) else floating()) for m in margins)
+    hits, true, predicted = (m.astype(np.float64 if isinstance(m, np.ndarray) else floating()) for m in margins)
+    return hits, true, predicted
 
 
-def _without(ignore_index: int | None, values: jax.Array) -> jax.Array:
-    """The ignored class has no true pixel left, so whatever was predicted of it says nothing about it."""
-    if ignore_index is None or not 0 <= ignore_index < values.shape[-1]:
-        return values
-    return values.at[..., ignore_index].set(jnp.nan)
+def _counted(ignore_index: int | None, union: Any) -> Any:
+    """The union of each class, 0 for the ignored one: it has no true pixel left, so that nothing is said of it."""
+    xp = np if isinstance(union, np.ndarray) else jnp
+    if ignore_index is None or not 0 <= ignore_index < union.shape[-1]:
+        return union
+    others = np.arange(union.shape[-1]) != ignore_index
+    return xp.where(np.broadcast_to(others, union.shape), union, 0)
+
+
+def _iou(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    return divide(hits, _counted(ignore_index, true + predicted - hits), absent)
+
+
+def _mean_iou(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    union = _counted(ignore_index, true + predicted - hits)
+    return divide(divide(hits, union, 0.0).sum(-1), (union > 0).sum(-1), absent)
+
+
+def _dice(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    return divide(2 * hits, _counted(ignore_index, true + predicted), absent)
+
+
+def _pixel_accuracy(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, _ = _margins(matrix)
+    return divide(hits.sum(-1), true.sum(-1), absent)
+
+
+def _frequency_weighted_iou(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    iou = divide(hits, true + predicted - hits, 0.0)
+    return divide((true * iou).sum(-1), true.sum(-1), absent)

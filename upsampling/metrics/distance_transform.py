@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from upsampling import _arguments
@@ -104,29 +105,31 @@ def nearest_background(
 def _checked(
     function: str, mask: jax.typing.ArrayLike, spacing: Spacing | None, axes: Axes | None
 ) -> tuple[jax.Array, tuple[float, ...], tuple]:
+    if isinstance(mask, np.ndarray) and np.issubdtype(mask.dtype, np.integer):
+        mask = mask != 0  # 64 bits must not wrap to 0
     mask = _arguments.array(function, "mask", mask, floating=False)
     if jnp.issubdtype(mask.dtype, jnp.inexact):
         raise TypeError(f"{function}: mask must be bool or integer; got {mask.dtype}. Compare first, as in logits > 0.")
     axes, spacing = _labels.geometry(function, mask.ndim, axes, spacing)
-    return mask != 0, spacing, axes
+    return mask, spacing, axes
 
 
 @core((1, 2), inline=False)
 def _distance_transform(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
-    squared = squared_distance(~jnp.moveaxis(mask, axes, last), spacing)
+    squared = squared_distance(jnp.moveaxis(mask, axes, last) == 0, spacing)
     return jnp.moveaxis(jnp.sqrt(squared), last, axes)
 
 
 @core((1, 2), inline=False)
 def _signed_distance_transform(mask, spacing, axes):
-    return _distance_transform(mask, spacing, axes) - _distance_transform(~mask, spacing, axes)
+    return _distance_transform(mask, spacing, axes) - _distance_transform(mask == 0, spacing, axes)
 
 
 @core((1, 2), inline=False)
 def _nearest_background(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
-    seeds = ~jnp.moveaxis(mask, axes, last)
+    seeds = jnp.moveaxis(mask, axes, last) == 0
     shape = seeds.shape[-len(axes) :]
     here = with_axes(jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape), seeds.ndim)
     squared, nearest = _nearest((seeds, here + jnp.zeros_like(seeds, dtype=jnp.int32)), spacing, math.inf, None)

@@ -12,7 +12,7 @@ from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._percentiles import percentile as percentile_of_classes
 from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
-from upsampling.metrics.accumulators import ImageValues, Ratio, metric
+from upsampling.metrics.accumulators import ImageValues, Ratio, check_absent, divide, metric
 from upsampling.metrics.boundaries import within_tolerance
 from upsampling.primitives._common import core
 
@@ -37,6 +37,7 @@ def hausdorff_distance(
     frame: bool = True,
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ImageValues:
     """Hausdorff distance of the boundaries, or a percentile of it (HD95), per image and class.
@@ -64,11 +65,13 @@ def hausdorff_distance(
         them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
         maps, and distances from void pixels are left out.
       spacing: size of a pixel, one number or one per axis (static). Distances are in its unit; pixels if None.
+      absent: the value of a class that has a boundary in neither map, NaN or a number (static).
       axes: the spatial axes, 1 to 3 of them (static); the last ones if None, as many as `spacing` has, or two.
 
     Returns:
-      `(*batch, num_classes)` float. NaN where a class has a boundary in neither map. A data set's figure is the mean
-      over the images that have the class: `hausdorff_distance.accumulate` gives their sum and number, as a `Ratio`.
+      `(*batch, num_classes)` float. `absent` where a class has a boundary in neither map. A data set's figure is the
+      mean over the images that have the class: `hausdorff_distance.accumulate` gives their sum and number, as a
+      `Ratio`.
 
     Raises:
       TypeError: labels that are not integers (logits); arguments of the wrong type.
@@ -94,29 +97,32 @@ def hausdorff_distance(
     )
     if boundary == "elements" and interpolation == "linear":
         raise ValueError(f'{name}: interpolation="linear" has no meaning for weighted boundary="elements".')
-    value = _hausdorff_distance(
-        prediction, target, definition, percentile, percentile_of == "union", interpolation == "linear"
-    )
-    return ImageValues(jnp.where(jnp.isinf(value), _distance_if_missing(missing, target.shape, definition), value))
+    far = _distance_if_missing(missing, target.shape, definition)
+    chosen = percentile, percentile_of == "union", interpolation == "linear", far
+    values = _hausdorff_distance(prediction, target, definition, *chosen)
+    return ImageValues(values, check_absent(name, absent))
 
 
-@core((2, 3, 4, 5), inline=False)
+@core((2, 3, 4, 5, 6), inline=False)
 def _hausdorff_distance(
-    prediction, target, definition: BoundaryDefinition, percent: float, union: bool, linear: bool
+    prediction, target, definition: BoundaryDefinition, percent: float, union: bool, linear: bool, far: float | None
 ) -> jax.Array:
+    """The distances, -1 for a class without a boundary in both maps; `far` for what is infinitely far."""
+
     def images(prediction, target):
         both = [_Flat.of(*x, rank=len(definition.spacing)) for x in _surfaces.distances(prediction, target, definition)]
         if percent == 100:
-            return jnp.fmax(*(_farthest(x, definition.num_classes) for x in both))
+            return jnp.maximum(*(_farthest(x, definition.num_classes) for x in both))
         if union:
             both = [jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both)]
         each = [
             percentile_of_classes(jnp.sqrt(x.squared), x.slot, x.size, definition.num_classes, percent, linear)
             for x in both
         ]
-        return jnp.fmax(each[0], each[-1])
+        return jnp.maximum(each[0], each[-1])
 
-    return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)
+    values = _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)
+    return jnp.where(jnp.isinf(values), math.nan if far is None else far, values)
 
 
 class _Flat(NamedTuple):
@@ -149,38 +155,39 @@ def _classes_that_meet(slot: jax.Array, squared: jax.Array, size: jax.Array | No
 
 
 def _farthest(x: _Flat, num_classes: int) -> jax.Array:
-    """The largest distance per image and class; NaN without a boundary."""
+    """The largest distance per image and class; -1 without a boundary."""
     largest = jnp.full((x.squared.shape[0], num_classes + 1), -1, x.squared.dtype)
     largest = largest.at[jnp.arange(x.squared.shape[0])[:, None], x.slot].max(x.squared)[:, :-1]
-    return jnp.where(largest < 0, jnp.nan, jnp.sqrt(jnp.abs(largest)))
+    return jnp.where(largest < 0, -1, jnp.sqrt(jnp.abs(largest)))
 
 
-def _distance_if_missing(missing: Missing, shape: tuple[int, ...], definition: BoundaryDefinition) -> float:
-    """The distance of a class that one map only has."""
+def _distance_if_missing(missing: Missing, shape: tuple[int, ...], definition: BoundaryDefinition) -> float | None:
+    """The distance of a class that one map only has; None for NaN, which is not equal to itself."""
     across = _surfaces.diagonal(shape, definition.spacing)
-    return {"infinity": math.inf, "diagonal": across, "nan": math.nan}[missing]
+    return {"infinity": math.inf, "diagonal": across, "nan": None}[missing]
 
 
+_STATIC = {"static": True}
+
+
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _SurfaceDistances:
     """Distances summed, and boundary, of the predicted and the true one, `(*batch, classes)`.
 
-    far: the distance of a class that has a boundary in one map only.
+    far: the distance of a class that has a boundary in one map only; None for NaN.
+    absent: the value of a class that has a boundary in neither; None for NaN.
     """
 
     predicted: Ratio
     true: Ratio
-    average: Average
-    far: float
+    average: Average = dataclasses.field(metadata=_STATIC)
+    far: float | None = dataclasses.field(metadata=_STATIC)
+    absent: float | None = dataclasses.field(metadata=_STATIC)
 
     def compute(self) -> jax.Array:
         """The average distance per image and class."""
-        if self.average == "mean":
-            value = (self.predicted.compute() + self.true.compute()) / 2
-        else:
-            value = self._chosen().compute()
-        in_one_map = (self.predicted.denominator > 0) != (self.true.denominator > 0)
-        return jnp.where(in_one_map, self.far, value)
+        return _averages(self)
 
     def total(self) -> Ratio:
         """Distances summed over the batch, and boundary; leaves out what is NaN per image."""
@@ -190,15 +197,27 @@ class _SurfaceDistances:
                 "image_mean(average_surface_distance(...)), or another average: 'pooled', 'prediction', 'target'."
             )
         sums = self._chosen()
-        if math.isnan(self.far):
+        if self.far is None:
             known = jnp.isfinite(sums.numerator)
             sums = Ratio(jnp.where(known, sums.numerator, 0), jnp.where(known, sums.denominator, 0))
-        return sums.total()
+        return dataclasses.replace(sums, absent=self.absent).total()
 
     def _chosen(self) -> Ratio:
         if self.average == "pooled":
             return _pooled(self.predicted, self.true)
         return self.predicted if self.average == "prediction" else self.true
+
+
+@jax.jit
+def _averages(x: _SurfaceDistances) -> jax.Array:
+    if x.average == "mean":
+        value = sum(divide(part.numerator, part.denominator, 0.0) for part in (x.predicted, x.true)) / 2
+    else:
+        chosen = x._chosen()
+        value = divide(chosen.numerator, chosen.denominator, 0.0)
+    predicted, true = (part.denominator > 0 for part in (x.predicted, x.true))
+    far, absent = (math.nan if v is None else v for v in (x.far, x.absent))
+    return jnp.where(predicted != true, far, jnp.where(predicted, value, absent))
 
 
 def _pooled(predicted: Ratio, true: Ratio) -> Ratio:
@@ -219,6 +238,7 @@ def average_surface_distance(
     frame: bool = True,
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> _SurfaceDistances:
     """Average symmetric surface distance (ASSD) of the boundaries, per image and class.
@@ -231,7 +251,7 @@ def average_surface_distance(
       The others: as in `hausdorff_distance`. With `boundary="elements"` the averages are weighted by size.
 
     Returns:
-      `(*batch, num_classes)` float, in the unit of `spacing`. NaN where a class has a boundary in neither map; for
+      `(*batch, num_classes)` float, in the unit of `spacing`. `absent` where a class has a boundary in neither map; for
       one map only see `missing`. `average_surface_distance.accumulate` gives distances and boundary, summed over the
       batch, as a `Ratio`: there `missing="nan"` leaves out the images where the class is in one map only; otherwise all
       of the boundary in such an image has that distance. `average="mean"` is no ratio of sums, and a ValueError there:
@@ -252,8 +272,8 @@ def average_surface_distance(
         name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
     far = _distance_if_missing(missing, target.shape, definition)
-    predicted, true = _summed_distances(prediction, target, definition, math.inf if missing == "nan" else far)
-    return _SurfaceDistances(predicted, true, average, far)
+    predicted, true = _summed_distances(prediction, target, definition, math.inf if far is None else far)
+    return _SurfaceDistances(predicted, true, average, far, check_absent(name, absent))
 
 
 @core((2, 3), inline=False)
@@ -284,6 +304,7 @@ def normalized_surface_dice(
     frame: bool = True,
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> Ratio:
     """Normalized surface Dice (NSD, Nikolov et al. 2018), per image and class.
@@ -297,7 +318,7 @@ def normalized_surface_dice(
       The others: as in `hausdorff_distance`.
 
     Returns:
-      `(*batch, num_classes)` float. NaN where a class has a boundary in neither map, 0 where in one only.
+      `(*batch, num_classes)` float. `absent` where a class has a boundary in neither map, 0 where in one only.
       `normalized_surface_dice.accumulate` gives boundary matched and in all, summed over the batch, as a `Ratio`.
 
     Raises:
@@ -313,4 +334,4 @@ def normalized_surface_dice(
         name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )
     both = within_tolerance(name, prediction, target, definition, tolerance, unit)
-    return _pooled(both.precision, both.recall)
+    return dataclasses.replace(_pooled(both.precision, both.recall), absent=check_absent(name, absent))

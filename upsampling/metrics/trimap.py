@@ -1,6 +1,8 @@
 """Errors near the true boundary: the trimap IoU, and the error rate as a function of the distance from it."""
 
+import dataclasses
 import itertools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -10,7 +12,7 @@ import numpy as np
 from upsampling.metrics import _labels, _surfaces, confusion
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._surfaces import BoundaryDefinition, Unit, Void
-from upsampling.metrics.accumulators import ConfusionCounts, Ratio, metric
+from upsampling.metrics.accumulators import ConfusionCounts, Ratio, check_absent, metric
 from upsampling.metrics.distance_transform import squared_distance
 from upsampling.primitives._common import core, with_axes
 
@@ -26,6 +28,7 @@ def trimap_iou(
     unit: Unit = "pixels",
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
     """IoU of the pixels in a trimap, those near the true boundary (Kohli et al. 2009), by width, per image and class.
@@ -44,11 +47,12 @@ def trimap_iou(
       void: whether pixels beside void touch a boundary (static): they do for "background" and "uncounted", they do not
         for "neutral".
       spacing: size of a pixel, one number or one per axis (static).
+      absent: the value of a class that is in the trimap in neither map, NaN or a number (static).
       axes: the spatial axes, 1 to 3 of them (static); the last ones if None, as many as `spacing` has, or two.
 
     Returns:
-      `(*batch, num_classes)` float, or `(*batch, widths, num_classes)` for several widths. NaN where a class is in the
-      trimap in neither map, 0 where in one only. `trimap_iou.accumulate` gives the confusion matrix of the batch's
+      `(*batch, num_classes)` float, or `(*batch, widths, num_classes)` for several widths. `absent` where a class is in
+      the trimap in neither map, 0 where in one only. `trimap_iou.accumulate` gives the confusion matrix of the batch's
       trimaps: add up over batches, then `.compute()`, or take `pixel_accuracy_of` its `.matrix` for the share of pixels
       that Kohli et al. plot.
 
@@ -65,7 +69,8 @@ def trimap_iou(
     """
     chosen = width, unit, void, spacing, axes
     matrix = _trimap("trimap_iou", prediction, target, num_classes, ignore_index, *chosen)
-    return ConfusionCounts(matrix, confusion.iou_of, ignore_index, kept_axes=3 if isinstance(width, Sequence) else 2)
+    kept_axes, value = 3 if isinstance(width, Sequence) else 2, check_absent("trimap_iou", absent)
+    return ConfusionCounts(matrix, confusion.iou_of, ignore_index, kept_axes, value)
 
 
 def trimap_confusion_matrix(
@@ -162,6 +167,7 @@ def error_by_distance(
     unit: Unit = "pixels",
     void: Void = "background",
     spacing: Spacing | None = None,
+    absent: float = math.nan,
     axes: Axes | None = None,
 ) -> Ratio:
     """Error rate as a function of the distance from the true boundary, per image and class.
@@ -178,12 +184,13 @@ def error_by_distance(
       unit: "pixels" (or what `spacing` is in), or "diagonal", fractions of the image's diagonal (static).
       void: as in `trimap_iou` (static).
       spacing: size of a pixel, one number or one per axis (static).
+      absent: the value of a bin that holds no pixel of a class, NaN or a number (static).
       axes: the spatial axes, 1 to 3 of them (static); the last ones if None, as many as `spacing` has, or two.
 
     Returns:
-      `(*batch, len(distances) - 1, num_classes)` float; NaN where a bin holds no pixel of a class. Images without any
-      boundary are infinitely far from one, and count in a last bin that is open. `error_by_distance.accumulate` gives
-      wrong pixels and pixels, summed over the batch, as a `Ratio`; the curve over all classes is
+      `(*batch, len(distances) - 1, num_classes)` float; `absent` where a bin holds no pixel of a class. Images without
+      any boundary are infinitely far from one, and count in a last bin that is open. `error_by_distance.accumulate`
+      gives wrong pixels and pixels, summed over the batch, as a `Ratio`; the curve over all classes is
       numerator.sum(-1) / denominator.sum(-1).
 
     Raises:
@@ -209,7 +216,8 @@ def error_by_distance(
     bins += (float("inf"),) if is_open else ()
     if len(bins) < 2 or any(a >= b for a, b in itertools.pairwise(bins)):
         raise ValueError(f"{name}: distances must be at least 2 and increase; got {distances!r}.")
-    return _error_by_distance(prediction, target, definition, bins)
+    ratio = _error_by_distance(prediction, target, definition, bins)
+    return dataclasses.replace(ratio, absent=check_absent(name, absent))
 
 
 @core((2, 3), inline=False)

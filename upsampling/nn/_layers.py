@@ -173,21 +173,45 @@ def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
     For x (*batch, H, W, channels) what `norm` computes, but for any number of batch axes, and without promotion of
     dtypes in half precision.
     """
-    wide = x.astype(accumulator(x.dtype))
-    grouped = wide.reshape(*x.shape[:-1], norm.num_groups, -1)
-    axes = (-4, -3, -1)
-    centered = grouped - grouped.mean(axes, keepdims=True)
-    normal = centered * jax.lax.rsqrt((centered**2).mean(axes, keepdims=True) + norm.epsilon)
     assert norm.scale is not None
     assert norm.bias is not None
-    scale, bias = (with_axes(a[...].astype(wide.dtype), x.ndim) for a in (norm.scale, norm.bias))
-    return (normal.reshape(x.shape) * scale + bias).astype(x.dtype)
+    return _group_norm(x, norm.scale[...], norm.bias[...], norm.num_groups, norm.epsilon)
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
+@core((3, 4))
+def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
+    grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, -1)
+    normal = _normalized(grouped, (-4, -3, -1), epsilon).reshape(x.shape)
+    return _scaled(normal, scale, bias).astype(x.dtype)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """Each pixel's channels with mean 0 and variance 1, then scaled and shifted."""
-    wide = x.astype(accumulator(x.dtype))
-    centered = wide - wide.mean(-1, keepdims=True)
-    normal = centered * jax.lax.rsqrt((centered**2).mean(-1, keepdims=True) + epsilon)
-    scale, bias = (with_axes(a.astype(wide.dtype), wide.ndim) for a in (scale, bias))
-    return (normal * scale + bias).astype(x.dtype)
+    return _layer_norm(x, scale, bias)
+
+
+@core()
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    return _scaled(_normalized(x.astype(accumulator(x.dtype)), (-1,), 1e-5), scale, bias).astype(x.dtype)
+
+
+def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
+    centered = x - x.mean(axes, keepdims=True)
+    return centered * jax.lax.rsqrt((centered**2).mean(axes, keepdims=True) + epsilon)
+
+
+def _scaled(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    scale, bias = (with_axes(a.astype(x.dtype), x.ndim) for a in (scale, bias))
+    return x * scale + bias
+
+
+@core()
+def gelu(x: jax.Array) -> jax.Array:
+    """x times the normal distribution's integral up to x, exactly."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+@core(2)
+def add_share(x: jax.Array, correction: jax.Array, share: float) -> jax.Array:
+    """`x + share * correction`, in the dtype of `x`."""
+    return x + share * correction.astype(x.dtype)

@@ -14,6 +14,7 @@ from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Preset
 from upsampling.nn import _layers
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives._common import core
 
 Mean = Literal["box", "conv"]
 Norm = Callable[..., Callable[..., jax.Array]]
@@ -168,16 +169,21 @@ class JBU(Upsampler):
         kernel = guided.bilateral_kernel(
             _two_layers(self.range_proj, guide),
             radius=self.radius,
-            temperature=jnp.clip(jnp.exp(self.range_temp[...]), 1e-4, 1e4),
+            temperature=_temperature(self.range_temp[...]),
             sigma_spatial=self.sigma_spatial[...],
         )
         flat = kernel.reshape(*kernel.shape[:-2], -1)
         correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
-        return kernel + 0.1 * correction.reshape(kernel.shape).astype(kernel.dtype)
+        return _layers.add_share(kernel, correction.reshape(kernel.shape), 0.1)
+
+
+@core()
+def _temperature(logarithm: jax.Array) -> jax.Array:
+    return jnp.clip(jnp.exp(logarithm), 1e-4, 1e4)
 
 
 def _two_layers(layers: nnx.List, x: jax.Array) -> jax.Array:
-    return layers[1](jax.nn.gelu(layers[0](x), approximate=False))
+    return layers[1](_layers.gelu(layers[0](x)))
 
 
 class JBUStack(Upsampler):
@@ -259,7 +265,7 @@ class JBUStack(Upsampler):
             halved = tuple(-(-n // 2**left) for n in guide.shape[-3:-1])
             size = doubled if any_guide else tuple(map(max, halved, x.shape[-3:-1]))
             x = self.layers[len(self.layers) - 1 - left](x, interpolation.area(guide, size))
-        return x + 0.1 * self.fixup_proj(x)
+        return _layers.add_share(x, self.fixup_proj(x), 0.1)
 
 
 @register(

@@ -95,6 +95,8 @@ def test_image_mean_leaves_absent_classes_out():
     values = jnp.array([[1.0, jnp.nan, jnp.nan], [2.0, 4.0, jnp.nan]])
     np.testing.assert_array_equal(metrics.image_mean(values).compute(), [1.5, 4, np.nan])
     np.testing.assert_array_equal(metrics.image_mean(values[None], axes=(0, 1)).compute(), [1.5, 4, np.nan])
+    # No axis: one image by itself, as a map over images has it.
+    np.testing.assert_array_equal(metrics.image_mean(values[0], axes=()).denominator, ~jnp.isnan(values[0]))
     streamed = metrics.image_mean(values[:1]) + metrics.image_mean(values[1:])
     np.testing.assert_array_equal(streamed.compute(), [1.5, 4, np.nan])
     with pytest.raises(TypeError, match="image_mean: values"):

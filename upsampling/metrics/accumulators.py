@@ -317,8 +317,8 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0, *, absent: fl
     """
     name = "image_mean"
     values, absent_value = _arguments.array(name, "values", values), check_absent(name, absent)
-    axes = (axes,) if isinstance(axes, (int, np.integer)) else axes
-    axes = _arguments.per_axis(name, "axes", axes, None, minimum=None)
+    axes = (axes,) if np.ndim(axes) == 0 else tuple(axes)
+    axes = axes and _arguments.per_axis(name, "axes", axes, None, minimum=None)
     if any(not -values.ndim <= axis < values.ndim for axis in axes) or len({a % values.ndim for a in axes}) < len(axes):
         raise ValueError(f"{name}: axes={axes} must be different axes of values of shape {values.shape}.")
     return Ratio(*_known_sums(values, axes, True), absent=absent_value)

@@ -288,7 +288,7 @@ def _own_sinks(run: Run) -> list[logs.Sink]:
 
 def _clear(run: Run) -> None:
     """Takes away what is to be trained anew."""
-    for place in _folders(run):
+    for place in _folders(run) if run.config.redo else ():
         redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
         try:
             designs.examine(place, run.data.test)

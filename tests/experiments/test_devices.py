@@ -92,8 +92,6 @@ def test_eight_devices_give_the_losses_and_scores_of_one(tmp_path, alone):
     path = script(tmp_path, COMMON, SCORES, TRAIN)
     subprocess.run([sys.executable, path, tmp_path], env=environment(8), check=True)
     assert_same(tmp_path / "0" / "done.npz", alone, 8)
-    subprocess.run([sys.executable, path, tmp_path], env=environment(8), check=True)  # from its checkpoint
-    assert_same(tmp_path / "0" / "done.npz", alone, 8)
 
 
 def start_two(tmp_path, *more):

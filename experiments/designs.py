@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 
 import upsampling as up
-from experiments import checkpoints, files, methods, runs, training
+from experiments import checkpoints, devices, files, methods, runs, training
 from experiments.data import Dataset, Split, loader
 from experiments.models import MODELS
 from experiments.models.blocks import extend_to_multiple, make_upsampler
@@ -98,7 +98,7 @@ def stage(
 
 
 def _crops(config: Segmentation, data: Dataset, seed: int) -> training.Batches:
-    return loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed)
+    return loader.batches(data, size=config.batch, crop=(config.crop, config.crop), seed=seed, part=devices.part())
 
 
 def _own(network: Network, config: Segmentation, data: Dataset, seed: int, method: str) -> nnx.Module:
@@ -165,7 +165,10 @@ def _frozen(job: Job, config: Segmentation, data: Dataset, place: Path, programs
         validations=2,
         model=lambda method: _head(config, data, job._replace(method=method), Frozen(jnp.asarray(kernel))),
         batches=lambda method: loader.StoredBatches(
-            {name: crops[name] for name in (*inputs(method), "label")}, size=config.batch, seed=seed
+            {name: crops[name] for name in (*inputs(method), "label")},
+            size=config.batch,
+            seed=seed,
+            part=devices.part(),
         ),
         inputs=inputs,
         chunks=lambda split: chunks(parts[id(split)]),

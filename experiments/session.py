@@ -25,6 +25,13 @@ class Session:
     """Write the figures of every step as TensorBoard's event files, into tensorboard/ of the run's folder."""
     json_lines: bool = False
     """Write the figures of every step as lines of JSON, into steps.jsonl of each training's folder."""
+    coordinator: Annotated[str | None, tyro.conf.arg(metavar="HOST:PORT")] = None
+    """Of several processes, on one machine or many, the address of the first. SLURM, Open MPI, GKE and Cloud TPU tell
+    it themselves."""
+    processes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """How many processes there are; with --coordinator."""
+    process: Annotated[int | None, tyro.conf.arg(metavar="I")] = None
+    """Which of them this is, from 0; with --coordinator."""
     quiet: bool = False
     """Print no progress: only what is wrong, and where the results are."""
 

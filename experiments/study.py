@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import tyro
 
@@ -18,6 +19,7 @@ from experiments import (
     checkpoints,
     console,
     designs,
+    devices,
     files,
     logs,
     methods,
@@ -124,13 +126,37 @@ def prepare(config: Segmentation, own: Dataset | None = None) -> Run:
     Raises:
       ValueError, OSError: what was asked for cannot be done; nothing is left behind.
     """
+    devices.initialize(config.coordinator, config.processes, config.process)
+    if jax.process_count() > 1:
+        return _prepare_together(config, own)
+    return _prepare(config, own)
+
+
+def _prepare_together(config: Segmentation, own: Dataset | None) -> Run:
+    """The run of several processes: the first one's folder, and copies of it that the others begin from."""
+    try:
+        run = _prepare(config, own) if devices.is_first() else None
+        failed = None
+    except (ValueError, OSError) as error:
+        run, failed = None, error
+    place = devices.share(run and run.folder)
+    if place is None:
+        raise failed or ValueError("the first process could not begin; it says why.")
+    if run is None:
+        run = _prepare(dataclasses.replace(Segmentation(), **session.of(config) | {"resume": place}), own)
+    return run
+
+
+def _prepare(config: Segmentation, own: Dataset | None) -> Run:
     if config.resume is not None:
         place, config = config.resume.resolve(), settings.resumed(config)
+        devices.mesh(config.batch)
         data = _load_again(config, place, own)
         if "damaged" not in config.redo:
             _refuse_damaged(Run(config, data, place))
         return Run(config, data, place)
     config = settings.resolve(config)
+    devices.mesh(config.batch)
     runs.refuse_existing(config.out)
     data = _load(config, own)
     # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
@@ -232,10 +258,14 @@ def train(run: Run, sinks: Sequence[logs.Sink] = (), *, page: bool = True) -> Re
       runs.Stopped: another process is working on the run, or its folder cannot be written or trusted.
     """
     config, data, place = run[:3]
-    if not config.quiet:
+    if not config.quiet and devices.is_first():
         console.say(f"{data.name}: {data.description}", *data.notes)
         console.say(*([f"Results go to {_shown(place)}"] if page else []))
-    with runs.locked(place), runs.told_how_to_go_on(place, _resume(run)):
+    with (
+        devices.silent_but_first(console.console),
+        runs.locked(place),
+        runs.told_how_to_go_on(place, _resume(run)),
+    ):
         try:
             if data.generated:
                 _store_test_images(place / "test.npz", data.test)
@@ -258,7 +288,7 @@ def _own_sinks(run: Run) -> list[logs.Sink]:
 
 def _clear(run: Run) -> None:
     """Takes away what is to be trained anew."""
-    for place in _folders(run):
+    for place in _folders(run) if run.config.redo else ():
         redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
         try:
             designs.examine(place, run.data.test)

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from experiments import checkpoints, files, interruption
+from experiments import checkpoints, devices, files, interruption
 
 Params = Any
 Statistics = Any
@@ -79,10 +80,11 @@ class Batches(Iterator[Batch], Protocol):
 
 
 class Program(NamedTuple):
-    """The compiled update `(state, batch) -> (state, loss)`, and its cost."""
+    """The compiled update `(state, batch) -> (state, loss)`, its cost, and the devices that it splits batches over."""
 
     update: Callable[[Any, Batch], tuple[Any, jax.Array]]
     cost: Cost
+    over: Mesh
 
 
 class Fit(NamedTuple):
@@ -123,7 +125,7 @@ def fit(
       statistics: first values of what the forward pass keeps account of (batch normalization's averages), and of what
         it uses without training it.
       loss: `(params, statistics, batch)` to a scalar and the new statistics; parameters arrive in `options.precision`.
-      batches: what to train on.
+      batches: what to train on; of several processes each has its rows of every batch.
       options: how.
       folder: for the checkpoint; None stores nothing.
       validate: measures of parameters and statistics, entered into the history with the step.
@@ -150,14 +152,16 @@ def fit(
         place = batches.get_state()
         program = _compile(loss, optimizer, options, state, next(batches))
         batches.set_state(place)
+    over = program.over
     path = folder and folder / CHECKPOINT
     if path is not None and path.exists():
         state, history = _restore(path, state, batches)
         step = len(history.loss)
+    state = devices.everywhere(state, over)
     with interruption.deferred() as interrupted:
         stored = time.monotonic()
         while step < options.steps:
-            batch = next(batches)
+            batch = devices.spread(next(batches), over)
             start = time.perf_counter()
             state, value = program.update(state, batch)
             value = float(value)  # waits for the step
@@ -171,19 +175,20 @@ def fit(
             # What the last step broke, no loss would tell.
             broken = step == options.steps and not _all_finite(state[0])
             if not np.isfinite(value) or broken:
-                _note_divergence(folder, step, value, state, history, batches)
+                _note_divergence(folder, step, value, devices.here(state), history, batches)
                 raise Diverged(step, value, history)
             if step in marks:
-                found = validate(*state[:2])
+                found = validate(*devices.here(state[:2]))
                 history.validation.append({"step": step, **found})
                 log(step, {f"validation/{name}": measure for name, measure in found.items()})
             stop = interrupted()
-            if step in marks or stop or time.monotonic() - stored > checkpoint_every:
-                _save(path, state, history, batches)
+            stopping = devices.any_of(stop is not None)  # by all processes after the same step
+            if step in marks or stopping or time.monotonic() - stored > checkpoint_every:
+                _save(path, devices.here(state), history, batches)
                 stored = time.monotonic()
-            if stop:
-                raise stop
-    return Fit(*state[:2], history, program)
+            if stopping:
+                raise stop or interruption.Terminated
+    return Fit(*devices.here(state[:2]), history, program)
 
 
 def _all_finite(params: Params) -> bool:
@@ -223,11 +228,15 @@ def _compile(loss: Loss, optimizer, options: Options, state, batch) -> Program:
         return (optax.apply_updates(params, updates), statistics, memory), value
 
     start = time.perf_counter()
-    compiled = jax.jit(update, donate_argnums=0).lower(state, batch).compile()
+    over = devices.mesh(len(jax.tree.leaves(batch)[0]) * jax.process_count())
+    whole, rows = devices.replicated(over), devices.split(over)
+    how = {} if over.size == 1 else {"in_shardings": (whole, rows), "out_shardings": whole}
+    arguments = devices.everywhere(state, over), devices.spread(batch, over)
+    compiled = jax.jit(update, donate_argnums=0, **how).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     temporaries = 0 if memory is None else int(memory.temp_size_in_bytes)
-    return Program(compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds))
+    return Program(compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds), over)
 
 
 def cast(params: Params, precision: Precision) -> Params:

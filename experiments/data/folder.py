@@ -114,7 +114,9 @@ def survey(path: Path, options: Options) -> Survey:
     pairs = [pair for part in _PARTS for pair in parts[part]]
     seen, kept = _read_all(pairs)
     of = option or tree.meaning
-    census = labels.census([s.mask for s in seen], by_color=of is not None and of.colored, one=of and of.one)
+    census = labels.census(
+        [s.mask for s in seen], by_color=of is not None and of.colored, told=of is not None, one=of and of.one
+    )
     return Survey(path.resolve(), options, tree, parts, seen, census, kept)
 
 

@@ -111,12 +111,13 @@ class Census:
         return f"#{value:06x}" if self.colored else str(value)
 
 
-def census(masks: Sequence[Seen], *, by_color: bool, one: int | None = None) -> Census:
+def census(masks: Sequence[Seen], *, by_color: bool, told: bool = False, one: int | None = None) -> Census:
     """Counts all masks of a set.
 
     Args:
       masks: what is in each.
       by_color: whether the meaning is given by colors; then palettes are looked up.
+      told: whether the meaning is given at all; then palettes need not agree.
       one: what the ones of one-bit masks stand for; without it 255 where the other masks hold 0 and 255 alone, else 1.
 
     Raises:
@@ -145,7 +146,7 @@ def census(masks: Sequence[Seen], *, by_color: bool, one: int | None = None) -> 
     lossy = [mask.path for mask in masks if mask.lossy]
     if lossy:
         notes.append(f"{len(lossy)} masks are JPEG, which changes values ({lossy[0].name}): store masks as PNG.")
-    if not colored:
+    if not (colored or told):
         _refuse_contradicting_palettes(masks)
     return Census(rows, len(masks), colored, one_bit, one, first, frozenset(beside), tuple(notes))
 
@@ -173,7 +174,8 @@ def _refuse_contradicting_palettes(masks: Sequence[Seen]) -> None:
             if color != other:
                 raise ValueError(
                     f"{mask.path}: index {value} of its palette is #{color:06x}, and in {path.name} it is "
-                    f"#{other:06x}; say what the colors mean, by --labels '#{other:06x}=NAME,...' or --classes FILE."
+                    f"#{other:06x}; say what the colors mean, by --labels '#{other:06x}=NAME,...', or the indices, by "
+                    "--labels 0=NAME,... (or --classes FILE)."
                 )
 
 

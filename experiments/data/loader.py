@@ -12,8 +12,12 @@ from experiments.data import Dataset, Example, augment
 _EPOCHS = 2**31  # as good as without end; grain's own endless length overflows in batches of one
 
 
-def batches(data: Dataset, *, size: int, crop: tuple[int, int], seed: int) -> grain.DatasetIterator:
+def batches(
+    data: Dataset, *, size: int, crop: tuple[int, int], seed: int, part: tuple[int, int] = (0, 1)
+) -> grain.DatasetIterator:
     """An endless iterator of `{"image": (size, *crop, channels), "label": (size, *crop)}`.
+
+    With `part` (i, n), for process i of n, of every batch the rows i, i + n, i + 2 n and so on.
 
     The n-th batch depends on `seed` and n alone, so runs with the same seed see the same batches, and an iterator that
     is given the state of another (`get_state`, `set_state`) goes on from there.
@@ -24,7 +28,8 @@ def batches(data: Dataset, *, size: int, crop: tuple[int, int], seed: int) -> gr
         .shuffle()
         .repeat(_EPOCHS)
         .random_map(functools.partial(_augmented, data=data, crop=crop))
-        .batch(size)
+        .slice(slice(part[0], None, part[1]))
+        .batch(size // part[1])
         .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4))
     )
 
@@ -42,10 +47,11 @@ class StoredBatches:
       arrays: by name, all with the examples on the first axis, at least `size` of them.
       size: examples in a batch.
       seed: of the order, which changes from epoch to epoch. What does not fill a batch waits for the next epoch.
+      part: as in `batches`.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], *, size: int, seed: int):
-        self._arrays, self._size, self._seed = arrays, size, seed
+    def __init__(self, arrays: Mapping[str, np.ndarray], *, size: int, seed: int, part: tuple[int, int] = (0, 1)):
+        self._arrays, self._size, self._seed, self._part = arrays, size, seed, part
         self._count = len(next(iter(arrays.values())))
         if self._count < size:
             raise ValueError(f"a batch of {size} needs as many stored examples; there are {self._count}.")
@@ -58,7 +64,7 @@ class StoredBatches:
         epoch, number = divmod(self._next, self._count // self._size)
         self._next += 1
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
-        chosen = order[number * self._size : (number + 1) * self._size]
+        chosen = order[number * self._size : (number + 1) * self._size][self._part[0] :: self._part[1]]
         return {name: array[chosen] for name, array in self._arrays.items()}
 
     def get_state(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
+from experiments import devices
 from experiments.data import Dataset, Split
 from experiments.models.stride import coarse_labels
 from experiments.statistics import Sums
@@ -244,15 +245,23 @@ def chunks(split: Split) -> Iterator[Chunk]:
 def predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], parts: Sequence[Chunk]) -> list[np.ndarray]:
     """The label map of every image, as bytes, cut to the size of its label map."""
     predictions: dict[int, np.ndarray] = {}
-    for places, inputs, label in parts:
-        maps = np.asarray(labels(*variables, *inputs)).astype(np.uint8)
+    found = devices.in_turn(
+        len(parts),
+        lambda i: devices.over_rows(labels, variables, parts[i].inputs),
+        lambda i: jax.eval_shape(labels, *variables, *parts[i].inputs),
+    )
+    for (places, _, label), of in zip(parts, found, strict=True):
+        maps = np.asarray(of).astype(np.uint8)
         predictions.update(zip(places, maps[:, : label.shape[1], : label.shape[2]], strict=True))
     return [predictions[i] for i in range(len(predictions))]
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _measured(prediction, target, num_classes: int, ignore_index: int | None, names: tuple[str, ...]) -> dict:
-    """Each measure's sums per image. In one program, measures of the same boundaries share their distances."""
+@functools.cache
+def _measuring(num_classes: int, ignore_index: int | None, names: tuple[str, ...]) -> Callable[..., dict]:
+    """Maps predictions and targets to each measure's sums per image.
+
+    In one program, measures of the same boundaries share their distances.
+    """
     arguments = {"num_classes": num_classes, "ignore_index": ignore_index}
 
     def of_image(pair):
@@ -262,7 +271,7 @@ def _measured(prediction, target, num_classes: int, ignore_index: int | None, na
             found["curve"] = metrics.Ratio(errors.numerator.sum(-1), errors.denominator.sum(-1))
         return found
 
-    return jax.lax.map(of_image, (prediction, target))
+    return jax.jit(lambda prediction, target: jax.lax.map(of_image, (prediction, target)))
 
 
 ALL = (*MEASURES, "curve")
@@ -273,10 +282,16 @@ def measure(
 ) -> dict[str, Sums]:
     """The sums of each measure for every image of a split: `(1, images, classes)`, and of the error by distance."""
     found: dict[str, dict[int, tuple]] = {name: {} for name in names}
-    for places, _, label in chunks(split):
-        pair = np.stack([predictions[i] for i in places]).astype(np.int32), label
-        sums = jax.device_get(_measured(*pair, len(data.classes), data.ignore_index, tuple(names)))
-        for name, ratio in sums.items():
+    parts = list(chunks(split))
+    pairs = [(np.stack([predictions[i] for i in places]).astype(np.int32), label) for places, _, label in parts]
+    measuring = _measuring(len(data.classes), data.ignore_index, tuple(names))
+    sums_of = devices.in_turn(
+        len(parts),
+        lambda i: devices.over_rows(measuring, (), pairs[i]),
+        lambda i: jax.eval_shape(measuring, *pairs[i]),
+    )
+    for (places, *_), sums in zip(parts, sums_of, strict=True):
+        for name, ratio in jax.device_get(sums).items():
             found[name].update(zip(places, zip(ratio.numerator, ratio.denominator, strict=True), strict=True))
     stacked = {name: [np.stack([of[i][k] for i in range(len(split))]) for k in (0, 1)] for name, of in found.items()}
     return {name: Sums(*(part[None].astype(np.float64) for part in parts)) for name, parts in stacked.items()}

@@ -100,8 +100,7 @@ def test_sealed_json_tells_a_changed_digit(tmp_path):
 TRAINING = """
     import sys, time
     from pathlib import Path
-    sys.path.insert(0, sys.argv[2])
-    import test_training as toy
+    from tests.experiments import test_training as toy
     folder = Path(sys.argv[1])
     outcome = toy.fit(folder, steps=60, progress=lambda step, loss: time.sleep(0.01), checkpoint_every=0.02)
     toy.np.savez(folder / "done.npz", w=outcome.params["w"], mean=outcome.statistics["mean"], loss=outcome.history.loss)
@@ -119,7 +118,7 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bytes(tmp_path):
 
     def start(folder):
         folder.mkdir(exist_ok=True)
-        return subprocess.Popen([sys.executable, str(script), str(folder), str(here)], env=environment)
+        return subprocess.Popen([sys.executable, str(script), str(folder)], env=environment)
 
     def until(condition, process):
         while not condition() and process.poll() is None:

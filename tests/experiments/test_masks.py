@@ -189,6 +189,8 @@ def test_palettes_that_contradict_one_another_are_refused_and_read_by_color(tmp_
     data = folder.load(path, labels="#000000=rest,#ff0000=cell")
     for name, label in label_maps(data).items():
         np.testing.assert_array_equal(label, masks[int(name)])
+    by_index = folder.load(path, labels="0=rest,1=cell")  # who says so may
+    np.testing.assert_array_equal(label_maps(by_index)["3"], ~masks[3])
 
 
 def test_names_from_a_file(tmp_path):

@@ -303,7 +303,7 @@ def generalized_dice_of(
 
     >>> import jax.numpy as jnp
     >>> generalized_dice_of(jnp.array([[3, 1], [0, 4]]))
-    Array(0.8750001, dtype=float32)
+    Array(0.875, dtype=float32)
     """
     return _figure("generalized_dice_of", matrix, _generalized_by_square, ignore_index, absent)
 

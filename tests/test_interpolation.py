@@ -156,6 +156,48 @@ def test_scikit_image_leaves_labels_alone_and_keeps_the_range_of_each_image():
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos3", "lanczos5"])
+def test_scale_and_translate_is_jax_image_s(method):
+    x = image(3, 2, 9, 8, 3)
+    jax_s = {"bilinear": "linear", "bicubic": "cubic"}.get(method, method)
+
+    @jax.jit
+    def compute(x, scale, translation):
+        pairs = []
+        for antialias in (False, True):
+            ours = functools.partial(up.scale_and_translate, size=(7, 12), method=method, antialias=antialias)
+            theirs = functools.partial(
+                jax.image.scale_and_translate,
+                shape=(2, 7, 12, 3),
+                spatial_dims=(1, 2),
+                method=jax_s,
+                antialias=antialias,
+            )
+            for function in (ours, theirs):
+                value = function(x, scale=scale, translation=translation)
+                # Not at the scale of one, where the antialiasing kernel has a kink.
+                slopes = jax.grad(lambda s, t, f=function: (f(x, scale=s, translation=t) ** 2).sum(), (0, 1))
+                pairs.append((value, *slopes(scale, translation)))
+        return pairs
+
+    plain, expected_plain, wide, expected_wide = compute(x, np.float32([0.6, 1.7]), np.float32([0.3, -2.2]))
+    for found, expected in ((plain, expected_plain), (wide, expected_wide)):
+        np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-5)
+        for ours, theirs in zip(found[1:], expected[1:], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_scale_and_translate_refuses():
+    x = jnp.zeros((8, 9, 3))
+    with pytest.raises(ValueError, match="method='nearest' is not known"):
+        up.scale_and_translate(x, 4, 1.0, 0.0, method="nearest")
+    with pytest.raises(
+        ValueError, match=r"scale must be one number or 2 of them, one per spatial axis; got shape \(3,\)"
+    ):
+        up.scale_and_translate(x, 4, (1.0, 1.0, 1.0), 0.0)
+    assert up.scale_and_translate(x.astype(jnp.bfloat16), 4, 0.5, 0).dtype == jnp.bfloat16
+
+
 def test_named_functions_are_resize():
     x = image(0, 6, 8, 3)
     for name, options in (

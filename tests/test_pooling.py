@@ -92,7 +92,8 @@ def test_dilation_and_ceil_mode_are_pytorchs(size, window, strides, padding, dil
 def test_padding_beyond_half_the_window_is_onnxs(size, window, strides, pads, dilation, ceil_mode):
     x = np.random.default_rng(0).standard_normal((1, *size, 1)).astype(np.float32)
     attributes = {"kernel_shape": window, "strides": strides, "dilations": dilation, "ceil_mode": int(ceil_mode)}
-    node = helper.make_node("MaxPool", ["x"], ["y", "i"], pads=[*next(zip(*pads)), *list(zip(*pads))[1]], **attributes)
+    ordered = [pair[side] for side in (0, 1) for pair in pads]
+    node = helper.make_node("MaxPool", ["x"], ["y", "i"], pads=ordered, **attributes)
     (given,) = (helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 1, *size)),)
     results = [
         helper.make_tensor_value_info("y", TensorProto.FLOAT, None),

@@ -337,3 +337,53 @@ HUGE = jax.ShapeDtypeStruct((1 << 16, 1 << 15, 1), jnp.float32)
 def test_errors_explain(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("method", ["nearest", "bilinear"])
+@pytest.mark.parametrize("edge", PADDING)
+def test_volumes_and_their_gradients_are_pytorchs(method, edge):
+    rng = np.random.default_rng(1)
+    x, z = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 3, 5, 4, 2), (2, 2, 3, 7, 2)))
+    grid = rng.uniform(-2, 2, (2, 2, 3, 7, 3)).astype(np.float32)
+    align = edge == "reflect"
+    image, places = (torch.tensor(a, requires_grad=True) for a in (np.moveaxis(x, -1, 1).copy(), grid))
+    options = {"mode": method, "padding_mode": PADDING[edge], "align_corners": align}
+    expected = F.grid_sample(image, places, **options).movedim(1, -1)
+    gradients = torch.autograd.grad(expected, (image, places), torch.from_numpy(z))
+
+    def ours(x, grid):
+        return up.grid_sample(
+            x, up.positions_from_grid(grid, x.shape[1:4], align_corners=align), method=method, edge=edge
+        )
+
+    y, dx, dgrid = pulled(ours, z, x, grid)
+    np.testing.assert_allclose(y, expected.detach(), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(dx, gradients[0].movedim(1, -1), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(dgrid, gradients[1], rtol=0, atol=1e-4)
+
+
+def test_volumes_refuse_what_pytorch_has_for_images_alone():
+    x, positions = jnp.zeros((4, 4, 4, 1)), jnp.zeros((2, 2, 2, 3))
+    with pytest.raises(ValueError, match="grid_sample: method='bicubic' is for images"):
+        up.grid_sample(x, positions, method="bicubic")
+    with pytest.raises(ValueError, match=r"grid_sample: positions must have shape \(D', H', W', 3\)"):
+        up.grid_sample(x, positions[0])
+    assert up.grid_sample(x.astype(jnp.bfloat16), positions).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(3, 5), (1, 4), (2, 3, 4)])
+def test_affine_grids_are_pytorchs(size, align_corners):
+    rank = len(size)
+    theta = np.random.default_rng(0).standard_normal((2, rank, rank + 1)).astype(np.float32)
+    expected = F.affine_grid(torch.from_numpy(theta), (2, 1, *size), align_corners=align_corners)
+    found = up.affine_grid(theta, size, align_corners=align_corners)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(up.affine_grid(theta[0], size, align_corners=align_corners), found[0])
+
+
+def test_affine_grid_refuses():
+    with pytest.raises(ValueError, match=r"affine_grid: theta must be \(\*batch, 2, 3\) or \(\*batch, 3, 4\); got"):
+        up.affine_grid(jnp.zeros((3, 2)), 4)
+    with pytest.raises(TypeError, match="affine_grid: theta must be floating"):
+        up.affine_grid(jnp.zeros((2, 3), int), 4)

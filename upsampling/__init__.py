@@ -16,12 +16,13 @@ from upsampling.convolution import (
     transposed_conv_size,
 )
 from upsampling.guided import bilateral_kernel, guided_filter, joint_bilateral, learned_bilateral
-from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize
+from upsampling.interpolation import area, bicubic, bilinear, lanczos3, nearest, resize, scale_and_translate
 from upsampling.pooling import max_pool_with_indices, max_unpool
 from upsampling.reassembly import carafe, fade, reassemble, sapa
-from upsampling.sampling import dysample, flow_warp, grid_sample, positions_from_grid
+from upsampling.sampling import affine_grid, dysample, flow_warp, grid_sample, positions_from_grid
 
 __all__ = [
+    "affine_grid",
     "analysis",
     "area",
     "bicubic",
@@ -51,6 +52,7 @@ __all__ = [
     "reassemble",
     "resize",
     "sapa",
+    "scale_and_translate",
     "sub_pixel_conv",
     "transposed_conv",
     "transposed_conv_size",

@@ -13,7 +13,7 @@ from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Method, PlainMethod, Preset
 from upsampling.primitives import eight_bit, taps
-from upsampling.primitives._common import core
+from upsampling.primitives._common import accumulator, core
 from upsampling.primitives.resample import resample
 
 Scales = float | Sequence[float]
@@ -195,6 +195,99 @@ def area(
     [1. 4.]
     """
     return _resize("area", x, size, scale, "area", convention, None, axes, dtype)
+
+
+def scale_and_translate(
+    x: jax.Array,
+    size: Numbers,
+    scale: float | Sequence[float] | jax.Array,
+    translation: float | Sequence[float] | jax.Array,
+    *,
+    method: Method = "bilinear",
+    antialias: bool = True,
+    axes: Numbers | None = None,
+) -> jax.Array:
+    """Scales and moves an image and cuts `size` out of it, as `jax.image.scale_and_translate`: crops and zooms.
+
+    The center of output pixel i lies at (i + 0.5 - translation) / scale - 0.5 on the input's grid. Output pixels whose
+    center lies beyond the image are zero. Taps beyond it are dropped, and the rest renormalized.
+
+    Args:
+      x: (*batch, *spatial, channels), any number of batch axes, none included.
+      size: the output's spatial size: one whole number for each spatial axis, or a single number for two.
+      scale: output pixels per input pixel, one number or one per axis. It may be traced, and has a gradient.
+      translation: by how many output pixels the scaled image is moved, likewise.
+      method: linear (bilinear, trilinear), cubic (bicubic, tricubic), lanczos3 or lanczos5.
+      antialias: whether the kernel widens where the scale is below one.
+      axes: the spatial axes, as in `resize`.
+
+    Returns:
+      (*batch, *size, channels) in the dtype of `x`; of integers float32. Half precision accumulates in float32.
+
+    Raises:
+      ValueError: sizes below one, another number of scales or translations than of axes, or an unknown method.
+      TypeError: complex or non-numeric arrays.
+
+    Where scale and size are fixed and nothing is moved, `resize` is faster: here each axis is multiplied by a matrix.
+
+        >>> import jax.numpy as jnp
+        >>> import upsampling as up
+        >>> x = jnp.arange(6.0)
+        >>> print(up.scale_and_translate(x, (4,), 1.0, -2.0, method="linear", axes=0))  # a crop
+        [2. 3. 4. 5.]
+        >>> print(up.scale_and_translate(x, (4,), 2.0, 0.0, method="linear", axes=0))
+        [0.   0.25 0.75 1.25]
+
+    Source: the documentation of `jax.image.scale_and_translate`.
+    """
+    name = "scale_and_translate"
+    x = _arguments.array(name, "x", x, floating=False)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise TypeError(f"{name}: x must be real; got {x.dtype}.")
+    axes = (axes,) if isinstance(axes, int) else axes
+    sizes = _arguments.per_axis(name, "size", size, None if axes is None else len(axes))
+    positions, _ = _known_axes(name, x, len(sizes), axes)
+    _arguments.one_of(name, "method", method, get_args(Method))
+    plain = conventions.SYNONYMS.get(method, method)
+    _arguments.one_of(name, "method", plain, ("linear", "cubic", "lanczos3", "lanczos5"))
+    antialias = _arguments.flag(name, "antialias", antialias)
+    numbers = []
+    for argument, given in (("scale", scale), ("translation", translation)):
+        values = _arguments.array(name, argument, given, floating=False)
+        if values.shape not in ((), (len(sizes),)):
+            raise ValueError(
+                f"{name}: {argument} must be one number or {len(sizes)} of them, one per spatial axis; "
+                f"got shape {values.shape}."
+            )
+        numbers.append(jnp.broadcast_to(values.astype(accumulator(x.dtype)), len(sizes)))
+    return _scale_and_translate(x, *numbers, positions, sizes, plain, antialias)
+
+
+@core((3, 4, 5, 6))
+def _scale_and_translate(
+    x: jax.Array,
+    scale: jax.Array,
+    translation: jax.Array,
+    axes: tuple[int, ...],
+    sizes: tuple[int, ...],
+    method: PlainMethod,
+    antialias: bool,
+) -> jax.Array:
+    dtype = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+    y, (weight, _) = x.astype(scale.dtype), taps.kernel(method, -0.5)
+    for axis, m, factor, moved in zip(axes, sizes, scale, translation, strict=True):
+        n = x.shape[axis]
+        center = (jnp.arange(m, dtype=scale.dtype) + 0.5 - moved) / factor - 0.5
+        narrowing = jnp.minimum(jnp.abs(factor), 1) if antialias else jnp.ones_like(factor)
+        distance = center[:, None] - jnp.arange(n, dtype=scale.dtype)[None]
+        weights = weight(distance * narrowing, xp=jnp)
+        total = weights.sum(1, keepdims=True)
+        seen = jnp.abs(total) > 1000 * jnp.finfo(scale.dtype).eps
+        weights = jnp.where(seen, weights / jnp.where(seen, total, 1), 0)
+        inside = (center >= -0.5) & (center <= n - 0.5)
+        weights = jnp.where(inside[:, None], weights, 0)
+        y = jnp.moveaxis(jnp.tensordot(y, weights, (axis, 1), precision="highest"), -1, axis)
+    return y.astype(dtype)
 
 
 def _resize(

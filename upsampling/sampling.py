@@ -1,11 +1,14 @@
 """Sampling at predicted positions: `grid_sample`, and the positions that methods predict for it."""
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from upsampling import _arguments
 from upsampling._arguments import Edge
@@ -18,24 +21,27 @@ Method = Literal["nearest", "bilinear", "bicubic"]
 def grid_sample(
     x: jax.Array, positions: jax.Array, *, method: Method = "bilinear", edge: Edge = "replicate"
 ) -> jax.Array:
-    """Interpolates an image at any positions.
+    """Interpolates an image or a volume at any positions.
 
     Args:
-      x: (*batch, H, W, channels), any number of batch axes, none included.
-      positions: (*batch, H', W', 2), row and column in input pixels. Pixel centers are at whole numbers: (0, 0) is the
-        first pixel's, (-0.5, -0.5) its outer corner. `positions_from_grid` makes them of PyTorch's normalized grid.
+      x: (*batch, H, W, channels), or (*batch, D, H, W, channels); any number of batch axes, none included.
+      positions: (*batch, H', W', 2), row and column in input pixels, or (*batch, D', H', W', 3), plane, row and column
+        of a volume. Pixel centers are at whole numbers: (0, 0) is the first pixel's, (-0.5, -0.5) its outer corner.
+        `positions_from_grid` makes them of PyTorch's normalized grid.
         Half precision cannot tell pixels apart in images of more than 256 (bfloat16) or 2048 pixels a side: positions
         are computed with in float32 at least, so give them in float32.
-      method: "nearest" (of two equally near the even one), "bilinear", or "bicubic" with PyTorch's a of -0.75.
+      method: "nearest" (of two equally near the even one), "bilinear" (trilinear in a volume), or, for images,
+        "bicubic" with PyTorch's a of -0.75.
       edge: what lies beyond the image: "zero"; "replicate", its nearest pixel, the default of plain sampling;
         "reflect", its mirror image about the centers of its outermost pixels; or "symmetric", about their outer edges,
         which repeats them. PyTorch's padding_mode "reflection" is "reflect" with align_corners=True and "symmetric"
         without.
 
     Returns:
-      (*batch, H', W', channels), in the dtype of `x`. Half precision accumulates in float32. It is differentiable, to
-      any order, with respect to image and positions. Where bilinear sampling has a kink, at whole positions, the
-      derivative is that to the higher side; beyond a replicated edge, and on it, it is zero, both as in PyTorch.
+      (*batch, H', W', channels) or (*batch, D', H', W', channels), in the dtype of `x`. Half precision accumulates in
+      float32. It is differentiable, to any order, with respect to image and positions. Where bilinear sampling has a
+      kink, at whole positions, the derivative is that to the higher side; beyond a replicated edge, and on it, it is
+      zero, both as in PyTorch.
 
       A position that is not a number counts as beyond the low edge, as do infinite ones with a mirrored edge: they give
       the first row or column, or zeros, and no gradient.
@@ -55,26 +61,68 @@ def grid_sample(
     Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 5.
     """
     name = "grid_sample"
-    x = _image(name, x)
-    positions = _at_outputs(name, "positions", positions, x)
+    rank = 3 if jnp.shape(positions)[-1:] == (3,) else 2
+    x = _image(name, x, rank)
+    positions = _at_outputs(name, "positions", positions, x, rank)
     _arguments.one_of(name, "method", method, get_args(Method))
     _arguments.one_of(name, "edge", edge, _arguments.EDGES)
-    return _grid_sample(x, positions, method, edge)
+    if rank == 2:
+        return _grid_sample(x, positions, method, edge)
+    if method == "bicubic":
+        raise ValueError(f"{name}: method='bicubic' is for images, as in PyTorch; got positions with 3 coordinates.")
+    return _sample_volume(x, positions, method, edge)
+
+
+def affine_grid(theta: jax.Array, size: int | Sequence[int], *, align_corners: bool = False) -> jax.Array:
+    """The normalized grid of an affine map, as PyTorch's `F.affine_grid`: for `positions_from_grid`.
+
+    Output pixel p, whose coordinates run from -1 to 1 along each axis, reads the input at `theta @ (x, y, 1)`.
+
+    Args:
+      theta: (*batch, 2, 3) for images or (*batch, 3, 4) for volumes, any number of batch axes, none included.
+      size: the output's spatial size, one number for all axes or one each.
+      align_corners: whether -1 and 1 are the outermost pixels' centers, or else their outer edges.
+
+    Returns:
+      (*batch, H, W, 2), or (*batch, D, H, W, 3): x (column), y (row) and, in a volume, z (plane), in the dtype of
+      `theta`.
+
+    Raises:
+      ValueError: another shape of theta, or a size below 1.
+      TypeError: a theta that is not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> x = jnp.arange(4.0).reshape(1, 4, 1)
+    >>> mirrored = up.affine_grid(jnp.array([[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), (1, 4))
+    >>> up.grid_sample(x, up.positions_from_grid(mirrored, (1, 4)))[0, :, 0]
+    Array([3., 2., 1., 0.], dtype=float32)
+
+    Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 1; the documentation of PyTorch's `F.affine_grid`.
+    """
+    name = "affine_grid"
+    theta = _arguments.array(name, "theta", theta)
+    if theta.ndim < 2 or theta.shape[-2:] not in ((2, 3), (3, 4)):
+        raise ValueError(f"{name}: theta must be (*batch, 2, 3) or (*batch, 3, 4); got shape {theta.shape}.")
+    size = _arguments.per_axis(name, "size", size, theta.shape[-2])
+    return _affine_grid(theta, size, _arguments.flag(name, "align_corners", align_corners))
 
 
 def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_corners: bool = False) -> jax.Array:
     """The positions for `grid_sample` from the normalized grid of PyTorch's `F.grid_sample`.
 
     Args:
-      grid: (..., 2), x (column) and y (row), from -1 to 1.
-      size: height and width of the image that is sampled, one number for both or one each.
+      grid: (..., 2), x (column) and y (row), from -1 to 1; or (..., 3), with z (plane) after them.
+      size: the spatial size of what is sampled, planes first; one number for all axes or one each.
       align_corners: whether -1 and 1 are the outermost pixels' centers, or else their outer edges.
 
     Returns:
-      (..., 2), row and column in pixels, in the dtype of `grid`.
+      (..., 2), row and column in pixels, or (..., 3), plane, row and column, in the dtype of `grid`.
 
     Raises:
-      ValueError: a last axis that is not 2, or a size below 1.
+      ValueError: a last axis that is neither 2 nor 3, or a size below 1.
       TypeError: a grid that is not floating.
 
     Example:
@@ -93,8 +141,9 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
     """
     name = "positions_from_grid"
     grid = _arguments.array(name, "grid", grid)
-    grid = _arguments.shaped(name, "grid", grid, (*("...",) * max(grid.ndim - 1, 0), 2), "x and y in the last axis")
-    size = _arguments.per_axis(name, "size", size, 2)
+    rank = 3 if grid.shape[-1:] == (3,) else 2
+    grid = _arguments.shaped(name, "grid", grid, (*("...",) * max(grid.ndim - 1, 0), rank), "x and y in the last axis")
+    size = _arguments.per_axis(name, "size", size, rank)
     return _positions_from_grid(grid, size, _arguments.flag(name, "align_corners", align_corners))
 
 
@@ -187,16 +236,21 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 # Arguments.
 
 
-def _image(function: str, x: jax.Array) -> jax.Array:
-    x = _arguments.spatial_map(function, "x", x, empty_channels=True)
-    if _arguments.is_static(*x.shape[-3:-1]) and math.prod(x.shape[-3:-1]) > jnp.iinfo(jnp.int32).max:
+def _image(function: str, x: jax.Array, rank: int = 2) -> jax.Array:
+    x = _arguments.spatial_map(function, "x", x, rank, empty_channels=True)
+    size = x.shape[-1 - rank : -1]
+    if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")
+    # The rows of all planes are numbered in floats.
+    if rank == 3 and _arguments.is_static(*size) and size[0] * size[1] > 2**24:
+        raise ValueError(f"{function}: x must have at most 2**24 rows in all its planes; got shape {x.shape}.")
     return x
 
 
-def _at_outputs(function: str, argument: str, given: jax.Array, x: jax.Array) -> jax.Array:
-    """Two numbers for each output pixel, of any number of them."""
-    return _arguments.shaped(function, argument, given, (*x.shape[:-3], "H'", "W'", 2), f"for x of shape {x.shape}")
+def _at_outputs(function: str, argument: str, given: jax.Array, x: jax.Array, rank: int = 2) -> jax.Array:
+    """A number per axis for each output pixel, of any number of them."""
+    shape = (*x.shape[: -1 - rank], *("D'", "H'", "W'")[-rank:], rank)
+    return _arguments.shaped(function, argument, given, shape, f"for x of shape {x.shape}")
 
 
 # Computation.
@@ -207,8 +261,57 @@ def _grid_sample(x: jax.Array, positions: jax.Array, method: Method, edge: Edge)
     return _sample_groups(x, positions[..., None, :], method, edge)
 
 
+@core((2, 3))
+def _sample_volume(x: jax.Array, positions: jax.Array, method: Method, edge: Edge) -> jax.Array:
+    """Samples the image of all planes below one another, at whole rows: one for nearest, four for trilinear."""
+    *batch, depth, height, width, channels = x.shape
+    outputs = positions.shape[-4:-1]
+    if not x.size or not positions.size:
+        return jnp.zeros((*batch, *outputs, channels), x.dtype)
+    n = math.prod(batch)
+    wide = accumulator(x.dtype)
+    image = x.reshape(n, depth * height, width, 1, channels).astype(wide)
+    positions = positions.astype(accumulator(x.dtype, positions.dtype)).reshape(n, outputs[0], -1, 1, 3)
+    positions, rule = _within_reach(positions, (depth, height, width), method, edge)
+    plane, row, column = (positions[..., axis] for axis in range(3))
+
+    def at(planes: jax.Array, rows: jax.Array, weight: jax.Array | None) -> jax.Array:
+        inside = (planes >= 0) & (planes < depth) & (rows >= 0) & (rows < height)
+        whole = jnp.clip(planes, 0, depth - 1) * height + jnp.clip(rows, 0, height - 1)
+        y = sample(image, jnp.stack([whole, column], -1), rule)
+        share = inside.astype(wide) if weight is None else jnp.where(inside, weight, 0).astype(wide)
+        return y * share[..., None]
+
+    if method == "nearest":
+        y = at(jnp.round(plane), jnp.round(row), None)
+    else:
+        planes, rows = jnp.floor(plane), jnp.floor(row)
+        down, across = plane - planes, row - rows
+        parts = [
+            at(planes + i, rows + j, (down if i else 1 - down) * (across if j else 1 - across))
+            for i, j in itertools.product((0, 1), (0, 1))
+        ]
+        y = functools.reduce(jnp.add, parts)
+    return y.astype(x.dtype).reshape(*batch, *outputs, channels)
+
+
 @core((1, 2))
-def _positions_from_grid(grid: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
+def _affine_grid(theta: jax.Array, size: tuple[int, ...], align_corners: bool) -> jax.Array:
+    dtype, rank = theta.dtype, len(size)
+    wide = accumulator(dtype)
+    places = []
+    for n in size[::-1]:
+        i = np.arange(n)
+        places.append(np.zeros(n) if n == 1 else 2 * i / (n - 1) - 1 if align_corners else (2 * i + 1) / n - 1)
+    base = np.stack([*np.meshgrid(*places[::-1], indexing="ij")[::-1], np.ones(size)], -1)
+    maps = theta.astype(wide).reshape(-1, rank, rank + 1)
+    points = jnp.asarray(base.reshape(-1, rank + 1), wide)
+    grid = jnp.einsum("pk,nck->npc", points, maps, precision="highest")
+    return grid.astype(dtype).reshape(*theta.shape[:-2], *size, rank)
+
+
+@core((1, 2))
+def _positions_from_grid(grid: jax.Array, size: tuple[int, ...], align_corners: bool) -> jax.Array:
     n = with_axes(jnp.asarray(size, grid.dtype), grid.ndim)
     g = grid[..., ::-1]
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
@@ -256,7 +359,7 @@ def _sample_groups(x: jax.Array, positions: jax.Array, method: Method, edge: Edg
     return y.reshape(*batch, rows, columns, channels)
 
 
-def _within_reach(positions: jax.Array, size: tuple[int, int], method: Method, edge: Edge) -> tuple[jax.Array, Rule]:
+def _within_reach(positions: jax.Array, size: tuple[int, ...], method: Method, edge: Edge) -> tuple[jax.Array, Rule]:
     """Positions moved into the image, or as far beyond it as its pixels have weight, and the rule to sample them by."""
     mirrored = edge in ("reflect", "symmetric")
     axes = []

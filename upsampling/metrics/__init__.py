@@ -27,6 +27,7 @@ distances, since XLA sees that they are the same:
 | metric | what `.accumulate` adds up | over a data set `.compute()` gives |
 | --- | --- | --- |
 | `iou`, `mean_iou`, `dice`, `pixel_accuracy`, `frequency_weighted_iou` | confusion `.matrix` | that of all pixels |
+| `generalized_dice` | confusion `.matrix` | that of all pixels, with their weights |
 | `trimap_iou` | confusion `.matrix` of the trimaps | the IoU of all trimaps |
 | `boundary_iou` | intersection, union of the boundary regions | their ratio |
 | `boundary_f1` | boundary matched, and in all, of both maps | F1 of all boundaries |
@@ -56,6 +57,12 @@ Public tools differ in what follows, and the arguments here say which of them is
   some are not. Neighbouring classes share them.
 - "elements": the surface elements at these points: each weighted by the length (area) of the boundary that runs through
   the block of pixels around it, by marching squares (cubes).
+- "pixels": all pixels of the class, for Hausdorff and surface distances.
+
+`connectivity=`: what pixels "inside" have for neighbors: 1, those that share a side; 2 or 3, those that share an edge
+or a corner too.
+
+`distance=`, of Hausdorff and surface distances: "euclidean", "chessboard" or "taxicab".
 
 `frame=`: whether a class that touches the image's frame has a boundary there.
 
@@ -68,6 +75,7 @@ Public tools differ in what follows, and the arguments here say which of them is
 | tool | metric here | boundary | frame | also |
 | --- | --- | --- | --- | --- |
 | Boundary IoU (Cheng et al. 2021) | `boundary_iou` | inside, to a depth | yes | `width=0.02` of the diagonal, rounded |
+| MetricsReloaded Boundary IoU | `boundary_iou` | inside, by distance | yes | `region="euclidean", unit="pixels"` |
 | its panoptic form | `boundary_iou` | inside, to a depth | yes | `void="uncounted"` |
 | BF score (Csurka et al. 2013), SegNet | `boundary_f1` | "inside" | no | 0.0075 of the diagonal; mean over images |
 | DAVIS (Perazzi et al. 2016) | `boundary_f1` | "between" | no | `ceil(0.008 diagonal)` pixels; two empty maps: 1 |
@@ -78,9 +86,20 @@ Public tools differ in what follows, and the arguments here say which of them is
 | MedPy hd95 | `hausdorff_distance` | "inside" | yes | `percentile=95, percentile_of="union"` |
 | MedPy asd | `average_surface_distance` | "inside" | yes | `average="prediction"` |
 | MedPy assd | `average_surface_distance` | "inside" | yes | `average="pooled"`; before MedPy 0.5 `"mean"` |
+| MedPy, connectivity=2 | `hausdorff_distance` | "inside" | yes | `connectivity=2`, and for `asd`, `assd` |
 | MONAI Hausdorff | `hausdorff_distance` | "inside" | yes | `percentile_of="larger", interpolation="linear"` |
+| its directed form | `hausdorff_distance` | "inside" | yes | `direction="prediction"` |
+| MONAI distance_metric | both distances | "inside" | yes | `distance="chessboard"` or `"taxicab"` |
+| scikit-image, SimpleITK Hausdorff | `hausdorff_distance` | "pixels" | | |
+| SciPy directed_hausdorff | `hausdorff_distance` | "pixels" | | `direction="prediction"` |
 | MONAI surface distance | `average_surface_distance` | "inside" | yes | `average="prediction"`; symmetric: `"pooled"` |
 | MONAI surface Dice | `normalized_surface_dice` | "inside" | yes | use_subvoxels: "elements" |
+| MONAI Dice, IoU | `dice`, `iou` | | | `needs_target=True`; with ignore_empty=False `absent=1` instead |
+| MONAI generalized Dice | `generalized_dice` | | | sum_over_classes=True; `weights=` |
+
+What two maps without the class give is `absent=`: NaN in surface-distance and MONAI, 1 in DAVIS (`absent=1`), 0 in
+torchmetrics' Dice and IoU (`absent=0`). What a class in one map only gives the distances is `missing=`: infinity in
+surface-distance and MONAI.
 
 What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("background"), the others have none. The
 matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.
@@ -95,6 +114,8 @@ from upsampling.metrics.confusion import (
     dice_of,
     frequency_weighted_iou,
     frequency_weighted_iou_of,
+    generalized_dice,
+    generalized_dice_of,
     iou,
     iou_of,
     mean_iou,
@@ -122,6 +143,8 @@ __all__ = [
     "error_by_distance",
     "frequency_weighted_iou",
     "frequency_weighted_iou_of",
+    "generalized_dice",
+    "generalized_dice_of",
     "hausdorff_distance",
     "image_mean",
     "iou",

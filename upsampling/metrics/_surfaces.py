@@ -1,5 +1,6 @@
 """What the boundary of a class is, and how far two of them lie apart: the part that all boundary metrics share."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
@@ -14,9 +15,10 @@ from upsampling import _arguments
 from upsampling.metrics import _labels
 from upsampling.metrics._dilation import dilate, disk, within_squared
 from upsampling.metrics._surface_elements import corners, element_sizes
-from upsampling.metrics.distance_transform import shift, squared_distance
+from upsampling.metrics.distance_transform import shift, squared_distance, steps
 
-Boundary = Literal["inside", "between", "elements"]
+Boundary = Literal["inside", "between", "elements", "pixels"]
+Distance = Literal["euclidean", "chessboard", "taxicab"]
 Void = Literal["background", "neutral", "uncounted"]
 Unit = Literal["pixels", "diagonal"]
 
@@ -33,6 +35,13 @@ class BoundaryDefinition(NamedTuple):
     void: Void
     boundary: Boundary
     frame: bool
+    connectivity: int = 1
+    distance: Distance = "euclidean"
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether boundaries are made of pixels, and not of points between them."""
+        return self.boundary in ("inside", "pixels")
 
 
 def checked(
@@ -46,6 +55,8 @@ def checked(
     void: Void,
     boundary: Boundary = "inside",
     frame: bool = False,
+    connectivity: int = 1,
+    distance: Distance = "euclidean",
 ) -> tuple[jax.Array, jax.Array, BoundaryDefinition]:
     """Checks what all boundary metrics take: both maps as int32, spatial axes last, and the definition."""
     prediction, target, num_classes, ignore_index, sizes = _labels.check_pair(
@@ -60,7 +71,17 @@ def checked(
             f'{function}: void="neutral" leaves open how large the elements of boundary="elements" are. '
             'Take void="background" or "uncounted", or boundary="between".'
         )
-    return prediction, target, BoundaryDefinition(num_classes, ignore_index, sizes, void, boundary, frame)
+    connectivity = _arguments.number(function, "connectivity", connectivity)
+    if connectivity > (len(sizes) if boundary == "inside" else 1):
+        raise ValueError(
+            f'{function}: connectivity must be from 1 to {len(sizes)}, the spatial axes, for boundary="inside", and 1 '
+            f"otherwise; got {connectivity} with boundary={boundary!r}."
+        )
+    _arguments.one_of(function, "distance", distance, get_args(Distance))
+    if distance != "euclidean" and set(sizes) != {1.0}:
+        raise ValueError(f"{function}: distance={distance!r} counts pixels, so spacing must be 1; got {sizes}.")
+    definition = BoundaryDefinition(num_classes, ignore_index, sizes, void, boundary, frame, connectivity, distance)
+    return prediction, target, definition
 
 
 def length(
@@ -138,7 +159,10 @@ def distances(prediction: jax.Array, target: jax.Array, definition: BoundaryDefi
     boundary of its class."""
     where, judged, slots, sizes = _find(prediction, target, definition)
     # Each map's surface elements look for those of the other.
-    squared = squared_distance(_side_by_side(where[::-1]), definition.spacing, needed=_side_by_side(judged))
+    if definition.distance == "euclidean":
+        squared = squared_distance(_side_by_side(where[::-1]), definition.spacing, needed=_side_by_side(judged))
+    else:
+        squared = steps(_side_by_side(where[::-1]), len(definition.spacing), definition.distance) ** 2
     nearest = lambda x, judge: jnp.min(jnp.where(judge, x, jnp.inf), axis=1)  # noqa: E731
     return _by_map(squared, nearest, judged, slots, sizes, definition)
 
@@ -178,7 +202,7 @@ def _by_map(
     """
     out = []
     for x, judge, slot, size in zip(jnp.split(measured, 2, axis=1), judged, slots, sizes, strict=True):
-        if definition.boundary == "inside":
+        if definition.of_pixels:
             x = of_class(x, judge)
         slot, size, x = (None if part is None else _in_rows(part, definition) for part in (slot, size, x))
         out.append((SurfaceElements(slot, size), x))
@@ -188,13 +212,13 @@ def _by_map(
 def _find(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[tuple]:
     """What `_inside` or `_between` finds, each in both maps."""
     *maps, counted = encode(prediction, target, definition)
-    find = _inside if definition.boundary == "inside" else _between
+    find = _inside if definition.of_pixels else _between
     return list(zip(*(find(x, counted, definition) for x in maps), strict=True))
 
 
 def _in_rows(x: jax.Array, definition: BoundaryDefinition) -> jax.Array:
     """All spatial axes but the last as one, so that there are rows and columns whatever the rank."""
-    kept = 1 if definition.boundary == "inside" else 2
+    kept = 1 if definition.of_pixels else 2
     return x.reshape(*x.shape[:kept], -1, x.shape[-1])
 
 
@@ -204,7 +228,8 @@ def _classes(definition: BoundaryDefinition) -> jax.Array:
 
 def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
     """Pixels of a class beside one that is not: where, judged (images, classes, *spatial); slot (images, *spatial)."""
-    edge = touches_another(x, definition.frame)
+    everywhere = definition.boundary == "pixels"
+    edge = True if everywhere else touches_another(x, definition.frame, definition.connectivity)
     own = jnp.where(edge & (x >= 0), x, definition.num_classes)
     judged = own if counted is None else jnp.where(counted, own, definition.num_classes)
     # Kept apart from what follows, or XLA computes the edge again for every class.
@@ -229,13 +254,19 @@ def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefini
     return where, judged, slot, jnp.asarray(element_sizes(definition.spacing))[code]
 
 
-def touches_another(x: jax.Array, frame: bool) -> jax.Array:
-    """Whether a pixel of an encoded map shares a side with one of another class, or with the image's frame."""
+def touches_another(x: jax.Array, frame: bool, connectivity: int = 1) -> jax.Array:
+    """Whether a pixel of an encoded map has a neighbor of another class, or beyond the image's frame.
+
+    Neighbors share a side; with a connectivity of 2 an edge or a corner too, each axis beyond the first by one pixel.
+    """
     touches = jnp.zeros(x.shape, bool)
-    for axis in range(1, x.ndim):
-        for by in (1, -1):
-            other = shift(x, by, axis, BEYOND)
-            touches |= (other != x) & (other != VOID) & (frame | (other != BEYOND))
+    for shifts in itertools.product((0, 1, -1), repeat=x.ndim - 1):
+        if not 1 <= sum(map(abs, shifts)) <= connectivity:
+            continue
+        other = x
+        for axis, by in enumerate(shifts, start=1):
+            other = shift(other, by, axis, BEYOND) if by else other
+        touches |= (other != x) & (other != VOID) & (frame | (other != BEYOND))
     return touches & (x != VOID)
 
 

@@ -337,8 +337,8 @@ def _known_sums(values: jax.Array, axes: tuple[int, ...], nan: bool) -> tuple[ja
 def _figures() -> dict[str, Callable[..., jax.Array]]:
     from upsampling.metrics import confusion
 
-    names = ("iou_of", "mean_iou_of", "dice_of", "pixel_accuracy_of", "frequency_weighted_iou_of")
-    return {name: getattr(confusion, name) for name in names}
+    names = (name for name in vars(confusion) if name.endswith(("_of", "_of_targets")))
+    return {name: getattr(confusion, name) for name in names if not name.startswith("_")}
 
 
 def _to_bytes(static: tuple[Any, ...]) -> bytes:

@@ -3,16 +3,21 @@
 import dataclasses
 import math
 from functools import partial
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from upsampling import _arguments
 from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
 from upsampling.metrics.accumulators import PrecisionRecall, Ratio, check_absent, metric
+from upsampling.metrics.distance_transform import squared_distance
 from upsampling.primitives._common import core
+
+Region = Literal["chessboard", "euclidean"]
 
 
 @metric
@@ -24,6 +29,7 @@ def boundary_iou(
     *,
     width: float = 0.02,
     unit: Unit = "diagonal",
+    region: Region = "chessboard",
     frame: bool = True,
     void: Void = "background",
     absent: float = math.nan,
@@ -42,6 +48,8 @@ def boundary_iou(
       ignore_index: label of the target whose pixels are void (static).
       width: width of the boundary region, in `unit` (static).
       unit: "diagonal", a fraction of the image's diagonal, or "pixels" (static).
+      region: what the boundary region is (static): "chessboard", as above; or "euclidean", the pixels of the class less
+        than `width` from a pixel of its boundary, which shares a side with another class, as in MetricsReloaded.
       frame: whether a class that touches the image's frame has a boundary there (static).
       void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
         them. "neutral": the same, but no boundaries run along them. "uncounted": both maps' boundary regions are what
@@ -75,16 +83,21 @@ def boundary_iou(
     if unit == "pixels" and (pixels != int(pixels) or pixels < 1):
         raise ValueError(f"{name}: width in pixels must be whole and at least 1; got {width!r}.")
     widest = max(shape[-len(spacing) :])  # all of the image
-    ratio = _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest))
+    _arguments.one_of(name, "region", region, get_args(Region))
+    ratio = _boundary_iou(prediction, target, definition, min(max(1, round(pixels)), widest), region)
     return dataclasses.replace(ratio, absent=check_absent(name, absent))
 
 
-@core((2, 3), inline=False)
-def _boundary_iou(prediction, target, definition: BoundaryDefinition, width: int) -> Ratio:
+@core((2, 3, 4), inline=False)
+def _boundary_iou(prediction, target, definition: BoundaryDefinition, width: int, region: Region) -> Ratio:
     def images(prediction, target):
         prediction, target, counted = _surfaces.encode(prediction, target, definition)
         counted = True if counted is None else counted
-        predicted, true = (_near_another_class(x, width, definition.frame) & counted for x in (prediction, target))
+        if region == "euclidean":
+            near = partial(_near_own_boundary, width=width, definition=definition)
+        else:
+            near = partial(_near_another_class, width=width, frame=definition.frame)
+        predicted, true = (near(x) & counted for x in (prediction, target))
         both, *sizes = (
             _labels.count_labels(x, where, definition.num_classes)
             for x, where in (
@@ -96,6 +109,15 @@ def _boundary_iou(prediction, target, definition: BoundaryDefinition, width: int
         return Ratio(both, sum(sizes) - both)
 
     return _labels.over_images(images, len(definition.spacing), 1, prediction, target)
+
+
+def _near_own_boundary(x: jax.Array, width: int, definition: BoundaryDefinition) -> jax.Array:
+    """Whether a pixel is less than `width` from a pixel of its class that shares a side with another class."""
+    classes = jnp.arange(definition.num_classes, dtype=x.dtype).reshape(1, -1, *[1] * (x.ndim - 1))
+    own = x[:, None] == classes
+    edges = own & _surfaces.touches_another(x, definition.frame)[:, None]
+    squared = squared_distance(edges, definition.spacing, width, own)
+    return jnp.any(own & (squared < width**2), axis=1)
 
 
 def _near_another_class(x: jax.Array, width: int, frame: bool) -> jax.Array:

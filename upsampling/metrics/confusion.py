@@ -1,8 +1,8 @@
-"""Region metrics from the confusion matrix: IoU, Dice, pixel accuracy, frequency-weighted IoU."""
+"""Region metrics from the confusion matrix: IoU, Dice, generalized Dice, pixel accuracy, frequency-weighted IoU."""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from upsampling.metrics import _labels
 from upsampling.metrics._labels import Axes, LabelMap
 from upsampling.metrics.accumulators import ConfusionCounts, check_absent, divide, metric, to_device
 from upsampling.primitives._common import core, floating
+
+Weights = Literal["square", "simple", "uniform"]
 
 
 def confusion_matrix(
@@ -87,6 +89,7 @@ def iou(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    needs_target: bool = False,
     absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
@@ -95,6 +98,8 @@ def iou(
     Arguments and errors as in `confusion_matrix`, and:
 
     Args:
+      needs_target: whether a class that is predicted only counts as absent too, and not as 0, as MONAI's Dice has it by
+        default (static).
       absent: the value of a class that is in neither map: NaN, or a number, as `jax_debug_nans` asks for (static).
 
     Returns:
@@ -105,8 +110,9 @@ def iou(
     >>> iou(jnp.array([[0, 1, 1]]), jnp.array([[0, 0, 1]]), num_classes=3)
     Array([0.5, 0.5, nan], dtype=float32)
     """
+    figure = iou_of_targets if _arguments.flag("iou", "needs_target", needs_target) else iou_of
     matrix = _matrix("iou", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, iou_of, ignore_index, absent=check_absent("iou", absent))
+    return ConfusionCounts(matrix, figure, ignore_index, absent=check_absent("iou", absent))
 
 
 @metric
@@ -142,6 +148,7 @@ def dice(
     num_classes: int,
     ignore_index: int | None = None,
     *,
+    needs_target: bool = False,
     absent: float = math.nan,
     axes: Axes | None = None,
 ) -> ConfusionCounts:
@@ -153,8 +160,42 @@ def dice(
     >>> dice(jnp.array([[0, 1, 1, 1]]), jnp.array([[0, 0, 0, 1]]), num_classes=2)
     Array([0.5, 0.5], dtype=float32)
     """
+    figure = dice_of_targets if _arguments.flag("dice", "needs_target", needs_target) else dice_of
     matrix = _matrix("dice", prediction, target, num_classes, ignore_index, axes)
-    return ConfusionCounts(matrix, dice_of, ignore_index, absent=check_absent("dice", absent))
+    return ConfusionCounts(matrix, figure, ignore_index, absent=check_absent("dice", absent))
+
+
+@metric
+def generalized_dice(
+    prediction: LabelMap,
+    target: LabelMap,
+    num_classes: int,
+    ignore_index: int | None = None,
+    *,
+    weights: Weights = "square",
+    absent: float = math.nan,
+    axes: Axes | None = None,
+) -> ConfusionCounts:
+    """Generalized Dice (Crum et al. 2006), per image: one Dice of all classes, small ones weighted up.
+
+        2 sum_c w_c |P_c ∩ T_c| / sum_c w_c (|P_c| + |T_c|)
+
+    Args:
+      weights: w_c of a class of n true pixels (static): "square", 1 / n^2 (Sudre et al. 2017); "simple", 1 / n; or
+        "uniform", 1. A class that is predicted only has the largest weight of the others, as in MONAI.
+      The others, and errors: as in `iou`.
+
+    Returns:
+      `(*batch,)` float; `absent` where an image has no counted pixel. `generalized_dice.accumulate` as in `iou`: its
+      weights are those of all pixels added up.
+
+    >>> import jax.numpy as jnp
+    >>> generalized_dice(jnp.array([[0, 0, 0, 1]]), jnp.array([[0, 0, 1, 1]]), num_classes=2, weights="uniform")
+    Array(0.75, dtype=float32)
+    """
+    figure = _GENERALIZED[_arguments.one_of("generalized_dice", "weights", weights, get_args(Weights))]
+    matrix = _matrix("generalized_dice", prediction, target, num_classes, ignore_index, axes)
+    return ConfusionCounts(matrix, figure, ignore_index, absent=check_absent("generalized_dice", absent))
 
 
 @metric
@@ -239,6 +280,48 @@ def dice_of(matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, 
     return _figure("dice_of", matrix, _dice, ignore_index, absent)
 
 
+def iou_of_targets(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
+    """`iou_of`, with `absent` for a class that has no true pixel, whatever was predicted."""
+    return _figure("iou_of_targets", matrix, _iou_of_targets, ignore_index, absent)
+
+
+def dice_of_targets(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
+    """`dice_of`, with `absent` for a class that has no true pixel, whatever was predicted."""
+    return _figure("dice_of_targets", matrix, _dice_of_targets, ignore_index, absent)
+
+
+def generalized_dice_of(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
+    """Generalized Dice of a confusion matrix `(*batch, C, C)`, or of a sum of them, with weights "square".
+
+    `absent` for an empty matrix; the class `ignore_index` is left out, if it is one of the classes.
+
+    >>> import jax.numpy as jnp
+    >>> generalized_dice_of(jnp.array([[3, 1], [0, 4]]))
+    Array(0.875, dtype=float32)
+    """
+    return _figure("generalized_dice_of", matrix, _generalized_by_square, ignore_index, absent)
+
+
+def generalized_dice_simple_of(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
+    """`generalized_dice_of` with weights "simple"."""
+    return _figure("generalized_dice_simple_of", matrix, _generalized_by_size, ignore_index, absent)
+
+
+def generalized_dice_uniform_of(
+    matrix: jax.Array | np.ndarray, ignore_index: int | None = None, *, absent: float = math.nan
+) -> jax.Array:
+    """`generalized_dice_of` with weights "uniform"."""
+    return _figure("generalized_dice_uniform_of", matrix, _generalized_alike, ignore_index, absent)
+
+
 def pixel_accuracy_of(matrix: jax.Array | np.ndarray, *, absent: float = math.nan) -> jax.Array:
     """Share of correct pixels of a confusion matrix `(*batch, C, C)`, or of a sum of them; `absent` for an empty one.
 
@@ -316,6 +399,47 @@ def _dice(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
     return divide(2 * hits, _counted(ignore_index, true + predicted), absent)
 
 
+def _of_targets(matrix: Any, union: Any) -> Any:
+    """The union of each class, 0 for those that have no true pixel."""
+    true = matrix.sum(-1)
+    return (np if isinstance(true, np.ndarray) else jnp).where(true > 0, union, 0)
+
+
+def _iou_of_targets(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    return divide(hits, _of_targets(matrix, _counted(ignore_index, true + predicted - hits)), absent)
+
+
+def _dice_of_targets(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    hits, true, predicted = _margins(matrix)
+    return divide(2 * hits, _of_targets(matrix, _counted(ignore_index, true + predicted)), absent)
+
+
+def _generalized(matrix: Any, ignore_index: int | None, absent: float | None, power: int) -> Any:
+    hits, true, predicted = _margins(matrix)
+    xp = np if isinstance(true, np.ndarray) else jnp
+    union = _counted(ignore_index, true + predicted)
+    counted = union > 0
+    # Relative to the smallest class, whose weight is then one: the square of a count may leave the range of float32.
+    smallest = xp.where(counted & (true > 0), true, np.inf).min(-1, keepdims=True)
+    smallest = xp.where(xp.isfinite(smallest), smallest, 1)
+    weights = xp.where(true > 0, smallest / xp.where(true > 0, true, 1), 1) ** power
+    weights = xp.where(counted, weights, 0)
+    return divide(2 * (weights * hits).sum(-1), (weights * union).sum(-1), absent)
+
+
+def _generalized_by_square(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    return _generalized(matrix, ignore_index, absent, 2)
+
+
+def _generalized_by_size(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    return _generalized(matrix, ignore_index, absent, 1)
+
+
+def _generalized_alike(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
+    return _generalized(matrix, ignore_index, absent, 0)
+
+
 def _pixel_accuracy(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:
     hits, true, _ = _margins(matrix)
     return divide(hits.sum(-1), true.sum(-1), absent)
@@ -325,3 +449,10 @@ def _frequency_weighted_iou(matrix: Any, ignore_index: int | None, absent: float
     hits, true, predicted = _margins(matrix)
     iou = divide(hits, true + predicted - hits, 0.0)
     return divide((true * iou).sum(-1), true.sum(-1), absent)
+
+
+_GENERALIZED: dict[Weights, Callable[..., jax.Array]] = {
+    "square": generalized_dice_of,
+    "simple": generalized_dice_simple_of,
+    "uniform": generalized_dice_uniform_of,
+}

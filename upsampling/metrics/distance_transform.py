@@ -13,7 +13,7 @@ pairwise is ever stored.
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -150,6 +150,36 @@ def squared_distance(
       needed: like `seeds`; where False, the result may be too large.
     """
     return _nearest((seeds,), spacing, limit, needed)[0]
+
+
+def steps(seeds: jax.Array, rank: int, distance: Literal["chessboard", "taxicab"]) -> jax.Array:
+    """Steps from every pixel to the nearest seed over the last `rank` axes, a king's (chessboard) or along axes only.
+
+    Infinity without seeds. Taxicab's separate over the axes; chessboard's are counted square by square.
+    """
+    far = jnp.where(seeds, jnp.zeros((), floating()), jnp.inf)
+    if distance == "taxicab":
+        for axis in range(-rank, 0):
+            place = jnp.arange(far.shape[axis], dtype=far.dtype)
+            place = place.reshape([-1 if a == axis else 1 for a in range(-far.ndim, 0)])
+            before = lax.cummin(far - place, axis % far.ndim) + place
+            after = lax.cummin(far + place, axis % far.ndim, reverse=True) - place
+            far = jnp.minimum(before, after)
+        return far
+    window, edges = [1] * seeds.ndim, [(0, 0)] * seeds.ndim
+    for axis in range(-rank, 0):
+        window[axis], edges[axis] = 3, (1, 1)
+
+    def grow(loop: tuple) -> tuple:
+        radius, reached, far = loop
+        larger = lax.reduce_window(reached, False, lax.bitwise_or, window, [1] * seeds.ndim, edges)
+        return radius + 1, larger, jnp.where(larger & ~reached, radius.astype(far.dtype), far)
+
+    def unfinished(loop: tuple) -> jax.Array:
+        radius, reached, _ = loop
+        return (radius < max(seeds.shape[-rank:])) & ~jnp.all(reached)
+
+    return lax.while_loop(unfinished, grow, (jnp.int32(1), seeds, far))[2]
 
 
 # What follows works on a tuple (f,) of distances, or (f, index) that carries along which seed each is the distance of.

@@ -11,7 +11,7 @@ from upsampling import _arguments
 from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
 from upsampling.metrics._percentiles import percentile as percentile_of_classes
-from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
+from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, Distance, SurfaceElements, Unit, Void
 from upsampling.metrics.accumulators import ImageValues, Ratio, check_absent, divide, metric
 from upsampling.metrics.boundaries import within_tolerance
 from upsampling.primitives._common import core
@@ -20,6 +20,7 @@ Missing = Literal["infinity", "diagonal", "nan"]
 PercentileOf = Literal["larger", "union"]
 Interpolation = Literal["linear", "step"]
 Average = Literal["pooled", "mean", "prediction", "target"]
+Direction = Literal["both", "prediction", "target"]
 
 
 @metric
@@ -32,8 +33,11 @@ def hausdorff_distance(
     percentile: float = 100,
     percentile_of: PercentileOf = "larger",
     interpolation: Interpolation | None = None,
+    direction: Direction = "both",
+    distance: Distance = "euclidean",
     missing: Missing = "infinity",
     boundary: Boundary = "inside",
+    connectivity: int = 1,
     frame: bool = True,
     void: Void = "background",
     spacing: Spacing | None = None,
@@ -55,11 +59,18 @@ def hausdorff_distance(
       interpolation: "linear", between the two nearest distances (numpy, MedPy, MONAI), or "step", the least distance
         that at least so many percent of the boundary do not exceed (surface-distance). None is "step" for
         `boundary="elements"`, where linear has no meaning, and "linear" otherwise (static).
+      direction: "both", or the directed distance from the boundary of the "prediction" to the target's, or from that of
+        the "target" to the prediction's (static).
+      distance: "euclidean"; or, in pixels, "chessboard", the larger of the differences along the axes, or "taxicab",
+        their sum (static).
       missing: the distance if a class has a boundary in one map only: "infinity", "diagonal" (of the image, in the
         unit of `spacing`) or "nan" (static).
       boundary: what the boundary of a class is (static), see `upsampling.metrics`: "inside", its pixels that share a
         side with a pixel that is not; "between", the points between pixels where four meet of which some are inside;
-        "elements", the surface elements at these points, weighted by the length of the boundary there.
+        "elements", the surface elements at these points, weighted by the length of the boundary there; "pixels", all
+        of its pixels.
+      connectivity: what pixels "inside" have for neighbors (static): 1, those that share a side; 2, or in a volume 3,
+        those that share an edge or a corner too, as MedPy counts.
       frame: whether a class that touches the image's frame has a boundary there (static).
       void: what void pixels do (static). "background": they belong to no class in either map, and boundaries run along
         them. "neutral": the same, but no boundaries run along them. "uncounted": boundaries are what they are in both
@@ -85,7 +96,10 @@ def hausdorff_distance(
     """
     name = "hausdorff_distance"
     _arguments.one_of(name, "percentile_of", percentile_of, get_args(PercentileOf))
+    _arguments.one_of(name, "direction", direction, get_args(Direction))
     _arguments.one_of(name, "missing", missing, get_args(Missing))
+    if direction != "both" and percentile_of == "union":
+        raise ValueError(f'{name}: percentile_of="union" is of both directions; got direction={direction!r}.')
     if interpolation is None:
         interpolation = "step" if boundary == "elements" else "linear"
     _arguments.one_of(name, "interpolation", interpolation, get_args(Interpolation))
@@ -93,33 +107,57 @@ def hausdorff_distance(
     if percentile > 100:
         raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
     prediction, target, definition = _surfaces.checked(
-        name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
+        name,
+        prediction,
+        target,
+        num_classes,
+        ignore_index,
+        spacing,
+        axes,
+        void,
+        boundary,
+        frame,
+        connectivity,
+        distance,
     )
     if boundary == "elements" and interpolation == "linear":
         raise ValueError(f'{name}: interpolation="linear" has no meaning for weighted boundary="elements".')
     far = _distance_if_missing(missing, target.shape, definition)
-    chosen = percentile, percentile_of == "union", interpolation == "linear", far
+    chosen = percentile, percentile_of == "union", interpolation == "linear", far, direction
     values = _hausdorff_distance(prediction, target, definition, *chosen)
     return ImageValues(values, check_absent(name, absent))
 
 
-@core((2, 3, 4, 5, 6), inline=False)
+@core((2, 3, 4, 5, 6, 7), inline=False)
 def _hausdorff_distance(
-    prediction, target, definition: BoundaryDefinition, percent: float, union: bool, linear: bool, far: float | None
+    prediction,
+    target,
+    definition: BoundaryDefinition,
+    percent: float,
+    union: bool,
+    linear: bool,
+    far: float | None,
+    direction: Direction,
 ) -> jax.Array:
     """The distances, -1 for a class without a boundary in both maps; `far` for what is infinitely far."""
 
     def images(prediction, target):
         both = [_Flat.of(*x, rank=len(definition.spacing)) for x in _surfaces.distances(prediction, target, definition)]
         if percent == 100:
-            return jnp.maximum(*(_farthest(x, definition.num_classes) for x in both))
+            return directed([_farthest(x, definition.num_classes) for x in both])
         if union:
             both = [jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=1), *both)]
         each = [
             percentile_of_classes(jnp.sqrt(x.squared), x.slot, x.size, definition.num_classes, percent, linear)
             for x in both
         ]
-        return jnp.maximum(each[0], each[-1])
+        return directed(each)
+
+    def directed(each: list[jax.Array]) -> jax.Array:
+        if direction == "both":
+            return jnp.maximum(each[0], each[-1])
+        own, other = each if direction == "prediction" else each[::-1]
+        return jnp.where((own < 0) & (other >= 0), jnp.inf, own)
 
     values = _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)
     return jnp.where(jnp.isinf(values), math.nan if far is None else far, values)
@@ -233,8 +271,10 @@ def average_surface_distance(
     ignore_index: int | None = None,
     *,
     average: Average = "pooled",
+    distance: Distance = "euclidean",
     missing: Missing = "infinity",
     boundary: Boundary = "inside",
+    connectivity: int = 1,
     frame: bool = True,
     void: Void = "background",
     spacing: Spacing | None = None,
@@ -269,7 +309,18 @@ def average_surface_distance(
     _arguments.one_of(name, "average", average, get_args(Average))
     _arguments.one_of(name, "missing", missing, get_args(Missing))
     prediction, target, definition = _surfaces.checked(
-        name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
+        name,
+        prediction,
+        target,
+        num_classes,
+        ignore_index,
+        spacing,
+        axes,
+        void,
+        boundary,
+        frame,
+        connectivity,
+        distance,
     )
     far = _distance_if_missing(missing, target.shape, definition)
     predicted, true = _summed_distances(prediction, target, definition, math.inf if far is None else far)

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -138,30 +138,33 @@ def composed(outer: Taps, inner: Taps) -> Taps:
 # --- kernels: the weight of a pixel at distance x from the center, zero from the radius on ---------------------------
 
 
-def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(0.0, 1.0 - np.abs(x))
+# `xp` is NumPy, or what stands in for it where the distances are traced.
+
+
+def _triangle(x: np.ndarray, xp: Any = np) -> np.ndarray:
+    return xp.maximum(0.0, 1.0 - xp.abs(x))
 
 
 def _box(x: np.ndarray) -> np.ndarray:
     return np.where((x > -0.5) & (x <= 0.5), 1.0, 0.0)
 
 
-def _cubic(x: np.ndarray, b: float, c: float) -> np.ndarray:
+def _cubic(x: np.ndarray, b: float, c: float, xp: Any = np) -> np.ndarray:
     """The cubics of Mitchell and Netravali (1988, equation 8); b = 0 gives those of Keys (1981, equation 4), a = -c."""
-    x = np.abs(x)
+    x = xp.abs(x)
     inner = ((12 - 9 * b - 6 * c) * x + (-18 + 12 * b + 6 * c)) * x**2 + (6 - 2 * b)
     outer = (((-b - 6 * c) * x + (6 * b + 30 * c)) * x + (-12 * b - 48 * c)) * x + (8 * b + 24 * c)
-    return np.where(x < 1.0, inner, np.where(x < 2.0, outer, 0.0)) / 6
+    return xp.where(x < 1.0, inner, xp.where(x < 2.0, outer, 0.0)) / 6
 
 
-def _sinc(x: np.ndarray) -> np.ndarray:
+def _sinc(x: np.ndarray, xp: Any = np) -> np.ndarray:
     """sin(pi x) / (pi x), and exactly zero at the whole numbers, so that resizing by one is the identity."""
-    return np.where((x != 0) & (x == np.rint(x)), 0.0, np.sinc(x))
+    return xp.where((x != 0) & (x == xp.rint(x)), 0.0, xp.sinc(x))
 
 
-def _lanczos(x: np.ndarray, radius: int) -> np.ndarray:
+def _lanczos(x: np.ndarray, radius: int, xp: Any = np) -> np.ndarray:
     """Duchon (1979): a sinc under the main lobe of a wider sinc."""
-    return np.where(np.abs(x) < radius, _sinc(x) * np.sinc(x / radius), 0.0)
+    return xp.where(xp.abs(x) < radius, _sinc(x, xp) * xp.sinc(x / radius), 0.0)
 
 
 def _hamming(x: np.ndarray) -> np.ndarray:
@@ -201,7 +204,7 @@ def _b_spline(x: np.ndarray) -> np.ndarray:
     return _cubic(x, b=1.0, c=0.0)
 
 
-def kernel(method: PlainMethod, a: float) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+def kernel(method: PlainMethod, a: float) -> tuple[Callable[..., Any], float]:
     """Returns the kernel of a method and its radius in pixels; `a` is the cubic's sharpness."""
     if method.startswith("lanczos"):
         radius = int(method.removeprefix("lanczos"))

@@ -1,4 +1,4 @@
-"""The forms for a TPU, run on a CPU, against loops in NumPy."""
+"""The forms for GPUs and TPUs, run on a CPU, against loops in NumPy."""
 
 import functools
 
@@ -49,14 +49,21 @@ GEOMETRIES = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_forms_for_a_tpu(name, dtype):
+def test_forms_for_gpus_and_tpus(name, dtype):
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
     shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
     x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
-    cores = ("window_sum_on_tpu", (x, w)), ("window_correlation_on_tpu", (x, y)), ("fold_on_tpu", (w, y))
+    sums, products, folded = by_loops(g, x, w, y)
+    cores = {
+        "window_sum_on_tpu": (x, w, sums),
+        "window_correlation_on_tpu": (x, y, products),
+        "_window_correlation_on_gpu": (x, y, products),
+        "fold_on_tpu": (w, y, folded),
+        "_fold_on_gpu": (w, y, folded),
+    }
     # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
     tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}
-    for (core, arguments), want in zip(cores, by_loops(g, x, w, y), strict=True):
-        got = jax.jit(functools.partial(getattr(window_sum, core), geometry=g))(*arguments)
+    for core, (a, b, want) in cores.items():
+        got = jax.jit(functools.partial(getattr(window_sum, core), geometry=g))(a, b)
         assert got.dtype == dtype
         np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=core)

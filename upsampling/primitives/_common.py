@@ -123,6 +123,7 @@ def make_primitive(
     static: Sequence[str],
     cpu: Callable[..., jax.Array] | None = None,
     cpu_alone: Callable[..., jax.Array] | None = None,
+    gpu: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
     like: int = 0,
 ) -> Primitive:
@@ -133,7 +134,7 @@ def make_primitive(
       shape: `(*shapes, **static)` to the result's shape.
       default: computes it, `(*arrays, **static)`; the form for platforms without one of their own.
       static: names of the static arguments, all keyword.
-      cpu, tpu: the forms for these platforms.
+      cpu, gpu, tpu: the forms for these platforms.
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
       like: the number of the operand whose dtype the result has.
@@ -170,8 +171,9 @@ def make_primitive(
     mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
-    if tpu is not None:
-        mlir.register_lowering(primitive, mlir.lower_fun(tpu, multiple_results=False), platform="tpu")
+    for platform, form in (("cuda", gpu), ("rocm", gpu), ("tpu", tpu)):
+        if form is not None:
+            mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=False), platform=platform)
     return primitive
 
 

@@ -17,6 +17,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,9 @@ from upsampling.primitives._common import accumulator, make_primitive
 from upsampling.primitives.taps import Taps
 
 Operators = tuple[tuple[int, Taps], ...]  # (axis, taps); each axis at most once
+
+# On a GPU, whose memory is slow beside its arithmetic: the most taps in one kernel for several axes.
+FUSED = 64
 
 # Taps beyond this many run in a loop over groups: unrolled they would take seconds to compile, and run no faster.
 UNROLLED = 32
@@ -73,10 +77,30 @@ def _by_gathers(x: jax.Array, *, operators: Operators) -> jax.Array:
         return _select(x, operators)
     dtype = x.dtype
     x = x.astype(accumulator(dtype))
-    for axis, taps, written in _schedule(x.shape, operators):
-        x = _sum(x, axis, taps)
-        x = lax.optimization_barrier(x) if written else x
+    groups: list[list[tuple[int, Taps]]] = []
+    for axis, taps, _ in _schedule(x.shape, operators):
+        joined = [*groups[-1], (axis, taps)] if groups else []
+        if joined and math.prod(taps.indices.shape[1] for _, taps in joined) <= FUSED:
+            groups[-1] = joined
+        else:
+            groups.append([(axis, taps)])
+    for number, group in enumerate(groups):
+        x = lax.optimization_barrier(x) if number else x
+        x = _sum_together(x, group) if len(group) > 1 else _sum(x, *group[0])
     return x.astype(dtype)
+
+
+def _sum_together(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
+    """A sum over the taps of all axes: of sums one inside another XLA makes a kernel each."""
+    total: Any = None
+    for places in itertools.product(*(range(taps.indices.shape[1]) for _, taps in operators)):
+        term = x
+        for place, (axis, taps) in zip(places, operators, strict=True):
+            term = term.take(taps.indices[:, place], axis, mode="clip")
+        for place, (axis, taps) in zip(places, operators, strict=True):
+            term = term * _along(jnp.asarray(taps.weights[:, place], x.dtype), axis, x.ndim)
+        total = term if total is None else total + term
+    return total
 
 
 def _by_gathers_on_cpu(
@@ -117,7 +141,7 @@ def _select(x: jax.Array, operators: Operators) -> jax.Array:
 
 
 def _schedule(shape: Sequence[int], operators: Operators) -> list[tuple[int, Taps, bool]]:
-    """Returns the operators in the order to apply, each with whether its result is to be written to memory.
+    """Returns the operators in the order to apply, each with whether a CPU is to write its result to memory.
 
     The order makes arrays small early: shrinking axes first, the outermost of them first, then growing axes, the
     innermost first, since a pass over an outer axis runs along longer contiguous rows.

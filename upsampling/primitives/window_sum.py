@@ -13,8 +13,8 @@ Each is linear in both of its arguments, and its derivatives are the other two: 
 of a window sum with respect to weights and input. They are primitives with these rules, so that derivatives of any
 order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
 
-Each has a form that XLA fuses well on CPUs and GPUs, and one for TPUs, with columns in the last axis. The correlation
-has one more for a CPU.
+Each has a form that XLA fuses everywhere, and one for TPUs, with columns in the last axis. The correlation has one more
+for a CPU, and correlation and fold one for GPUs, a single kernel.
 """
 
 import functools
@@ -230,6 +230,42 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
 
     total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
     return lax.scan(add, total, phases)[0].astype(dtype)
+
+
+# The forms for a GPU: one kernel each. Of plain sums XLA makes a kernel for every few taps, of loops several for each
+# step.
+
+
+def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """One sum for all taps, of products that are put side by side."""
+    if _is_large(geometry):
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation_on_gpu)
+    dtype, wide = x.dtype, accumulator(x.dtype)
+    y = _split(geometry, _grouped(geometry, y)).astype(wide)
+    products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
+    w = lax.concatenate(products, y.ndim - 1).sum(-1).astype(dtype)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
+def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """One sum over phases and taps, each of which reads weights and outputs with a stride."""
+    phases = list(itertools.product(*map(range, geometry.scale)))
+    if not geometry.uniform or len(phases) * math.prod(geometry.window) > UNROLLED_TAPS:
+        return _fold(w, y, geometry=geometry)
+    dtype, wide = y.dtype, accumulator(y.dtype)
+    reach = tuple((p - n) * s for p, n, s in zip(geometry.padded, geometry.size, geometry.scale, strict=True))
+    # In float32 from here on: half precision would be padded, and its slices written, by kernels of their own.
+    w, y = (_pad_zeros(a.astype(wide), reach) for a in (w, _grouped(geometry, y)))
+    terms = []
+    for phase, (tap, start) in itertools.product(phases, geometry.starts):
+        read = [slice(None)]
+        for place, first, s, r, p in zip(phase, start, geometry.scale, reach, geometry.padded, strict=True):
+            begin = r - first * s + place
+            read.append(slice(begin, begin + (p - 1) * s + 1, s))
+        terms.append(w[(*read, Ellipsis, *tap, None)] * y[tuple(read)])
+    x = functools.reduce(jnp.add, terms).astype(dtype)
+    # Or else a caller's slice of the result becomes a slice of every term, and these are written to memory.
+    return lax.optimization_barrier(x.reshape(x.shape[0], *geometry.padded, -1))
 
 
 # The forms for a TPU. Its memory holds the last two axes in tiles of 8x128, so columns are last here, channels before
@@ -560,6 +596,7 @@ _window_correlation_p = make_primitive(
     _window_correlation,
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
+    gpu=_window_correlation_on_gpu,
     tpu=window_correlation_on_tpu,
 )
 _fold_p = make_primitive(
@@ -567,6 +604,7 @@ _fold_p = make_primitive(
     lambda w, y, *, geometry: _shapes(geometry, y[0], y[-1])[0],
     _fold,
     static=("geometry",),
+    gpu=_fold_on_gpu,
     tpu=fold_on_tpu,
 )
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import max_dim
 
@@ -94,6 +95,8 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     name = "max_unpool"
     size = _arguments.per_axis(name, "output_size", output_size, None)
     x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
+    if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
+        indices = np.clip(indices, -1, np.iinfo(np.int32).max)  # 64 bits must not wrap into the image
     indices = _arguments.array(name, "indices", indices, floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
@@ -137,10 +140,34 @@ def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[
     taps = _taps(x, window, strides, pads, -jnp.inf)
     best = next(taps)
     place = jnp.zeros(best.shape, jnp.int32)
-    for number, tap in enumerate(taps, start=1):
+    # A tap beyond the image is never the largest, not even where all others are as small as what stands in for it.
+    inside = _inside(x.shape[1:-1], best.shape[1:-1], window, strides, pads)
+    found = next(inside)
+    for number, (tap, seen) in enumerate(zip(taps, inside, strict=True), start=1):
         better = (tap > best) | jnp.isnan(tap)
+        if found is not None:
+            assert seen is not None
+            better = better & seen | seen & ~found
+            found = found | seen
         best, place = jnp.where(better, tap, best), jnp.where(better, number, place)
     return best, place
+
+
+def _inside(size: tuple, pooled: tuple, window: tuple, strides: tuple, pads: tuple) -> Iterator[jax.Array | None]:
+    """Where each tap of the window lies inside the image, (1, *pooled, 1); None where there is no padding."""
+    padded = any(p for pair in pads for p in pair)
+    for start in itertools.product(*map(range, window)):
+        if not padded:
+            yield None
+            continue
+        seen = jnp.ones((1, *[1] * len(size), 1), bool)
+        for axis, (first, n, count, stride, (low, _)) in enumerate(
+            zip(start, size, pooled, strides, pads, strict=True), start=1
+        ):
+            shape = [count if d == axis else 1 for d in range(len(size) + 2)]
+            place = lax.broadcasted_iota(jnp.int32, shape, axis) * stride + (first - low)
+            seen = seen & (place >= 0) & (place < n)
+        yield seen
 
 
 @_largest.defjvp

@@ -71,7 +71,7 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
       align_corners: whether -1 and 1 are the outermost pixels' centers, or else their outer edges.
 
     Returns:
-      (..., 2), row and column in pixels, in the dtype of `grid`.
+      (..., 2), row and column in pixels; at least in float32, since half precision cannot tell pixels apart.
 
     Raises:
       ValueError: a last axis that is not 2, or a size below 1.
@@ -209,8 +209,8 @@ def _grid_sample(x: jax.Array, positions: jax.Array, method: Method, edge: Edge)
 
 @core((1, 2))
 def _positions_from_grid(grid: jax.Array, size: tuple[int, int], align_corners: bool) -> jax.Array:
-    n = with_axes(jnp.asarray(size, grid.dtype), grid.ndim)
-    g = grid[..., ::-1]
+    g = grid[..., ::-1].astype(accumulator(grid.dtype))
+    n = with_axes(jnp.asarray(size, g.dtype), g.ndim)
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""Every function and layer in the stricter modes of JAX: no promotion, no transfers, no leaks, no NaN, meshes, export."""
+"""Every function and layer in the stricter modes of JAX: promotion, transfers, leaks, NaN, meshes, export."""
 
 import json
 import os

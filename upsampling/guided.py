@@ -1,6 +1,7 @@
 """Upsampling with a high-resolution guide by image filters: the joint bilateral and the guided filter."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -461,7 +462,8 @@ def local_moments(
 def _joint_covariance(mean: "LocalMean", a: jax.Array, b: jax.Array) -> jax.Array:
     """The covariance of each channel of a with each of b, (*batch, h, w, channels of a, channels of b)."""
     shape = (*a.shape, b.shape[-1])
-    pairs = (jnp.broadcast_to(part, shape).reshape(*a.shape[:-1], -1) for part in (a[..., :, None], b[..., None, :]))
+    flat = (*a.shape[:-1], a.shape[-1] * b.shape[-1])
+    pairs = (jnp.broadcast_to(part, shape).reshape(flat) for part in (a[..., :, None], b[..., None, :]))
     return mean.of_products(*pairs).reshape(shape)
 
 
@@ -477,7 +479,7 @@ def apply_linear_model(
     """The output `a . guide + b` for slopes a shaped as `fit.covariance`; `mean`, if given, averages a and b."""
     times = (lambda a, g: jnp.einsum("...gc,...g->...c", a, g)) if joint else (lambda a, g: a * g)
     intercept = fit.mean_x - times(slope, fit.mean_guide)
-    parts = [slope.reshape(*slope.shape[:-2], -1) if joint else slope, intercept]
+    parts = [slope.reshape(*slope.shape[:-2], math.prod(slope.shape[-2:])) if joint else slope, intercept]
     parts = [part if mean is None else mean(part) for part in parts]
     size = fit.guide.shape[-3:-1]
     slope_high, intercept = (interpolation._to_size(part, size, "linear", convention) for part in parts)

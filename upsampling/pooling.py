@@ -122,7 +122,7 @@ def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, pad
 @core((1, 2, 3))
 def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple) -> tuple[jax.Array, jax.Array]:
     rank = len(window)
-    y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads)
+    y, place = _largest(x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]), window, strides, pads)
     indices = jnp.zeros(y.shape, jnp.int32)
     inside = place
     for axis in reversed(range(rank)):
@@ -205,7 +205,7 @@ _BY_PIXEL = lax.ScatterDimensionNumbers(
 def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
-    x = x.reshape(math.prod(batch), -1, channels)
+    x = x.reshape(math.prod(batch), math.prod(x.shape[-1 - rank : -1]), channels)
     indices = indices.reshape(x.shape)
     y = jnp.zeros((x.shape[0], pixels, channels), x.dtype)
     y = lax.scatter(y, indices[..., None], x, _BY_PIXEL, unique_indices=True, mode="drop")

@@ -1,6 +1,7 @@
 """Upsampling along the edges of a guide, as layers: joint bilateral, FeatUp's learned one, and the guided filter."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -170,7 +171,7 @@ class JBU(Upsampler):
             temperature=_temperature(self.range_temp[...]),
             sigma_spatial=self.sigma_spatial[...],
         )
-        flat = kernel.reshape(*kernel.shape[:-2], -1)
+        flat = kernel.reshape(*kernel.shape[:-2], math.prod(kernel.shape[-2:]))
         correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
         return _layers.add_share(kernel, correction.reshape(kernel.shape), 0.1)
 

@@ -217,6 +217,17 @@ def real(function: str, argument: str, given: Any) -> float:
     return float(given)
 
 
+def width(function: str, argument: str, given: Any) -> float:
+    """Returns the width of a kernel or a penalty: a real number above zero that 32 bits hold."""
+    value = number(function, argument, given, real=True)
+    if value < _SMALLEST:
+        raise ValueError(f"{function}: {argument} must be at least {_SMALLEST:.4g}, which 32 bits hold; got {given!r}.")
+    return value
+
+
+_SMALLEST = float(np.finfo(np.float32).tiny)
+
+
 def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool, zero: bool) -> Any:
     allowed: Any = numbers.Real if real else numbers.Integral
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, allowed):

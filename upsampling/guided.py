@@ -1,8 +1,9 @@
 """Upsampling with a high-resolution guide by image filters: the joint bilateral and the guided filter."""
 
 import functools
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -69,8 +70,8 @@ def joint_bilateral(
     x, guide = _map_and_guide(name, x, guide)
     _static_sizes(name, x, guide)
     radius = _arguments.number(name, "radius", radius, minimum=0)
-    sigma_spatial = _arguments.number(name, "sigma_spatial", sigma_spatial, real=True)
-    sigma_range = _arguments.number(name, "sigma_range", sigma_range, real=True)
+    sigma_spatial = _arguments.width(name, "sigma_spatial", sigma_spatial)
+    sigma_range = _arguments.width(name, "sigma_range", sigma_range)
     return _joint_bilateral(x, guide, radius, sigma_spatial, sigma_range)
 
 
@@ -79,19 +80,57 @@ def _joint_bilateral(
     x: jax.Array, guide: jax.Array, radius: int, sigma_spatial: float, sigma_range: float
 ) -> jax.Array:
     sizes = tuple(zip(x.shape[-3:-1], guide.shape[-3:-1], strict=True))
-    # Distances do not change with the mean, but their rounding does.
     guide = _widen(guide)
-    guide = (guide - lax.stop_gradient(guide.mean((-3, -2), keepdims=True))) / sigma_range
+    # Distances do not change with the mean, but their rounding does.
+    guide = (guide - _finite_mean(guide)) / sigma_range
     under_centers = (Taps(m, _pixel_under(m, n)[:, None], np.ones((n, 1))) for n, m in sizes)
     low = resample(guide, list(enumerate(under_centers, guide.ndim - 3)))
-    # -|a - b|^2 / 2 = a b - |b|^2 / 2 - |a|^2 / 2, whose last term is the same for all q and cancels.
-    ones, squares = jnp.ones((*guide.shape[:-1], 1), guide.dtype), -0.5 * jnp.sum(low**2, -1, keepdims=True)
-    queries, keys = jnp.concatenate([guide, ones], -1), jnp.concatenate([low, squares], -1)
     centers = tuple(_pixel_under(n, m) for n, m in sizes)
     geometry = Geometry.around(x.shape[-3:-1], centers, (2 * radius + 1,) * 2)
-    logits = window_correlation(keys, queries, geometry, "zero")
+    small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
+    by_products, by_differences = (
+        functools.partial(form, geometry=geometry) for form in (_range_logits_by_products, _range_logits_by_differences)
+    )
+    logits = lax.cond(small, by_products, by_differences, low, guide)
     weights = window_softmax(logits, 2, *(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes))
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+
+
+# Squares up to this lose less than 1e-4 where their differences are taken.
+_SMALL_SQUARE = 256.0
+
+
+def _range_logits_by_products(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """The logarithm of g, but for a number that is the same for all q and cancels: (*batch, H, W, 1, *window)."""
+    # -|a - b|^2 / 2 = a b - |b|^2 / 2 - |a|^2 / 2, whose last term is that number.
+    ones, squares = jnp.ones((*guide.shape[:-1], 1), guide.dtype), -0.5 * jnp.sum(low**2, -1, keepdims=True)
+    queries, keys = jnp.concatenate([guide, ones], -1), jnp.concatenate([low, squares], -1)
+    return window_correlation(keys, queries, geometry, "zero")
+
+
+def _range_logits_by_differences(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """The same for any guide: the squares of large numbers would round away the difference of two of them."""
+    centers = geometry.centers or tuple(np.arange(n) // s for n, s in zip(geometry.output, geometry.scale, strict=True))
+    places = [
+        [np.clip(np.asarray(c) + tap - k // 2, 0, n - 1) for tap in range(k)]
+        for c, k, n in zip(centers, geometry.window, geometry.size, strict=True)
+    ]
+    limit = jnp.finfo(guide.dtype).max / 16
+
+    def row_of_taps(rows: jax.Array) -> jax.Array:
+        keys = low.take(rows, -3, mode="clip")
+        squares = (jnp.sum((guide - keys.take(columns, -2, mode="clip")) ** 2, -1) for columns in places[1])
+        # Bounded, so that the nearest of far values has a weight; NaN stays.
+        return jnp.stack([-0.5 * jnp.where(s > limit, limit, s) for s in squares], -1)
+
+    logits = lax.map(row_of_taps, jnp.asarray(np.stack(places[0])))
+    return jnp.moveaxis(logits, 0, -2)[..., None, :, :]
+
+
+def _finite_mean(x: jax.Array) -> jax.Array:
+    """The mean of each image's finite values: an origin, which need not be exact and takes no gradient."""
+    x = lax.stop_gradient(x)
+    return jnp.where(jnp.isfinite(x), x, 0).mean((-3, -2), keepdims=True)
 
 
 def _pixel_under(n: int, m: int) -> np.ndarray:
@@ -103,7 +142,9 @@ def _spatial_logits(n: int, m: int, radius: int, sigma: float) -> np.ndarray:
     """The logarithm of f along one axis, (m, window); minus infinity outside the image."""
     q = _pixel_under(n, m)[:, None] + np.arange(-radius, radius + 1)
     p = (np.arange(m)[:, None] + 0.5) * n / m - 0.5
-    return np.where((q >= 0) & (q < n), -((p - q) ** 2) / (2 * sigma**2), -np.inf)
+    logits = np.where((q >= 0) & (q < n), -((p - q) ** 2) / (2 * sigma**2), -np.inf)
+    # Only differences count, and what is far below the largest would not fit 32 bits.
+    return logits - logits.max(1, keepdims=True)
 
 
 def bilateral_kernel(
@@ -283,7 +324,7 @@ def guided_filter(
     x, guide = _map_and_guide(name, x, guide)
     _arguments.one_of(name, "form", form, get_args(Form))
     radius = _arguments.number(name, "radius", radius, minimum=0)
-    epsilon = _arguments.number(name, "epsilon", epsilon, real=True)
+    epsilon = _arguments.width(name, "epsilon", epsilon)
     average, convention = _arguments.flag(name, "average", average), _enlarging(name, convention, x, guide)
     channels, guide_channels = x.shape[-1], guide.shape[-1]
     if form == "channelwise" and guide_channels not in (1, channels):
@@ -308,16 +349,23 @@ def _guided_filter(
     average: bool,
     convention: Convention,
 ) -> jax.Array:
-    mean = functools.partial(box_mean, radius=radius)
+    mean = BoxMean(radius)
     fit = local_moments(x, guide, guide_low, mean, joint=joint)
     if not joint:
         slope = fit.covariance / (fit.variance + epsilon)
     elif fit.variance.shape[-1] == 1:
         slope = fit.covariance / (fit.variance[..., 0] + epsilon)[..., None]
     else:
-        eye = epsilon * jnp.eye(fit.variance.shape[-1], dtype=fit.variance.dtype)
-        slope = jnp.linalg.solve(fit.variance + with_axes(eye, fit.variance.ndim), fit.covariance)
-    return apply_linear_model(fit, slope, x.dtype, mean=mean if average else None, joint=joint, convention=convention)
+        # What is below the rounding of the variances says nothing: where channels of the guide are multiples of each
+        # other it would decide the slope.
+        trace = jnp.trace(fit.variance, axis1=-2, axis2=-1)[..., None, None] / fit.variance.shape[-1]
+        least = 16 * jnp.finfo(fit.variance.dtype).eps * lax.stop_gradient(trace)
+        penalty = jnp.maximum(least, epsilon) * with_axes(
+            jnp.eye(fit.variance.shape[-1], dtype=fit.variance.dtype), trace.ndim
+        )
+        slope = jnp.linalg.solve(fit.variance + penalty, fit.covariance)
+    averaging = mean.of if average else None
+    return apply_linear_model(fit, slope, x.dtype, mean=averaging, joint=joint, convention=convention)
 
 
 def convolutional_guided_filter(
@@ -362,9 +410,7 @@ def convolutional_guided_filter(
 
 @core(4)
 def _dilated_moments(x: jax.Array, guide: jax.Array, guide_low: jax.Array, kernel: jax.Array, radius: int) -> "Moments":
-    return local_moments(
-        x, guide, guide_low, functools.partial(dilated_mean, kernel=kernel, radius=radius), joint=False
-    )
+    return local_moments(x, guide, guide_low, DilatedMean(kernel, radius), joint=False)
 
 
 @core((7, 8))
@@ -393,24 +439,32 @@ class Moments(NamedTuple):
     variance: jax.Array
 
 
-def local_moments(x: jax.Array, guide: jax.Array, guide_low: jax.Array | None, mean: Mean, *, joint: bool) -> Moments:
-    """The moments of `x` and its guide under a local `mean`; arguments as in `guided_filter`, already checked."""
+def local_moments(
+    x: jax.Array, guide: jax.Array, guide_low: jax.Array | None, mean: "LocalMean", *, joint: bool
+) -> Moments:
+    """The moments of `x` and its guide under a local `mean`; arguments as in `guided_filter`, already checked.
+
+    Covariances are means of products of deviations, since the difference of the means of large squares rounds away.
+    """
     x, guide = _widen(x), _widen(guide)
     low = interpolation._to_size(guide, x.shape[-3:-1], "area") if guide_low is None else _widen(guide_low)
     # A fit does not change with the origin, but the rounding of E[ab] - E[a] E[b] does.
-    origin, offset = (lax.stop_gradient(a.mean((-3, -2), keepdims=True)) for a in (low, x))
+    origin, offset = _finite_mean(low), _finite_mean(x)
     low, x = low - origin, x - offset
-    mean_guide, mean_x = mean(low), mean(x)
+    mean_guide, mean_x = mean.of(low), mean.of(x)
     if joint:
-        pairs = lambda a, b: a[..., :, None] * b[..., None, :]  # noqa: E731
-        flat = lambda a: a.reshape(*a.shape[:-2], -1)  # noqa: E731
-        products, squares = pairs(low, x), pairs(low, low)
-        covariance = mean(flat(products)).reshape(products.shape) - pairs(mean_guide, mean_x)
-        variance = mean(flat(squares)).reshape(squares.shape) - pairs(mean_guide, mean_guide)
+        covariance, variance = _joint_covariance(mean, low, x), _joint_covariance(mean, low, low)
     else:
-        covariance = mean(low * x) - mean_guide * mean_x
-        variance = mean(low * low) - mean_guide * mean_guide
+        covariance, variance = mean.of_products(low, x), mean.of_products(low, low)
     return Moments(guide - origin, offset, mean_guide, mean_x, covariance, variance)
+
+
+def _joint_covariance(mean: "LocalMean", a: jax.Array, b: jax.Array) -> jax.Array:
+    """The covariance of each channel of a with each of b, (*batch, h, w, channels of a, channels of b)."""
+    shape = (*a.shape, b.shape[-1])
+    flat = (*a.shape[:-1], a.shape[-1] * b.shape[-1])
+    pairs = (jnp.broadcast_to(part, shape).reshape(flat) for part in (a[..., :, None], b[..., None, :]))
+    return mean.of_products(*pairs).reshape(shape)
 
 
 def apply_linear_model(
@@ -425,7 +479,7 @@ def apply_linear_model(
     """The output `a . guide + b` for slopes a shaped as `fit.covariance`; `mean`, if given, averages a and b."""
     times = (lambda a, g: jnp.einsum("...gc,...g->...c", a, g)) if joint else (lambda a, g: a * g)
     intercept = fit.mean_x - times(slope, fit.mean_guide)
-    parts = [slope.reshape(*slope.shape[:-2], -1) if joint else slope, intercept]
+    parts = [slope.reshape(*slope.shape[:-2], math.prod(slope.shape[-2:])) if joint else slope, intercept]
     parts = [part if mean is None else mean(part) for part in parts]
     size = fit.guide.shape[-3:-1]
     slope_high, intercept = (interpolation._to_size(part, size, "linear", convention) for part in parts)
@@ -458,6 +512,91 @@ def dilated_mean(x: jax.Array, kernel: jax.Array, radius: int) -> jax.Array:
             total += with_axes(kernel[row, column], x.ndim) * _shifted(x, shift)
             weight += with_axes(kernel[row, column], weight.ndim) * _shifted(ones, shift)
     return total / with_axes(weight, x.ndim)
+
+
+class LocalMean(Protocol):
+    """A weighted mean around each pixel of (*batch, H, W, channels)."""
+
+    def of(self, x: jax.Array) -> jax.Array:
+        """The mean of x."""
+        ...
+
+    def of_products(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """The mean of the products of deviations, (a - mean of a) (b - mean of b)."""
+        ...
+
+
+class BoxMean(NamedTuple):
+    """`box_mean`, and the covariance in the same box."""
+
+    radius: int
+
+    def of(self, x: jax.Array) -> jax.Array:
+        """The mean of x."""
+        return box_mean(x, self.radius)
+
+    def of_products(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """The mean of the products of deviations: in each column of the box, and of the columns' means."""
+        a, b, within = self._along(a, b, a.ndim - 3)
+        _, _, between = self._along(a, b, a.ndim - 2)
+        within, _, _ = self._along(within, within, a.ndim - 2)
+        return within + between
+
+    def _along(self, a: jax.Array, b: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Both means along an axis, and the mean of the products of deviations from them."""
+        n = a.shape[axis]
+        reach = min(self.radius, n - 1)
+        places = np.arange(n)
+        count = np.minimum(places + reach, n - 1) - np.maximum(places - reach, 0) + 1
+        along = lambda v: jnp.asarray(v).reshape([-1 if d == axis else 1 for d in range(a.ndim)])  # noqa: E731
+
+        def total(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
+            margin = [(reach, reach, 0) if d == axis else (0, 0, 0) for d in range(a.ndim)]
+            padded = [lax.pad(x, jnp.zeros((), x.dtype), margin) for x in arrays]
+
+            def add(sum_: jax.Array, first: Any) -> tuple[jax.Array, None]:
+                inside = along((places + first >= reach) & (places + first < n + reach))
+                parts = (lax.dynamic_slice_in_dim(x, first, n, axis) for x in padded)
+                return sum_ + jnp.where(inside, term(*parts), 0), None
+
+            sum_ = jnp.zeros_like(a)
+            if 2 * reach + 1 > _UNROLLED_SHIFTS:
+                return lax.scan(jax.checkpoint(add), sum_, jnp.arange(2 * reach + 1))[0]
+            return functools.reduce(lambda sum_, first: add(sum_, first)[0], range(2 * reach + 1), sum_)
+
+        counts = along(np.asarray(count, a.dtype))
+        a_mean = total(lambda x: x, a) / counts
+        b_mean = a_mean if b is a else total(lambda x: x, b) / counts
+        return a_mean, b_mean, total(lambda x, y: (x - a_mean) * (y - b_mean), a, b) / counts
+
+
+# Shifts beyond this many run in a loop.
+_UNROLLED_SHIFTS = 33
+
+
+class DilatedMean(NamedTuple):
+    """`dilated_mean`, and the covariance with the same weights."""
+
+    kernel: jax.Array
+    radius: int
+
+    def of(self, x: jax.Array) -> jax.Array:
+        """The mean of x."""
+        return dilated_mean(x, self.kernel, self.radius)
+
+    def of_products(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """The mean of the products of deviations."""
+        kernel, ones = self.kernel.astype(a.dtype), jnp.ones((*a.shape[-3:-1], 1), a.dtype)
+        means = self.of(a), self.of(b)
+        total, weight = jnp.zeros_like(a), jnp.zeros((*a.shape[-3:-1], kernel.shape[-1]), a.dtype)
+        for row in range(3):
+            for column in range(3):
+                shift = ((row - 1) * self.radius, (column - 1) * self.radius)
+                inside, w = _shifted(ones, shift), with_axes(kernel[row, column], a.ndim)
+                product = (_shifted(a, shift) - means[0]) * (_shifted(b, shift) - means[1])
+                total += jnp.where(with_axes(inside, a.ndim) > 0, w * product, 0)
+                weight += with_axes(kernel[row, column], weight.ndim) * inside
+        return total / with_axes(weight, a.ndim)
 
 
 def _shifted(x: jax.Array, shift: Sequence[int]) -> jax.Array:

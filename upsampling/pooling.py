@@ -8,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import max_dim
 
@@ -110,6 +111,8 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     name = "max_unpool"
     size = _arguments.per_axis(name, "output_size", output_size, None)
     x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
+    if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
+        indices = np.clip(indices, -1, np.iinfo(np.int32).max)  # 64 bits must not wrap into the image
     indices = _arguments.array(name, "indices", indices, floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
@@ -150,7 +153,8 @@ def _with_last_windows(size: tuple, extents: tuple, strides: tuple, pads: tuple)
 @core((1, 2, 3, 4))
 def _pool(x: jax.Array, window: tuple, strides: tuple, pads: tuple, dilation: tuple) -> tuple[jax.Array, jax.Array]:
     rank = len(window)
-    y, place = _largest(x.reshape(-1, *x.shape[-1 - rank :]), window, strides, pads, dilation)
+    flat = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
+    y, place = _largest(flat, window, strides, pads, dilation)
     indices = jnp.zeros(y.shape, jnp.int32)
     inside = place
     for axis in reversed(range(rank)):
@@ -168,10 +172,36 @@ def _largest(x: jax.Array, window: tuple, strides: tuple, pads: tuple, dilation:
     taps = _taps(x, window, strides, pads, dilation, -jnp.inf)
     best = next(taps)
     place = jnp.zeros(best.shape, jnp.int32)
-    for number, tap in enumerate(taps, start=1):
+    # A tap beyond the image is never the largest, not even where all others are as small as what stands in for it.
+    inside = _inside(x.shape[1:-1], best.shape[1:-1], window, strides, pads, dilation)
+    found = next(inside)
+    for number, (tap, seen) in enumerate(zip(taps, inside, strict=True), start=1):
         better = (tap > best) | jnp.isnan(tap)
+        if found is not None:
+            assert seen is not None
+            better = better & seen | seen & ~found
+            found = found | seen
         best, place = jnp.where(better, tap, best), jnp.where(better, number, place)
     return best, place
+
+
+def _inside(
+    size: tuple, pooled: tuple, window: tuple, strides: tuple, pads: tuple, dilation: tuple
+) -> Iterator[jax.Array | None]:
+    """Where each tap of the window lies inside the image, (1, *pooled, 1); None where there is no padding."""
+    padded = any(p for pair in pads for p in pair)
+    for start in itertools.product(*map(range, window)):
+        if not padded:
+            yield None
+            continue
+        seen = jnp.ones((1, *[1] * len(size), 1), bool)
+        for axis, (tap, n, count, stride, (low, _), spacing) in enumerate(
+            zip(start, size, pooled, strides, pads, dilation, strict=True), start=1
+        ):
+            shape = [count if d == axis else 1 for d in range(len(size) + 2)]
+            place = lax.broadcasted_iota(jnp.int32, shape, axis) * stride + (tap * spacing - low)
+            seen = seen & (place >= 0) & (place < n)
+        yield seen
 
 
 @_largest.defjvp
@@ -212,7 +242,7 @@ _BY_PIXEL = lax.ScatterDimensionNumbers(
 def _unpool(x: jax.Array, indices: jax.Array, size: tuple) -> jax.Array:
     rank = len(size)
     batch, channels, pixels = x.shape[: -1 - rank], x.shape[-1], math.prod(size)
-    x = x.reshape(math.prod(batch), -1, channels)
+    x = x.reshape(math.prod(batch), math.prod(x.shape[-1 - rank : -1]), channels)
     indices = indices.reshape(x.shape)
     y = jnp.zeros((x.shape[0], pixels, channels), x.dtype)
     y = lax.scatter(y, indices[..., None], x, _BY_PIXEL, unique_indices=True, mode="drop")

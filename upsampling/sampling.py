@@ -119,7 +119,8 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
       align_corners: whether -1 and 1 are the outermost pixels' centers, or else their outer edges.
 
     Returns:
-      (..., 2), row and column in pixels, or (..., 3), plane, row and column, in the dtype of `grid`.
+      (..., 2), row and column in pixels, or (..., 3), plane, row and column; at least in float32, since half precision
+      cannot tell pixels apart.
 
     Raises:
       ValueError: a last axis that is neither 2 nor 3, or a size below 1.
@@ -312,8 +313,8 @@ def _affine_grid(theta: jax.Array, size: tuple[int, ...], align_corners: bool) -
 
 @core((1, 2))
 def _positions_from_grid(grid: jax.Array, size: tuple[int, ...], align_corners: bool) -> jax.Array:
-    n = with_axes(jnp.asarray(size, grid.dtype), grid.ndim)
-    g = grid[..., ::-1]
+    g = grid[..., ::-1].astype(accumulator(grid.dtype))
+    n = with_axes(jnp.asarray(size, g.dtype), g.ndim)
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 

@@ -180,7 +180,7 @@ def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
 
 @core((3, 4))
 def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
-    grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, -1)
+    grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
     normal = _normalized(grouped, (-4, -3, -1), epsilon).reshape(x.shape)
     return _scaled(normal, scale, bias).astype(x.dtype)
 

@@ -147,15 +147,13 @@ class NAF(Upsampler):
 
     def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         """The queries of each output pixel, `(*batch, *size, dim)`."""
-        batch, (height, width) = guide.shape[:-3], guide.shape[-3:-1]
+        height, width = guide.shape[-3:-1]
         if height > 4 * size[0] or width > 4 * size[1]:
             least = 4 * min(size)
             guide = interpolation.bilinear(guide, (min(height, least), min(width, least)))
-        # Group normalization takes one batch axis.
-        guide = guide.reshape(-1, *guide.shape[-3:])
         queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
         queries = interpolation.area(queries, size)
-        return attention.rotary_embedding(queries, heads=self.heads, base=self.base).reshape(*batch, *size, -1)
+        return attention.rotary_embedding(queries, heads=self.heads, base=self.base)
 
 
 def _heads(features: int) -> int:

@@ -1,6 +1,7 @@
 """Upsampling along the edges of a guide, as layers: joint bilateral, FeatUp's learned one, and the guided filter."""
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -71,8 +72,8 @@ class JointBilateral(Upsampler):
         self.features, self.scale = _layers.sizes(name, features, scale, (2,))
         self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
         self.radius = _arguments.number(name, "radius", radius, minimum=0)
-        self.sigma_spatial = _arguments.number(name, "sigma_spatial", sigma_spatial, real=True)
-        self.sigma_range = _arguments.number(name, "sigma_range", sigma_range, real=True)
+        self.sigma_spatial = _arguments.width(name, "sigma_spatial", sigma_spatial)
+        self.sigma_range = _arguments.width(name, "sigma_range", sigma_range)
         _layers.check_unused(name, rngs)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
@@ -172,7 +173,7 @@ class JBU(Upsampler):
             temperature=_temperature(self.range_temp[...]),
             sigma_spatial=self.sigma_spatial[...],
         )
-        flat = kernel.reshape(*kernel.shape[:-2], -1)
+        flat = kernel.reshape(*kernel.shape[:-2], math.prod(kernel.shape[-2:]))
         correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
         return _layers.add_share(kernel, correction.reshape(kernel.shape), 0.1)
 
@@ -346,7 +347,7 @@ class GuidedFilter(Upsampler):
         self.mean = _arguments.one_of(name, "mean", mean, get_args(Mean))
         slope_hidden = _arguments.number(name, "slope_hidden", slope_hidden)
         self.radius = _arguments.number(name, "radius", radius, minimum=0)
-        self.epsilon = _arguments.number(name, "epsilon", epsilon, real=True)
+        self.epsilon = _arguments.width(name, "epsilon", epsilon)
         self.average = _arguments.flag(name, "average", average)
         _layers.check_interpolation(name, "bilinear", convention)
         self.convention: Preset | Convention = convention

@@ -142,6 +142,17 @@ def make_primitive(
     Returns:
       The primitive. Its derivatives are the caller's to define.
     """
+
+    def nothing_of_nothing(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+        # All are linear: a sum of nothing is zero. The forms need not think of it.
+        @functools.wraps(form)
+        def compute(*arrays: jax.Array, **params: Any) -> jax.Array:
+            if any(isinstance(n, int) and n == 0 for a in arrays for n in a.shape):
+                return jnp.zeros(shape(*(a.shape for a in arrays), **params), arrays[like].dtype)
+            return form(*arrays, **params)
+
+        return compute
+
     primitive = _Core(name)
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=tuple(static)))
 
@@ -160,20 +171,22 @@ def make_primitive(
             a = jnp.broadcast_to(a, (count, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
             merged.append(a.reshape(count * a.shape[1], *a.shape[2:]))
         result = primitive.bind(*merged, **params)
-        return result.reshape(count, -1, *result.shape[1:]), 0
+        return result.reshape(count, result.shape[0] // max(count, 1), *result.shape[1:]), 0
 
     batching.primitive_batchers[primitive] = merge_axes
 
     def lower_on_cpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         form = (cpu_alone if is_alone(context) else None) or cpu or default
-        return mlir.lower_fun(form, multiple_results=False)(context, *operands, **params)
+        return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
-    mlir.register_lowering(primitive, mlir.lower_fun(default, multiple_results=False))
+    mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
     for platform, form in (("cuda", gpu), ("rocm", gpu), ("tpu", tpu)):
         if form is not None:
-            mlir.register_lowering(primitive, mlir.lower_fun(form, multiple_results=False), platform=platform)
+            mlir.register_lowering(
+                primitive, mlir.lower_fun(nothing_of_nothing(form), multiple_results=False), platform=platform
+            )
     return primitive
 
 

@@ -1,0 +1,41 @@
+"""No images: results without images, of the shapes that others have, and gradients of zero."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import upsampling as up
+from tests.modes.calls import CALLS
+
+MEANS = {"image_mean", "boundary_loss"}  # over the images too
+RUN = ["bicubic", "transposed_conv", "max_unpool", "sapa", "joint_bilateral", "guided_filter, joint", "flow_warp"]
+
+
+@pytest.mark.parametrize("name", [name for name, call in CALLS.items() if call.batched])
+def test_no_images(name):
+    call = CALLS[name]
+    some, none = (jax.eval_shape(call.function, *call.arrays(n)) for n in (3, 0))
+    for a, b in zip(jax.tree.leaves(some), jax.tree.leaves(none), strict=True):
+        has_images = a.shape[:1] == (3,) and not name.endswith("accumulate") and name not in MEANS
+        assert b.shape == ((0, *a.shape[1:]) if has_images else a.shape)
+    if call.differentiable:
+        jax.eval_shape(jax.grad(call.loss, call.differentiable), *call.arrays(0))
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_gradients_of_nothing(name):
+    call = CALLS[name]
+    gradients = jax.jit(jax.grad(call.loss, call.differentiable))(*call.arrays(0))
+    for g in gradients:
+        np.testing.assert_array_equal(g, np.zeros(g.shape))
+
+
+def test_no_channels():
+    nothing = jnp.zeros((2, 6, 4, 0))
+    assert up.resize(nothing, scale=2).shape == (2, 12, 8, 0)
+    values, indices = up.max_pool_with_indices(nothing)
+    assert values.shape == indices.shape == (2, 3, 2, 0)
+    assert up.max_unpool(values, indices, (6, 4)).shape == (2, 6, 4, 0)
+    assert up.grid_sample(nothing, jnp.zeros((2, 3, 3, 2))).shape == (2, 3, 3, 0)
+    assert up.pixel_shuffle(nothing, 2).shape == (2, 12, 8, 0)

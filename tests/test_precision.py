@@ -1,0 +1,128 @@
+"""Numbers of unusual ranges, and what is not a number: against the same formulas in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import upsampling as up
+
+RANDOM = np.random.default_rng(0)
+H, W = 10, 12
+
+
+def test_coordinates_are_not_in_half_precision():
+    grid = RANDOM.uniform(-1, 1, (5, 2))
+    for dtype in (jnp.float16, jnp.bfloat16):
+        half = jnp.asarray(grid, dtype)
+        positions = up.positions_from_grid(half, (192, 192))
+        assert positions.dtype == jnp.float32
+        np.testing.assert_allclose(positions, ((np.asarray(half, float) + 1) * 192 - 1)[..., ::-1] / 2, atol=1e-4)
+
+
+def guides(channels):
+    base = RANDOM.uniform(0, 1, (H, W, channels))
+    gray = np.round(255 * RANDOM.uniform(0, 1, (H, W, 1)))
+    yield from (np.round(base * (2**bits - 1)) for bits in (8, 12, 16))
+    yield np.full((H, W, channels), 60000.0)
+    yield 1000.0 * (base > 0.5)
+    yield np.broadcast_to(gray, (H, W, channels)) * np.arange(1, channels + 1)
+
+
+def windows(n, radius):
+    """For each place on an axis, the places in its window."""
+    return [range(max(i - radius, 0), min(i + radius, n - 1) + 1) for i in range(n)]
+
+
+def guided_filter_64(x, guide, radius, epsilon, joint):
+    """He et al.'s equations 5, 6 and 14, pixel by pixel, at one size."""
+    y = np.zeros_like(x)
+    for i, rows in enumerate(windows(H, radius)):
+        for j, columns in enumerate(windows(W, radius)):
+            p = x[np.ix_(rows, columns)].reshape(-1, x.shape[-1])
+            g = guide[np.ix_(rows, columns)].reshape(-1, guide.shape[-1])
+            dp, dg = p - p.mean(0), g - g.mean(0)
+            if joint:
+                covariance = dg.T @ dg / len(g) + epsilon * np.eye(guide.shape[-1])
+                y[i, j] = (guide[i, j] - g.mean(0)) @ np.linalg.solve(covariance, dg.T @ dp / len(g)) + p.mean(0)
+            else:
+                a = (dg * dp).mean(0) / ((dg**2).mean(0) + epsilon)
+                y[i, j] = a * (guide[i, j] - g.mean(0)) + p.mean(0)
+    return y
+
+
+@pytest.mark.parametrize(("form", "channels"), [("channelwise", 1), ("joint", 3)])
+def test_guided_filter_of_any_guide(form, channels):
+    x = RANDOM.uniform(0, 1, (H, W, 2))
+    ours = jax.jit(lambda x, g: up.guided_filter(x, g, g, radius=2, epsilon=1e-4, form=form))
+    for guide in guides(channels):
+        expected = guided_filter_64(x, guide, 2, 1e-4, form == "joint")
+        y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
+        np.testing.assert_allclose(y, expected, atol=2e-4)
+
+
+def joint_bilateral_64(x, guide, radius, sigma_spatial, sigma_range):
+    y = np.zeros_like(x)
+    for i, rows in enumerate(windows(H, radius)):
+        for j, columns in enumerate(windows(W, radius)):
+            at = np.array([(r, c) for r in rows for c in columns])
+            squares = ((guide[i, j] - guide[at[:, 0], at[:, 1]]) ** 2).sum(-1) / sigma_range**2
+            logits = -0.5 * (squares + ((at - (i, j)) ** 2).sum(-1) / sigma_spatial**2)
+            weights = np.exp(logits - logits.max())
+            y[i, j] = weights @ x[at[:, 0], at[:, 1]] / weights.sum()
+    return y
+
+
+def test_joint_bilateral_of_any_guide():
+    x = RANDOM.uniform(0, 1, (H, W, 2))
+    ours = jax.jit(lambda x, g: up.joint_bilateral(x, g, radius=2))
+    for guide in (RANDOM.uniform(0, 1, (H, W, 3)), *guides(3)):
+        y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
+        np.testing.assert_allclose(y, joint_bilateral_64(x, guide, 2, 0.5, 0.1), atol=1e-4)
+
+
+def spread(function, *arrays, at):
+    """The rows and columns of the result that are not finite where one number of the first array is NaN."""
+    first = np.array(arrays[0])
+    first[at] = np.nan
+    bad = ~np.isfinite(np.asarray(jax.jit(function)(first, *arrays[1:])))
+    return [tuple(int(n) for n in np.flatnonzero(bad.any(axes))[[0, -1]]) for axes in ((1, 2), (0, 2))]
+
+
+def test_what_is_not_a_number_stays_in_its_windows():
+    x, guide = (RANDOM.uniform(0, 1, (H, W, 1)).astype(np.float32) for _ in range(2))
+    at = (4, 5)
+    for form in ("channelwise", "joint"):
+        same = lambda x, g, form=form: up.guided_filter(x, g, g, radius=1, form=form)  # noqa: E731
+        assert spread(same, x, guide, at=at) == [(3, 5), (4, 6)]
+        assert spread(lambda g, x, same=same: same(x, g), guide, x, at=at) == [(3, 5), (4, 6)]
+    same = lambda x, g: up.joint_bilateral(x, g, radius=1)  # noqa: E731
+    assert spread(same, x, guide, at=at) == [(3, 5), (4, 6)]
+    assert spread(lambda g, x: same(x, g), guide, x, at=at) == [(3, 5), (4, 6)]
+
+
+def test_pools_of_nothing_but_minus_infinity():
+    x = np.full((4, 4, 1), -np.inf, np.float32)
+    values, indices = up.max_pool_with_indices(x, 2, padding=1)
+    assert (np.asarray(values) == -np.inf).all()
+    np.testing.assert_array_equal(indices[..., 0], [[0, 1, 3], [4, 5, 7], [12, 13, 15]])
+
+
+def test_whole_numbers_of_64_bits_do_not_wrap():
+    far = np.array([[[2**32], [2**33 + 1]]])
+    np.testing.assert_array_equal(up.max_unpool(np.ones((1, 2, 1), np.float32), far, (1, 4)), np.zeros((1, 4, 1)))
+    np.testing.assert_array_equal(up.metrics.distance_transform(np.array([[2**32, 1, 0]])), [[2, 1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "argument"),
+    [
+        (lambda x: up.joint_bilateral(x, x, sigma_range=1e-50), "sigma_range"),
+        (lambda x: up.joint_bilateral(x, x, sigma_spatial=1e-200), "sigma_spatial"),
+        (lambda x: up.guided_filter(x, x, epsilon=1e-50), "epsilon"),
+        (lambda x: up.nn.JointBilateral(1, sigma_range=1e-50), "sigma_range"),
+    ],
+)
+def test_numbers_that_underflow_are_refused(call, argument):
+    with pytest.raises(ValueError, match=f"{argument} must be at least 1.17"):
+        call(jnp.ones((4, 4, 1)))

@@ -112,7 +112,8 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     size = _arguments.per_axis(name, "output_size", output_size, None)
     x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
     if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
-        indices = np.clip(indices, -1, np.iinfo(np.int32).max)  # 64 bits must not wrap into the image
+        # 64 bits must not wrap into the image.
+        indices = jnp.asarray(np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32))
     indices = _arguments.array(name, "indices", indices, floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")

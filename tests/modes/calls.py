@@ -154,6 +154,9 @@ FUNCTIONS = [
     Call("rotary_embedding", attention.rotary_embedding, (X,)),
     Call("grid_sample", up.grid_sample, (X, (3, 4, 2))),
     Call("grid_sample, bicubic", lambda x, p: up.grid_sample(x, p, method="bicubic", edge="reflect"), (X, (3, 4, 2))),
+    Call("grid_sample, volume", up.grid_sample, ((2, 3, 4, CHANNELS), (2, 3, 2, 3))),
+    Call("affine_grid", lambda theta: up.affine_grid(theta, SIZE), ((2, 3),)),
+    Call("scale_and_translate", lambda x: up.scale_and_translate(x, LARGE, 1.5, -0.5), (X,)),
     Call("positions_from_grid", lambda g: up.positions_from_grid(g, SIZE), ((3, 4, 2),)),
     Call("dysample", up.dysample, (X, (*LARGE, 2, 2), (*LARGE, 2, 2))),
     Call("flow_warp", up.flow_warp, (X, (*LARGE, 2))),
@@ -162,6 +165,7 @@ FUNCTIONS = [
 
 METRICS = [
     *map(_metric, ["confusion_matrix", "iou", "mean_iou", "dice", "pixel_accuracy", "frequency_weighted_iou"]),
+    _metric("generalized_dice"),
     *map(_metric, ["boundary_iou", "boundary_f1", "error_by_distance", "normalized_surface_dice"]),
     *map(_metric, ["trimap_iou", "trimap_confusion_matrix", "average_surface_distance"]),
     _metric("hausdorff_distance", percentile=95),
@@ -172,6 +176,7 @@ METRICS = [
     _metric("trimap_iou", "widths", width=(1, 3)),
     *map(_accumulated, ["mean_iou", "boundary_f1", "hausdorff_distance"]),
     *map(_of_matrix, ["iou_of", "mean_iou_of", "dice_of", "pixel_accuracy_of", "frequency_weighted_iou_of"]),
+    _of_matrix("generalized_dice_of"),
     Call("image_mean", lambda v: up.metrics.image_mean(v, 0), ((3,),)),
     Call("distance_transform", up.metrics.distance_transform, (SIZE,), labels=2),
     Call("signed_distance_transform", up.metrics.signed_distance_transform, (SIZE,), labels=2),

@@ -1,6 +1,7 @@
 """What an upsampler does to a signal."""
 
 import functools
+import numbers
 
 import numpy as np
 
@@ -39,7 +40,9 @@ def overlap(kernel_size: Numbers, strides: Numbers, dilation: Numbers = 1) -> np
 
     Source: Odena et al. 2016, "Deconvolution and checkerboard artifacts", doi:10.23915/distill.00003.
     """
-    window = _arguments.per_axis("overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, int) else None)
+    window = _arguments.per_axis(
+        "overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, numbers.Integral) else None
+    )
     steps = _arguments.per_axis("overlap", "strides", strides, len(window))
     spacing = _arguments.per_axis("overlap", "dilation", dilation, len(window))
     counts = [np.bincount(np.arange(k) * d % s, minlength=s) for k, s, d in zip(window, steps, spacing, strict=True)]

@@ -5,6 +5,7 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
@@ -16,6 +17,7 @@ from upsampling.primitives.resample import resample
 Scales = float | Sequence[float]
 
 
+@_arguments.hinted
 def resize(
     x: jax.Array,
     size: Numbers | None = None,
@@ -87,6 +89,7 @@ def resize(
     return _resize("resize", x, size, scale, method, convention, antialias, axes)
 
 
+@_arguments.hinted
 def nearest(
     x: jax.Array,
     size: Numbers | None = None,
@@ -106,6 +109,7 @@ def nearest(
     return _resize("nearest", x, size, scale, "nearest", convention, False, axes)
 
 
+@_arguments.hinted
 def bilinear(
     x: jax.Array,
     size: Numbers | None = None,
@@ -125,6 +129,7 @@ def bilinear(
     return _resize("bilinear", x, size, scale, "bilinear", convention, antialias, axes)
 
 
+@_arguments.hinted
 def bicubic(
     x: jax.Array,
     size: Numbers | None = None,
@@ -145,6 +150,7 @@ def bicubic(
     return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes)
 
 
+@_arguments.hinted
 def lanczos3(
     x: jax.Array,
     size: Numbers | None = None,
@@ -167,6 +173,7 @@ def lanczos3(
     return _resize("lanczos3", x, size, scale, "lanczos3", convention, antialias, axes)
 
 
+@_arguments.hinted
 def area(
     x: jax.Array,
     size: Numbers | None = None,
@@ -204,7 +211,8 @@ def _resize(
     plain = _known_method(function, method, convention, antialias)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
-    axes = (axes,) if isinstance(axes, int) else axes
+    if axes is not None:
+        axes = _arguments.per_axis(function, "axes", (axes,) if np.ndim(axes) == 0 else axes, None, minimum=None)
     rank = None if axes is None else len(axes)
     if scale is None:
         sizes = _arguments.per_axis(function, "size", size, rank)

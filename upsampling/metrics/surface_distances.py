@@ -90,8 +90,8 @@ def hausdorff_distance(
         interpolation = "step" if boundary == "elements" else "linear"
     _arguments.one_of(name, "interpolation", interpolation, get_args(Interpolation))
     percentile = _arguments.number(name, "percentile", percentile, real=True, zero=True)
-    if percentile > 100:
-        raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
+    if percentile > 100 or 0 < percentile < 1:
+        raise ValueError(f"{name}: percentile must be 0, or from 1 to 100, in percent; got {percentile!r}.")
     prediction, target, definition = _surfaces.checked(
         name, prediction, target, num_classes, ignore_index, spacing, axes, void, boundary, frame
     )

@@ -122,5 +122,5 @@ def test_one_argument_out_of_place(data):
     except (TypeError, ValueError) as error:
         message = str(error)
         assert re.match(rf"(conventions\.)?{function.__name__}: ", message), message
-        named = rf"\b({argument}|{'|'.join(arguments)})\b"
+        named = rf"\b({'|'.join(inspect.signature(function).parameters)})\b"
         assert re.search(named, message), message

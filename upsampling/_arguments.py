@@ -54,7 +54,14 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
         given = _from_lists(function, argument, given)
     if isinstance(given, numbers.Real) and not isinstance(given, np.generic):
         # Explicitly: a default that is a number must not be refused by jax.transfer_guard.
-        given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        try:
+            given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        except OverflowError:
+            raise ValueError(f"{function}: {argument} must be a number of 32 bits; got {given!r}.") from None
+    if isinstance(given, (np.ndarray, np.generic)):
+        known = given.dtype == np.bool_ or jnp.issubdtype(given.dtype, jnp.number)
+        if not known:
+            raise TypeError(f"{function}: {argument} must be an array of numbers; got dtype {given.dtype}.")
     given = jnp.asarray(given)
     if floating and not jnp.issubdtype(given.dtype, jnp.floating):
         raise TypeError(
@@ -281,6 +288,12 @@ def per_axis(
             f"got {len(values)}: {given!r}."
         )
     return tuple(_number(function, argument, v, minimum=minimum, real=real, zero=zero) for v in values)
+
+
+def as_sequence(given: Any) -> Any:
+    """One number, an array without axes included, as a sequence of one; anything else as it is."""
+    single = isinstance(given, (numbers.Number, np.generic)) or getattr(given, "ndim", None) == 0
+    return (given,) if single else given
 
 
 def number(

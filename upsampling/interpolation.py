@@ -5,7 +5,6 @@ from typing import get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
@@ -212,7 +211,7 @@ def _resize(
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
     if axes is not None:
-        axes = _arguments.per_axis(function, "axes", (axes,) if np.ndim(axes) == 0 else axes, None, minimum=None)
+        axes = _arguments.per_axis(function, "axes", _arguments.as_sequence(axes), None, minimum=None)
     rank = None if axes is None else len(axes)
     if scale is None:
         sizes = _arguments.per_axis(function, "size", size, rank)
@@ -222,6 +221,8 @@ def _resize(
         scales = _arguments.per_axis(function, "scale", scale, rank, real=True)
         positions, given = _known_axes(function, x, len(scales), axes)
         sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
+    if max(sizes) >= 2**31:
+        raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} too long: {sizes}.")
     if min(sizes) < 1:
         raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} vanish: {sizes}.")
     if len(convention.roi) not in (1, len(given)):

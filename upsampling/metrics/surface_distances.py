@@ -86,6 +86,7 @@ def hausdorff_distance(
     name = "hausdorff_distance"
     _arguments.one_of(name, "percentile_of", percentile_of, get_args(PercentileOf))
     _arguments.one_of(name, "missing", missing, get_args(Missing))
+    _arguments.one_of(name, "boundary", boundary, get_args(Boundary))
     if interpolation is None:
         interpolation = "step" if boundary == "elements" else "linear"
     _arguments.one_of(name, "interpolation", interpolation, get_args(Interpolation))

@@ -6,10 +6,12 @@ function nothing.
 """
 
 import difflib
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Collection, Sequence
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +19,8 @@ import numpy as np
 from jax.core import Tracer
 
 Name = TypeVar("Name", bound=str)
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 Numbers = int | Sequence[int]
 """One whole number for all spatial axes, or one per axis."""
@@ -46,15 +50,41 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
     """Returns `given` as a JAX array; raises TypeError unless it is numeric and, if asked, floating."""
     if not isinstance(given, (jax.Array, np.ndarray, np.generic, numbers.Number, list, tuple)):
         raise TypeError(f"{function}: {argument} must be an array; got {type(given).__name__}.")
+    if isinstance(given, (list, tuple)):
+        given = _from_lists(function, argument, given)
     if isinstance(given, numbers.Real) and not isinstance(given, np.generic):
         # Explicitly: a default that is a number must not be refused by jax.transfer_guard.
-        given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        try:
+            given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        except OverflowError:
+            raise ValueError(f"{function}: {argument} must be a number of 32 bits; got {given!r}.") from None
+    if isinstance(given, (np.ndarray, np.generic)):
+        known = given.dtype == np.bool_ or jnp.issubdtype(given.dtype, jnp.number)
+        if not known:
+            raise TypeError(f"{function}: {argument} must be an array of numbers; got dtype {given.dtype}.")
     given = jnp.asarray(given)
     if floating and not jnp.issubdtype(given.dtype, jnp.floating):
         raise TypeError(
             f"{function}: {argument} must be floating (float64, float32, bfloat16 or float16); got {given.dtype}. "
             f"Convert it first, for instance {argument}.astype(jnp.float32)."
         )
+    return given
+
+
+def _from_lists(function: str, argument: str, given: Sequence[Any]) -> Any:
+    """Lists as an array; raises TypeError where they hold what is no number or have no common shape."""
+    leaves = jax.tree.leaves(given, is_leaf=lambda a: a is None)
+    if any(isinstance(leaf, jax.Array) for leaf in leaves):
+        wrong = not all(isinstance(leaf, (jax.Array, np.ndarray, np.generic, numbers.Number)) for leaf in leaves)
+        if wrong or len({np.shape(leaf) for leaf in leaves}) > 1:
+            raise TypeError(f"{function}: {argument} must be an array; got lists of {len(leaves)} unlike things.")
+        return given
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        array = np.asarray(None)
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_):
+        raise TypeError(f"{function}: {argument} must be an array of numbers; got {given!r:.200}.")
     return given
 
 
@@ -93,8 +123,18 @@ def spatial_map(
         )
     if channels is not None and given.shape[-1] != channels:
         why = what and f", {what}"
-        raise ValueError(f"{function}: {argument} must have {channels} channels{why}; got shape {given.shape}.")
+        raise ValueError(
+            f"{function}: {argument} must have {channels} channels{why}; got shape {given.shape}."
+            f"{channels_first_hint(given.shape, rank, channels)}"
+        )
     return given
+
+
+def channels_first_hint(shape: tuple[int, ...], rank: int, channels: int) -> str:
+    """What to say of an array that may have its channels before space, as PyTorch has them."""
+    if len(shape) < rank + 1 or shape[-1 - rank] != channels:
+        return ""
+    return f" Channels come last here: from PyTorch's order, move them there with jnp.moveaxis(x, {-1 - rank}, -1)."
 
 
 def is_static(*sizes: Any) -> bool:
@@ -131,6 +171,52 @@ def flag(function: str, argument: str, given: Any) -> bool:
     if not isinstance(given, (bool, np.bool_)):
         raise TypeError(f"{function}: {argument} must be True or False; got {given!r}.")
     return bool(given)
+
+
+# What other libraries call it.
+_OTHER_WORDS = {
+    "scale_factor": "scale",
+    "upscale_factor": "scale",
+    "mode": "method",
+    "interpolation": "method",
+    "align_corners": 'convention: "torch_align_corners" is align_corners=True',
+    "padding_mode": "edge",
+    "stride": "strides, in layers scale",
+    "strides": "scale",
+    "in_channels": "features",
+    "in_features": "features",
+    "num_features": "features",
+    "out_channels": "out_features",
+    "filters": "out_features",
+    "bias": "use_bias",
+    "weight": "kernel",
+    "input": "x",
+    "grid": "positions; positions_from_grid makes them of PyTorch's grid",
+    "window_size": "window",
+    "kernel_shape": "kernel_size",
+}
+
+
+def other_word(argument: str, known: Collection[str]) -> str:
+    """A hint for an argument that another library has, if what it is called here is among the known ones."""
+    here = _OTHER_WORDS.get(argument, "")
+    names = here.replace(",", "").replace(":", "").replace(";", "").split()
+    return f" Here it is {here}." if any(name in known for name in names) else ""
+
+
+def hinted(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Makes a function, or a layer's constructor, say what a keyword of another library is called here; a decorator."""
+    known = inspect.signature(function).parameters
+    name = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        for argument in kwargs:
+            if argument not in known and (hint := other_word(argument, known)):
+                raise TypeError(f"{name}: there is no argument {argument!r}.{hint}")
+        return function(*args, **kwargs)
+
+    return call
 
 
 def odd(function: str, argument: str, given: Any, rank: int | None) -> tuple[int, ...]:
@@ -187,9 +273,12 @@ def per_axis(
         )
     if isinstance(given, (np.ndarray, jax.Array)):
         given = np.asarray(given).tolist()
+    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
+        # Numbers that were computed are arrays without axes.
+        given = [v.item() if isinstance(v, (np.ndarray, jax.Array)) and v.ndim == 0 else v for v in given]
     if isinstance(given, (numbers.Number, np.generic)):
         values = (given,) * (2 if rank is None else rank)
-    elif isinstance(given, Sequence) and not isinstance(given, str):
+    elif isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray)):
         values = tuple(given)
     else:
         raise TypeError(f"{function}: {argument} must be a number or a sequence of numbers; got {given!r}.")
@@ -201,6 +290,12 @@ def per_axis(
     return tuple(_number(function, argument, v, minimum=minimum, real=real, zero=zero) for v in values)
 
 
+def as_sequence(given: Any) -> Any:
+    """One number, an array without axes included, as a sequence of one; anything else as it is."""
+    single = isinstance(given, (numbers.Number, np.generic)) or getattr(given, "ndim", None) == 0
+    return (given,) if single else given
+
+
 def number(
     function: str, argument: str, given: Any, *, minimum: int | None = 1, real: bool = False, zero: bool = False
 ) -> Any:
@@ -208,10 +303,10 @@ def number(
     return per_axis(function, argument, (given,), 1, minimum=minimum, real=real, zero=zero)[0]
 
 
-def real(function: str, argument: str, given: Any) -> float:
-    """Returns any finite number as a float; raises TypeError for what is no number, ValueError for one not finite."""
+def finite(function: str, argument: str, given: Any) -> float:
+    """Returns a real number, which may be below zero; raises TypeError or ValueError for anything else."""
     if isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real):
-        raise TypeError(f"{function}: {argument} must be a number; got {given!r}.")
+        raise TypeError(f"{function}: {argument} must be a real number; got {given!r}.")
     if not math.isfinite(given):
         raise ValueError(f"{function}: {argument} must be finite; got {given!r}.")
     return float(given)
@@ -239,6 +334,8 @@ def _number(function: str, argument: str, value: Any, *, minimum: int | None, re
         return float(value)
     if minimum is not None and value < minimum:
         raise ValueError(f"{function}: {argument} must be at least {minimum}; got {value!r}.")
+    if not -(2**31) <= value < 2**31:
+        raise ValueError(f"{function}: {argument} must be a number of 32 bits; got {value!r}.")
     return int(value)
 
 

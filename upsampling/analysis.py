@@ -7,6 +7,7 @@ the derivative at one input, random numbers unless another one is given. A layer
 """
 
 import functools
+import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,7 +53,9 @@ def overlap(kernel_size: Numbers, strides: Numbers, dilation: Numbers = 1) -> np
 
     Source: Odena et al. 2016, "Deconvolution and checkerboard artifacts", doi:10.23915/distill.00003.
     """
-    window = _arguments.per_axis("overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, int) else None)
+    window = _arguments.per_axis(
+        "overlap", "kernel_size", kernel_size, 1 if isinstance(kernel_size, numbers.Integral) else None
+    )
     steps = _arguments.per_axis("overlap", "strides", strides, len(window))
     spacing = _arguments.per_axis("overlap", "dilation", dilation, len(window))
     counts = [np.bincount(np.arange(k) * d % s, minlength=s) for k, s, d in zip(window, steps, spacing, strict=True)]

@@ -461,7 +461,7 @@ def scipy_zoom(*, grid_mode: bool = False, mode: ZoomMode = "constant", cval: fl
     where = "conventions.scipy_zoom"
     grid_mode = _arguments.flag(where, "grid_mode", grid_mode)
     _arguments.one_of(where, "mode", mode, get_args(ZoomMode))
-    cval = _arguments.real(where, "cval", cval)
+    cval = _arguments.finite(where, "cval", cval)
     return Convention(
         name="scipy_grid" if grid_mode else "scipy",
         methods=("nearest", "linear", "cubic"),
@@ -603,6 +603,13 @@ def onnx(
     _arguments.one_of(where, "nearest_mode", nearest_mode, _ONNX_ROUNDING)
     _arguments.one_of(where, "keep_aspect_ratio_policy", keep_aspect_ratio_policy, get_args(Aspect))
     exclude_outside = _arguments.flag(where, "exclude_outside", exclude_outside)
+    for argument, value in (("cubic_coeff_a", cubic_coeff_a), ("extrapolation_value", extrapolation_value)):
+        _arguments.finite(where, argument, value)
+    pairs = list(roi) if isinstance(roi, Sequence) and not isinstance(roi, (str, bytes)) else []
+    if not pairs or not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"{where}: roi must be (start, end) pairs, one or one per spatial axis; got {roi!r}.")
+    for value in (value for pair in pairs for value in pair):
+        _arguments.finite(where, "roi", value)
     grid = _ONNX_GRIDS[coordinate_transformation_mode]
     edge = "renormalize" if exclude_outside else "replicate"
     return Convention(

@@ -7,6 +7,7 @@ shuffle.
 import functools
 import itertools
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -24,6 +25,7 @@ ChannelOrder = Literal["CRD", "DCR"]
 """Which runs slowest in the channels before a pixel shuffle: the output's channels, or the pixels of the block."""
 
 
+@_arguments.hinted
 def transposed_conv(
     x: jax.Array,
     kernel: jax.Array,
@@ -89,6 +91,7 @@ def transposed_conv(
     return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, padding == "CIRCULAR")
 
 
+@_arguments.hinted
 def transposed_conv_size(
     size: Numbers,
     kernel_size: Numbers,
@@ -139,12 +142,13 @@ def transposed_conv_size(
     Source: Dumoulin and Visin 2016, arXiv:1603.07285, relationship 14.
     """
     name = "transposed_conv_size"
-    size = _arguments.per_axis(name, "size", size, 1 if isinstance(size, int) else None)
+    size = _arguments.per_axis(name, "size", size, 1 if isinstance(size, numbers.Integral) else None)
     window = _arguments.per_axis(name, "kernel_size", kernel_size, len(size))
     strides, dilation = _spacing(name, strides, dilation, len(size))
     return _crop(name, size, window, strides, padding, output_padding, dilation)[1]
 
 
+@_arguments.hinted
 def deconv(
     y: jax.Array,
     kernel: jax.Array,
@@ -201,6 +205,7 @@ def deconv(
     return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, padding == "CIRCULAR")
 
 
+@_arguments.hinted
 def pixel_shuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD") -> jax.Array:
     """Moves each group of `prod(scale)` channels into a block of `scale` pixels.
 
@@ -235,6 +240,7 @@ def pixel_shuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD") 
     return _pixel_shuffle(x, scale, order)
 
 
+@_arguments.hinted
 def pixel_unshuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD") -> jax.Array:
     """Moves each block of `scale` pixels into channels: the inverse of `pixel_shuffle`.
 
@@ -266,6 +272,7 @@ def pixel_unshuffle(x: jax.Array, scale: Numbers, *, order: ChannelOrder = "CRD"
     return _pixel_unshuffle(x, scale, order)
 
 
+@_arguments.hinted
 def sub_pixel_conv(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None, *, scale: Numbers = 2, padding: Padding = "SAME"
 ) -> jax.Array:

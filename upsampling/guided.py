@@ -72,7 +72,8 @@ def joint_bilateral(
     radius = _arguments.number(name, "radius", radius, minimum=0)
     sigma_spatial = _arguments.width(name, "sigma_spatial", sigma_spatial)
     sigma_range = _arguments.width(name, "sigma_range", sigma_range)
-    return _joint_bilateral(x, guide, radius, sigma_spatial, sigma_range)
+    # Beyond the image nothing counts.
+    return _joint_bilateral(x, guide, min(radius, max(x.shape[-3:-1])), sigma_spatial, sigma_range)
 
 
 @core((2, 3, 4))
@@ -335,6 +336,7 @@ def guided_filter(
     if guide_low is not None:
         shape = (*x.shape[:-1], guide_channels)
         guide_low = _arguments.shaped(name, "guide_low", guide_low, shape, "the size of x and the channels of guide")
+    radius = min(radius, max(x.shape[-3:-1]))  # beyond the image nothing counts
     return _guided_filter(x, guide, guide_low, radius, epsilon, form == "joint", average, convention)
 
 

@@ -19,6 +19,7 @@ from upsampling.primitives.resample import resample
 Scales = float | Sequence[float]
 
 
+@_arguments.hinted
 def resize(
     x: jax.Array,
     size: Numbers | None = None,
@@ -95,6 +96,7 @@ def resize(
     return _resize("resize", x, size, scale, method, convention, antialias, axes, dtype)
 
 
+@_arguments.hinted
 def nearest(
     x: jax.Array,
     size: Numbers | None = None,
@@ -114,6 +116,7 @@ def nearest(
     return _resize("nearest", x, size, scale, "nearest", convention, None, axes)
 
 
+@_arguments.hinted
 def bilinear(
     x: jax.Array,
     size: Numbers | None = None,
@@ -134,6 +137,7 @@ def bilinear(
     return _resize("bilinear", x, size, scale, "bilinear", convention, antialias, axes, dtype)
 
 
+@_arguments.hinted
 def bicubic(
     x: jax.Array,
     size: Numbers | None = None,
@@ -155,6 +159,7 @@ def bicubic(
     return _resize("bicubic", x, size, scale, "bicubic", convention, antialias, axes, dtype)
 
 
+@_arguments.hinted
 def lanczos3(
     x: jax.Array,
     size: Numbers | None = None,
@@ -178,6 +183,7 @@ def lanczos3(
     return _resize("lanczos3", x, size, scale, "lanczos3", convention, antialias, axes, dtype)
 
 
+@_arguments.hinted
 def area(
     x: jax.Array,
     size: Numbers | None = None,
@@ -310,7 +316,8 @@ def _resize(
     plain, antialias = _known_method(function, method, convention, antialias, floating)
     if (size is None) == (scale is None):
         raise ValueError(f"{function}: give one of size and scale; got size={size!r}, scale={scale!r}.")
-    axes = (axes,) if isinstance(axes, int) else axes
+    if axes is not None:
+        axes = _arguments.per_axis(function, "axes", _arguments.as_sequence(axes), None, minimum=None)
     rank = None if axes is None else len(axes)
     if scale is None:
         sizes = _arguments.per_axis(function, "size", size, rank)
@@ -320,6 +327,8 @@ def _resize(
         scales = _arguments.per_axis(function, "scale", scale, rank, real=True)
         positions, given = _known_axes(function, x, len(scales), axes)
         sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
+    if max(sizes) >= 2**31:
+        raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} too long: {sizes}.")
     if min(sizes) < 1:
         raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} vanish: {sizes}.")
     if len(convention.roi) not in (1, len(given)):

@@ -4,7 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ PoolPadding = Literal["SAME", "VALID"] | int | Sequence[int] | Sequence[tuple[in
 """A named rule, one number, one per axis, or a (low, high) pair per axis."""
 
 
+@_arguments.hinted
 def max_pool_with_indices(
     x: jax.Array,
     window: Numbers = 2,
@@ -80,6 +81,7 @@ def max_pool_with_indices(
     return _pool(x, window, strides, pads, dilation)
 
 
+@_arguments.hinted
 def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Array:
     """Puts each value where `max_pool_with_indices` found its maximum; every other pixel is zero.
 
@@ -111,15 +113,19 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     name = "max_unpool"
     size = _arguments.per_axis(name, "output_size", output_size, None)
     x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
-    if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
-        # 64 bits must not wrap into the image.
-        indices = jnp.asarray(np.clip(indices, -1, np.iinfo(np.int32).max).astype(np.int32))
-    indices = _arguments.array(name, "indices", indices, floating=False)
+    indices = _arguments.array(name, "indices", _within_32_bits(indices), floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")
     if x.shape != indices.shape:
         raise ValueError(f"{name}: indices must have the shape of x, {x.shape}; got {indices.shape}.")
     return _unpool(x, indices, size)
+
+
+def _within_32_bits(indices: Any) -> Any:
+    """NumPy's 64 bits, which must not wrap into the image: those outside it are dropped anyway."""
+    if isinstance(indices, np.ndarray) and np.issubdtype(indices.dtype, np.integer):
+        return np.clip(indices, -1, np.iinfo(np.int32).max)
+    return indices
 
 
 def _pool_padding(function: str, size: tuple, window: tuple, strides: tuple, padding: PoolPadding) -> tuple:

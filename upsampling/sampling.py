@@ -18,6 +18,7 @@ from upsampling.primitives.grid_sample import Rule, mirror, sample
 Method = Literal["nearest", "bilinear", "bicubic"]
 
 
+@_arguments.hinted
 def grid_sample(
     x: jax.Array, positions: jax.Array, *, method: Method = "bilinear", edge: Edge = "replicate"
 ) -> jax.Array:

@@ -7,6 +7,7 @@ everything has been found. `loads` registers it for its layers.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -64,6 +65,10 @@ class State:
                 f"load_state_dict: state lacks {self._prefix + name!r}; under prefix={self._prefix!r} it has {found}."
             )
         array = to_numpy(self._given[name])
+        if not (jnp.issubdtype(array.dtype, jnp.floating) or np.issubdtype(array.dtype, np.integer)):
+            raise TypeError(
+                f"load_state_dict: {self._prefix + name!r} must be an array of real numbers; got {array.dtype}."
+            )
         if array.shape != tuple(shape):
             raise ValueError(
                 f"load_state_dict: {self._prefix + name!r} must have shape {tuple(shape)}; got {array.shape}."

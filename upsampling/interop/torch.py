@@ -37,8 +37,9 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
 
     Args:
       layer: the layer, changed in place. Its parameters keep their dtype.
-      state: names to NumPy arrays or PyTorch tensors, `weight` and, if the layer has one, `bias`. In an
-        `nn.Sequential` with one convolution the names may carry its number, as in `0.weight`.
+      state: names to NumPy arrays or PyTorch tensors, `weight` and, if the layer has one, `bias`; or a checkpoint that
+        has them as `state_dict`. In an `nn.Sequential` with one convolution the names may carry its number, as in
+        `0.weight`.
       prefix: what precedes the names, such as `"decoder.up1."`. Other entries are ignored.
 
     Returns:
@@ -46,7 +47,7 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
 
     Raises:
       ValueError: a name that is missing or too many, or an array of the wrong shape; the message names it.
-      TypeError: a layer that has no counterpart.
+      TypeError: a layer that has no counterpart, a state that is no mapping, or an entry that is no array of reals.
 
     Example:
 
@@ -62,6 +63,13 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     if loader is None:
         known = ", ".join(kind.__name__ for kind in LOADERS)
         raise TypeError(f"load_state_dict: layer must be one of {known}; got {type(layer).__name__}.")
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]  # a whole checkpoint
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"load_state_dict: state must be a mapping of names to arrays, such as module.state_dict(); "
+            f"got {type(state).__name__}."
+        )
     entries = State(state, prefix)
     loaded = list(loader(layer, entries))
     entries.reject_rest()

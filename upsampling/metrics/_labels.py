@@ -39,15 +39,15 @@ def geometry(
     The axes are those named, or the last ones: as many as `spacing` has, or two. The size is 1 unless given.
     """
     sizes = _arguments.per_axis(function, "spacing", 1 if spacing is None else spacing, None, minimum=None, real=True)
-    single = spacing is None or np.ndim(spacing) == 0
+    single = spacing is None or (isinstance(_arguments.as_sequence(spacing), tuple) and not isinstance(spacing, tuple))
     if axes is None:
         axes = tuple(range(-len(sizes), 0))  # per_axis takes a single number for two axes
-    axes = _arguments.per_axis(function, "axes", (axes,) if np.ndim(axes) == 0 else axes, None, minimum=None)
+    axes = _arguments.per_axis(function, "axes", _arguments.as_sequence(axes), None, minimum=None)
     if len(axes) > 3:
         raise ValueError(f"{function}: axes must name 1 to 3 spatial axes; got {len(axes)}: {axes!r}.")
     if any(not -ndim <= a < ndim for a in axes) or len({a % ndim for a in axes}) != len(axes):
         raise ValueError(
-            f"{function}: axes={axes} must be different axes of an array with {ndim} axes. "
+            f"{function}: axes={axes} must be different axes of the labels or the mask, an array with {ndim} axes. "
             "The spatial axes are the last two unless axes=, or a spacing per axis, says otherwise."
         )
     if single:
@@ -90,7 +90,10 @@ def check_labels(
     if not isinstance(labels, (jax.Array, np.ndarray, np.generic, int, list, tuple)):
         raise TypeError(f"{function}: {argument} must be an array; got {type(labels).__name__}.")
     if not isinstance(labels, jax.Array):
-        labels = np.asarray(labels)
+        try:
+            labels = np.asarray(labels)
+        except ValueError:
+            raise TypeError(f"{function}: {argument} must be an array; got lists of unlike lengths.") from None
     if not (jnp.issubdtype(labels.dtype, jnp.integer) or labels.dtype == bool):
         raise TypeError(
             f"{function}: {argument} must be a map of integer labels; got {labels.dtype}. "

@@ -98,14 +98,15 @@ def hausdorff_distance(
     _arguments.one_of(name, "percentile_of", percentile_of, get_args(PercentileOf))
     _arguments.one_of(name, "direction", direction, get_args(Direction))
     _arguments.one_of(name, "missing", missing, get_args(Missing))
+    _arguments.one_of(name, "boundary", boundary, get_args(Boundary))
     if direction != "both" and percentile_of == "union":
         raise ValueError(f'{name}: percentile_of="union" is of both directions; got direction={direction!r}.')
     if interpolation is None:
         interpolation = "step" if boundary == "elements" else "linear"
     _arguments.one_of(name, "interpolation", interpolation, get_args(Interpolation))
     percentile = _arguments.number(name, "percentile", percentile, real=True, zero=True)
-    if percentile > 100:
-        raise ValueError(f"{name}: percentile must be from 0 to 100; got {percentile!r}.")
+    if percentile > 100 or 0 < percentile < 1:
+        raise ValueError(f"{name}: percentile must be 0, or from 1 to 100, in percent; got {percentile!r}.")
     prediction, target, definition = _surfaces.checked(
         name,
         prediction,

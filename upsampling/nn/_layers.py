@@ -102,7 +102,8 @@ def checked_map(
     """Returns `given` as a JAX array, checked to be `(*batch, *spatial, features)` with `rank` spatial axes."""
     x = _arguments.spatial_map(layer, argument, given, rank, floating=floating)
     if x.shape[-1] != features:
-        raise ValueError(f"{layer}: {argument} must have features={features} channels; got shape {x.shape}.")
+        hint = _arguments.channels_first_hint(x.shape, rank, features)
+        raise ValueError(f"{layer}: {argument} must have features={features} channels; got shape {x.shape}.{hint}")
     return x
 
 

@@ -1,11 +1,13 @@
 """Initializers for layers that upsample by convolution, to be used wherever Flax takes an initializer."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.typing import DTypeLike
 
 from upsampling import _arguments
@@ -51,9 +53,14 @@ def icnr(scale: int | Sequence[int], initializer: Initializer | None = None, ord
                 f"icnr: shape must end in a multiple of {phases} output channels for scale={scale}; got {tuple(shape)}."
             )
         kernel = draw(key, (*shape[:-1], shape[-1] // phases), dtype)
+        if isinstance(kernel, nnx.VariableMetadata):  # of an initializer with a partitioning
+            return dataclasses.replace(kernel, raw_value=spread(kernel.raw_value))
+        return spread(kernel)
+
+    def spread(kernel: jax.Array) -> jax.Array:
         if order == "CRD":
             return jnp.repeat(kernel, phases, axis=-1)
-        return jnp.tile(kernel, (1,) * (len(shape) - 1) + (phases,))
+        return jnp.tile(kernel, (1,) * (kernel.ndim - 1) + (phases,))
 
     return init
 

@@ -21,6 +21,15 @@ Family = Literal["interpolation", "convolution", "reassembly", "sampling", "own"
 
 _GIVEN = ("features", "scale", "rngs")
 _METHODS: dict[str, "Method"] = {}
+# What other libraries call it.
+_OTHER_NAMES = {
+    "pixel_shuffle": "sub_pixel_conv",
+    "conv_transpose": "transposed_conv",
+    "linear": "bilinear",
+    "cubic": "bicubic",
+    "unpool": "max_unpool",
+    "fast_guided_filter": "guided_filter",
+}
 
 
 class Upsampler(nnx.Module):
@@ -28,6 +37,8 @@ class Upsampler(nnx.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _arguments.hinted(cls.__init__)
         # NNX's metaclass would show (*args, **kwargs) in its place.
         cls.__signature__ = _signature(cls)
 
@@ -103,13 +114,16 @@ class Method:
         for option in options:
             if option not in known:
                 raise TypeError(
-                    f"create: {self.name!r} was given an option it does not have: {option!r}.{_near(option, known)} "
+                    f"create: {self.name!r} was given an option it does not have: {option!r}."
+                    f"{_arguments.other_word(option, {*known, *_GIVEN}) or _near(option, known)} "
                     f"It has: {', '.join(map(repr, known)) or 'none'}."
                 )
         missing = [name for name, default in known.items() if default is inspect.Parameter.empty]
         if not settings.keys() >= set(missing):
             raise TypeError(f"create: {self.name!r} needs the options {missing}; got {sorted(settings)}.")
-        layer: Any = self.build(features=features, scale=scale, rngs=rngs, **settings)
+        # A size takes the place of the default scale.
+        factor: Any = None if settings.get("size") is not None and scale == 2 else scale
+        layer: Any = self.build(features=features, scale=factor, rngs=rngs, **settings)
         if not isinstance(layer, nnx.Module):
             raise TypeError(f"create: {self.name!r} must make a flax.nnx.Module; it made {type(layer).__name__}.")
         return layer  # pyright: ignore[reportReturnType]  (a module that is called like one)
@@ -234,6 +248,8 @@ def find(name: str) -> Method:
 
 def lookup(function: str, name: str) -> Method:
     """`find`, for errors that name `function`."""
+    if isinstance(name, str) and name not in _METHODS and name in _OTHER_NAMES:
+        raise ValueError(f"{function}: name={name!r} is not known. Here it is {_OTHER_NAMES[name]!r}.")
     if not isinstance(name, str) or ":" not in name:
         return _METHODS[_arguments.one_of(function, "name", name, _METHODS)]
     build = _imported(function, name)

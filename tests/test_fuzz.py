@@ -1,0 +1,126 @@
+"""Calls with one argument out of place end in a right shape, or in an error that names function and argument.
+
+Set UPSAMPLING_FUZZ=3000 for as many calls. They are traced and not run.
+"""
+
+import inspect
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import upsampling as up
+
+X, LOW, HIGH = (np.ones(shape, np.float32) for shape in ((2, 4, 6, 4), (2, 4, 6, 9), (2, 8, 12, 4)))
+LABELS = np.zeros((2, 4, 6), np.int32)
+KERNEL = np.ones((3, 3, 4, 8), np.float32)
+
+# Functions with arguments that are right.
+VALID = {
+    up.resize: {"x": X, "size": (8, 8)},
+    up.nearest: {"x": X, "scale": 2},
+    up.area: {"x": X, "size": 2},
+    up.transposed_conv: {"x": X, "kernel": KERNEL},
+    up.transposed_conv_size: {"size": (4, 6), "kernel_size": 3},
+    up.deconv: {"y": X, "kernel": np.ones((3, 3, 8, 4), np.float32)},
+    up.pixel_shuffle: {"x": X, "scale": 2},
+    up.pixel_unshuffle: {"x": X, "scale": 2},
+    up.sub_pixel_conv: {"x": X, "kernel": KERNEL},
+    up.max_pool_with_indices: {"x": X},
+    up.max_unpool: {"x": X, "indices": np.zeros(X.shape, np.int32), "output_size": (8, 12)},
+    up.reassemble: {"x": X, "weights": np.ones((2, 8, 12, 1, 3, 3), np.float32)},
+    up.carafe: {"x": X, "logits": np.ones((2, 4, 6, 36), np.float32), "kernel_size": 3},
+    up.sapa: {"x": X, "queries": HIGH, "keys": X, "kernel_size": 3},
+    up.joint_bilateral: {"x": X, "guide": HIGH},
+    up.bilateral_kernel: {"embedding": HIGH, "radius": 1},
+    up.learned_bilateral: {"x": X, "kernel": np.ones((2, 8, 12, 3, 3), np.float32)},
+    up.guided_filter: {"x": X, "guide": HIGH},
+    up.neighborhood_attention: {"x": X, "queries": HIGH, "kernel_size": 3},
+    up.grid_sample: {"x": X, "positions": np.ones((2, 3, 3, 2), np.float32)},
+    up.positions_from_grid: {"grid": np.ones((2, 3, 3, 2), np.float32), "size": 4},
+    up.dysample: {"x": X, "offsets": np.ones((2, 8, 12, 1, 2), np.float32)},
+    up.flow_warp: {"x": X, "flow": np.ones((2, 8, 12, 2), np.float32)},
+    up.metrics.mean_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.boundary_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.boundary_f1: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.trimap_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.hausdorff_distance: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.average_surface_distance: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
+    up.metrics.distance_transform: {"mask": LABELS},
+    up.metrics.level_sets: {"target": LABELS, "num_classes": 3},
+    up.metrics.iou_of: {"matrix": np.ones((3, 3), np.int32)},
+    up.conventions.onnx: {},
+}
+ODD = [
+    *(
+        None,
+        True,
+        "False",
+        "no such",
+        b"ab",
+        "",
+        0,
+        1,
+        2,
+        -1,
+        7,
+        2.5,
+        0.95,
+        -0.5,
+        1e-60,
+        1e300,
+        float("nan"),
+        float("inf"),
+    ),
+    *(
+        10**30,
+        2**31,
+        2**40,
+        -(2**40),
+        50000,
+        np.int64(2),
+        np.float32(1.5),
+        np.array(3),
+        np.array([2, 2]),
+        np.bool_(True),
+    ),
+    *((), (2,), (2, 2), (2, 0), (1, 2, 3), ((1, 0), (0, 1)), [1, [2, 3]], [None], ["a", "b"], [[1.0, 2.0], [3.0]], {}),
+    *(np.zeros((2, 4, 6, 0), np.float32), np.zeros((0, 4, 6, 4), np.float32), np.ones((2, 4, 6, 4), complex)),
+    *(
+        np.ones((2, 4, 6, 4), int),
+        np.array("text"),
+        np.array([object()]),
+        np.ones(3, np.float16),
+        jnp.ones(()),
+        X,
+        LABELS,
+    ),
+    *(object(), len, up, slice(3), nnx.Rngs(0), "SAME", "bilinear", "zero", 3 + 2j),
+]
+
+
+def is_array(value):
+    return isinstance(value, np.ndarray) and value.ndim > 1 and np.issubdtype(value.dtype, np.floating)
+
+
+@settings(max_examples=int(os.environ.get("UPSAMPLING_FUZZ", "250")), derandomize=True, deadline=None, database=None)
+@given(st.data())
+def test_one_argument_out_of_place(data):
+    function = data.draw(st.sampled_from(list(VALID)))
+    argument = data.draw(st.sampled_from(list(inspect.signature(function).parameters)))
+    odd = data.draw(st.sampled_from(ODD))
+    arguments = {**VALID[function], argument: odd}
+    traced = {name: value for name, value in arguments.items() if is_array(value)}
+    static = {name: value for name, value in arguments.items() if name not in traced}
+    try:
+        jax.eval_shape(lambda traced: (function(**static, **traced), None)[1], traced)
+    except (TypeError, ValueError) as error:
+        message = str(error)
+        assert re.match(rf"(conventions\.)?{function.__name__}: ", message), message
+        named = rf"\b({'|'.join(inspect.signature(function).parameters)})\b"
+        assert re.search(named, message), message

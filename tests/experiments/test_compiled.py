@@ -105,6 +105,31 @@ def test_what_nothing_compiles_for_is_refused(capsys):
     assert command.main(["benchmark", "--group", "nothing", "--compiled", "v5e"]) == 2
 
 
+@pytest.mark.parametrize("target", ["h100", "v5e"])
+def test_tables_hold_every_program_and_the_peers(target, tmp_path, monkeypatch):
+    kinds = {"apart": {"copy": 2}, "custom_calls": {}, "collectives": {"all-gather": 1}}
+    figures = kinds | {"need": 8, "temporaries": 3_000_000, "compile_seconds": 1.0, "kernels": 3, "loops": [4, None]}
+    figures |= {"gathers": 5, "scatters": 0, "float32": 0, "traffic": 12, "ratio": 1.5}
+    figures |= {"microseconds": 7.0, "unestimated": 0}
+    monkeypatch.setattr(targets, "missing", lambda target: None)
+    monkeypatch.setattr(targets, "versions", lambda target: {"compiler": "1.2"})
+
+    def compile_for(target, function, *specs):
+        if len(specs) == 2 and specs[1].shape == (8, 8, 64, 32) and "lax_transposed" in str(function):
+            raise jax.errors.JaxRuntimeError("no tile fits")
+        return figures
+
+    monkeypatch.setattr(targets, "compile_for", compile_for)
+    options = ["benchmark", "--group", "convolution", "--compiled", target, "--out", str(tmp_path)]
+    assert command.main(options) == 0
+    text = (tmp_path / f"convolution-compiled-{target}.md").read_text()
+    assert "compiler 1.2" in text
+    row = "3 | 1.50 |" if target == "h100" else "7 | 1.5 | 0.0 |"
+    name = "transposed_conv 4/2 8x64x64x64 to 32, bfloat16, with gradient, the peer"
+    assert f"| {name} | {row} 3.00 | 0.00 | 5 | 0 | 4 ? | 2 copy, 1 all-gather | 1.0 |" in text
+    assert "| transposed_conv 8/4 8x64x64x64 to 32, the peer | does not compile |" in text
+
+
 # Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own.
 SCATTERS = ("grid_sample", "dysample", "flow_alignment", "max_unpool", "confusion_matrix", "boundary_iou")
 SCATTERS += ("distance_transform", "hausdorff_distance")

@@ -123,7 +123,13 @@ def _rows(group: str, target: str, only: Sequence[str], names: Sequence[str]) ->
                     if function is None or not all(word in name for word in only):
                         continue
                     call, arguments = made.with_gradient(function) if gradient else (function, made.arguments)
-                    yield {"name": name, "figures": targets.compile_for(target, call, *arguments)}
+                    try:
+                        figures = targets.compile_for(target, call, *arguments)
+                    except jax.errors.JaxRuntimeError:
+                        if not peer:
+                            raise
+                        figures = None  # the compiler itself fails
+                    yield {"name": name, "figures": figures}
 
 
 def _head(target: str) -> list[str]:
@@ -133,7 +139,9 @@ def _head(target: str) -> list[str]:
     return [*first, "temporaries, MB", "float32, MB", "gathers", "scatters", "loops", "apart", "compile, s"]
 
 
-def _cells(target: str, figures: Mapping[str, Any]) -> list[str]:
+def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
+    if figures is None:
+        return ["does not compile", *[""] * (len(_head(target)) - 1)]
     if TARGETS[target].topology:
         first = [f"{figures['microseconds']:.0f}", f"{figures['ratio']:.1f}", f"{figures['unestimated'] / 1e6:.1f}"]
     else:

@@ -273,13 +273,11 @@ def per_axis(
         )
     if isinstance(given, (np.ndarray, jax.Array)):
         given = np.asarray(given).tolist()
-    if isinstance(given, Sequence) and not isinstance(given, (str, bytes)):
-        # Numbers that were computed are arrays without axes.
-        given = [v.item() if isinstance(v, (np.ndarray, jax.Array)) and v.ndim == 0 else v for v in given]
     if isinstance(given, (numbers.Number, np.generic)):
         values = (given,) * (2 if rank is None else rank)
     elif isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray)):
-        values = tuple(given)
+        # Numbers that were computed are arrays without axes.
+        values = tuple(v.item() if isinstance(v, (np.ndarray, jax.Array)) and v.ndim == 0 else v for v in given)
     else:
         raise TypeError(f"{function}: {argument} must be a number or a sequence of numbers; got {given!r}.")
     if not values or (rank is not None and len(values) != rank):

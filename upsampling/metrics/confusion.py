@@ -380,7 +380,7 @@ def _counted(ignore_index: int | None, union: Any) -> Any:
     if ignore_index is None or not 0 <= ignore_index < union.shape[-1]:
         return union
     others = np.arange(union.shape[-1]) != ignore_index
-    return xp.where(np.broadcast_to(others, union.shape), union, 0)
+    return xp.where(xp.broadcast_to(others, union.shape), union, 0)
 
 
 def _iou(matrix: Any, ignore_index: int | None, absent: float | None) -> Any:

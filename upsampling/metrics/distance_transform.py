@@ -117,13 +117,13 @@ def _checked(
 @core((1, 2), inline=False)
 def _distance_transform(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
-    squared = squared_distance(jnp.moveaxis(mask, axes, last) == 0, spacing)
+    squared = squared_distance(~jnp.moveaxis(mask, axes, last).astype(bool), spacing)
     return jnp.moveaxis(jnp.sqrt(squared), last, axes)
 
 
 @core((1, 2), inline=False)
 def _signed_distance_transform(mask, spacing, axes):
-    return _distance_transform(mask, spacing, axes) - _distance_transform(mask == 0, spacing, axes)
+    return _distance_transform(mask, spacing, axes) - _distance_transform(~mask.astype(bool), spacing, axes)
 
 
 @core((1, 2), inline=False)

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from tests.metrics.metric_maps import membranes
 from upsampling import metrics
+from upsampling.primitives._common import map_in_groups
 
 # `metrics.distance_transform` is the function.
 distance_transform_module = importlib.import_module("upsampling.metrics.distance_transform")
@@ -227,7 +228,7 @@ def test_sides_too_long_for_16_bits():
 def test_groups_of_rows_do_not_change_the_result():
     f = jnp.where(~jnp.asarray(masks((19, 23)))[0], 0.0, jnp.inf)
     rows = lambda *x: distance_transform_module._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
-    grouped = jax.jit(functools.partial(distance_transform_module._grouped, rows, 23 * 7))
+    grouped = jax.jit(functools.partial(map_in_groups, rows, 7))  # 19 rows: the last group is filled up
     chex.assert_trees_all_equal(grouped(f), jax.jit(rows)(f))
 
 

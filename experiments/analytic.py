@@ -612,6 +612,9 @@ def train_on_shapes(
       variant: named settings of the method.
       progress: told the step number and loss after each step.
 
+    Raises:
+      training.Diverged: with every learning rate.
+
     >>> trained = train_on_shapes("bilinear", 4, steps=2)
     >>> trained.upsample(jnp.zeros((1, 16, 16, 1))).shape
     (1, 64, 64, 1)
@@ -635,17 +638,22 @@ def train_on_shapes(
     losses = jax.jit(lambda params, rest: jnp.mean(jnp.stack([of_batch(params, rest, b)[0] for b in unseen])))
     fitted = None
     for rate in learning_rates:
-        tried = training.fit(
-            jax.tree.map(jnp.copy, params),  # the update takes its memory
-            jax.tree.map(jnp.copy, rest),
-            of_batch,
-            _Scenes(seed, batch, s, complement),
-            training.Options(steps, rate, weight_decay=0.0, validations=1),
-            folder=None,
-            validate=lambda *variables: {"loss": float(losses(*variables))},
-            progress=progress,
-            program=fitted and fitted.program,
-        )
+        try:
+            tried = training.fit(
+                jax.tree.map(jnp.copy, params),  # the update takes its memory
+                jax.tree.map(jnp.copy, rest),
+                of_batch,
+                _Scenes(seed, batch, s, complement),
+                training.Options(steps, rate, weight_decay=0.0, validations=1),
+                folder=None,
+                validate=lambda *variables: {"loss": float(losses(*variables))},
+                progress=progress,
+                program=fitted and fitted.program,
+            )
+        except training.Diverged:
+            if fitted is None and rate == learning_rates[-1]:
+                raise
+            continue
         if fitted is None or tried.history.validation[-1]["loss"] < fitted.history.validation[-1]["loss"]:
             fitted, best = tried, rate
 

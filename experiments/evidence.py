@@ -83,14 +83,14 @@ def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
     for of in (run["analytic"], *run["analytic"]["others"]) if run["analytic"] else ():
         for what, measured in (("bare", of["methods"]), ("trained on shapes", of["trained"])):
             if measured:
-                lines += ["", f"### Edges known exactly, factor {of['stride']}, {what}, hundredths of a pixel", ""]
-                lines += _table(results.analytic_rows(measured))
+                lines += [f"### Edges known exactly, factor {of['stride']}, {what}, hundredths of a pixel", ""]
+                lines += [*_table(results.analytic_rows(measured)), ""]
     for design, of in run["designs"].items():
         seeds = ", ".join(map(str, of["seeds"]))
-        lines += ["", f"### {design}, seeds {seeds}, against {of['against']}", ""]
-        lines += _table(results.rows(run, timing, design)[0])
+        lines += [f"### {design}, seeds {seeds}, against {of['against']}", ""]
+        lines += [*_table(results.rows(run, timing, design)[0]), ""]
     machines = {tuple(job["machine"].items()) for d in timing.values() for m in d.values() for job in m.values()}
-    lines += ["", "Settings: " + ", ".join(f"{name} {_word(value)}" for name, value in run["settings"].items()) + "."]
+    lines += ["Settings: " + ", ".join(f"{name} {_word(value)}" for name, value in run["settings"].items()) + "."]
     lines += ["Machine: " + "; ".join(", ".join(f"{k} {v}" for k, v in machine) for machine in sorted(machines)) + "."]
     return lines
 

@@ -197,7 +197,7 @@ def test_scipy_s_edge_modes(mode, grid_mode):
 def test_scipy_s_arguments():
     with pytest.raises(ValueError, match=re.escape("scipy_zoom: mode='wrap' is not known. Did you mean 'grid-wrap'?")):
         conventions.scipy_zoom(mode="wrap")
-    with pytest.raises(TypeError, match=re.escape("scipy_zoom: cval must be a number; got '0'.")):
+    with pytest.raises(TypeError, match=re.escape("scipy_zoom: cval must be a real number; got '0'.")):
         conventions.scipy_zoom(cval="0")
     with pytest.raises(TypeError, match=re.escape("scipy_zoom: grid_mode must be True or False; got 1.")):
         conventions.scipy_zoom(grid_mode=1)

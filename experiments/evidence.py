@@ -25,12 +25,16 @@ class Evidence:
 
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
     """Folders of finished runs."""
+    notes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Markdown that explains what was found, to stand at the end."""
     out: Path = Path(__file__).parent
     """Folder for RESULTS.md and RESULTS.json, which are written over."""
 
 
 def prepare(command: Evidence) -> tuple[Evidence, list[Found]]:
     """Reads the results of the runs; raises ValueError or OSError as `choose.prepare` does."""
+    if command.notes is not None and not command.notes.is_file():
+        raise FileNotFoundError(f"--notes {command.notes}: there is no such file.")
     return command, choose.prepare(choose.Choose(command.runs))
 
 
@@ -39,7 +43,8 @@ def write(prepared: tuple[Evidence, list[Found]]) -> None:
     command, found = prepared
     kept = [{"results": _without_histories(run), "timing": timing} for run, timing in found]
     files.write_json(command.out / "RESULTS.json", kept)
-    files.write_text(command.out / "RESULTS.md", document(found))
+    notes = command.notes.read_text(encoding="utf-8") if command.notes else ""
+    files.write_text(command.out / "RESULTS.md", document(found, notes))
     console.say(f"Evidence: {command.out / 'RESULTS.md'}")
 
 
@@ -61,8 +66,8 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, "designs": designs}
 
 
-def document(found: Sequence[Found]) -> str:
-    """RESULTS.md."""
+def document(found: Sequence[Found], notes: str = "") -> str:
+    """RESULTS.md, with `notes` at its end."""
     lines = [
         "# What upsampling methods do to boundaries",
         "",
@@ -74,7 +79,7 @@ def document(found: Sequence[Found]) -> str:
     for run, timing in found:
         lines += _run(run, timing)
     lines += ["", "## Which method for which need", "", *_table(choose.choose(found)), "", choose.NOTE]
-    return "\n".join([*lines, *_published(found), ""])
+    return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
 
 
 def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:

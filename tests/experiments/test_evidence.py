@@ -19,8 +19,11 @@ def study(tmp_path_factory):
 
 def test_the_document_holds_the_figures_of_its_runs(study, tmp_path):
     folder, found, timing = study
-    assert command.main(["evidence", "--from", str(folder), "--out", str(tmp_path)]) == 0
+    (tmp_path / "notes.md").write_text("## Why\n\nBecause.\n")
+    notes = ("--notes", str(tmp_path / "notes.md"))
+    assert command.main(["evidence", "--from", str(folder), *notes, "--out", str(tmp_path)]) == 0
     text = (tmp_path / "RESULTS.md").read_text()
+    assert text.endswith("\n\n## Why\n\nBecause.\n")
     for design, of in found["designs"].items():
         assert f"### {design}, seeds 0, 1, 2, against bilinear" in text
         for name, outcome in of["methods"].items():
@@ -45,3 +48,5 @@ def test_ours_stands_beside_published_figures_of_the_same_methods(study):
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert command.main(["evidence", "--from", str(tmp_path)]) == 2
     assert "no finished run here" in capsys.readouterr().out
+    assert command.main(["evidence", "--from", str(tmp_path), "--notes", str(tmp_path / "none.md")]) == 2
+    assert "none.md: there is no such file" in capsys.readouterr().out

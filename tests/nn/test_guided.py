@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import special
 
 import upsampling as up
 from tests.nn.layers import compiled, small
@@ -29,11 +30,11 @@ def test_jbu_is_its_two_functions_and_a_correction():
     layer = up.nn.JBU(4, (2, 3), guide_features=3, key_features=5, radius=1, rngs=nnx.Rngs(0))
     layer.range_temp[...], layer.sigma_spatial[...] = jnp.asarray(0.3), jnp.asarray(0.7)
     kernel = layer.kernel(GUIDE)
-    gelu = lambda a: a * 0.5 * (1 + jax.lax.erf(a / np.sqrt(2)))  # noqa: E731
-    weights = [(part.kernel[...], part.bias[...]) for part in (*layer.range_proj, *layer.fixup_proj)]
-    embedding = gelu(GUIDE @ weights[0][0] + weights[0][1]) @ weights[1][0] + weights[1][1]
-    bilateral = up.bilateral_kernel(embedding, radius=1, temperature=np.exp(0.3), sigma_spatial=0.7)
-    seen = jnp.concatenate([bilateral.reshape(2, 8, 9, 9), GUIDE], -1)
+    gelu = lambda a: a * 0.5 * (1 + special.erf(a / np.sqrt(2)))  # noqa: E731
+    weights = [(np.asarray(part.kernel), np.asarray(part.bias)) for part in (*layer.range_proj, *layer.fixup_proj)]
+    embedding = gelu(np.asarray(GUIDE) @ weights[0][0] + weights[0][1]) @ weights[1][0] + weights[1][1]
+    bilateral = up.bilateral_kernel(jnp.asarray(embedding), radius=1, temperature=np.exp(0.3), sigma_spatial=0.7)
+    seen = np.concatenate([bilateral.reshape(2, 8, 9, 9), GUIDE], -1)
     correction = gelu(seen @ weights[2][0] + weights[2][1]) @ weights[3][0] + weights[3][1]
     np.testing.assert_allclose(kernel, bilateral + 0.1 * correction.reshape(2, 8, 9, 3, 3), atol=1e-5)
     np.testing.assert_allclose(layer(X, GUIDE), up.learned_bilateral(X, kernel), atol=1e-5)
@@ -47,10 +48,9 @@ def test_jbu_temperature_is_bounded():
 
 def test_guided_filter_maps_the_guide_at_both_sizes():
     layer = up.nn.GuidedFilter(4, (2, 3), guide_features=3, hidden=5, radius=2, epsilon=0.1, rngs=nnx.Rngs(0))
-    first, second = ((part.kernel[...], part.bias[...]) for part in layer.guide_map.layers)
-    mapped = [
-        jax.nn.relu(g @ first[0] + first[1]) @ second[0] + second[1] for g in (GUIDE, up.area(GUIDE, X.shape[1:3]))
-    ]
+    first, second = ((np.asarray(part.kernel), np.asarray(part.bias)) for part in layer.guide_map.layers)
+    guides = (np.asarray(GUIDE), np.asarray(up.area(GUIDE, X.shape[1:3])))
+    mapped = [np.maximum(g @ first[0] + first[1], 0) @ second[0] + second[1] for g in guides]
     expected = up.guided_filter(X, *mapped, radius=2, epsilon=0.1)
     np.testing.assert_allclose(layer(X, GUIDE), expected, atol=1e-5)
 

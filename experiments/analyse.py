@@ -14,6 +14,7 @@ from flax import nnx
 
 import upsampling as up
 from experiments import console, files, methods, report, runs
+from experiments.models import blocks
 from experiments.report import signals
 from experiments.settings import CLASSIC
 from upsampling import analysis
@@ -82,7 +83,6 @@ def describe(command: Analyse, name: str, method: up.nn.Method) -> dict[str, Any
     """Plain numbers: a method's response, its faults, what it sees, loses and costs."""
     scale, features, variant = command.scale, command.features, methods.variant_of(name, command.variants)
     layer = method.create(features, scale, rngs=nnx.Rngs(command.seed), variant=variant)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(layer, nnx.Param)))
     upsample = functools.partial(_call, layer, method.uses_guide, scale)
     response = analysis.impulse_response(upsample, features, scale, size=_SIZE)
     waves = np.linspace(0, scale / 2, 25 * scale + 1)
@@ -91,7 +91,7 @@ def describe(command: Analyse, name: str, method: up.nn.Method) -> dict[str, Any
     guide = jax.ShapeDtypeStruct((1, _COST_SIZE * scale, _COST_SIZE * scale, features), jnp.float32)
     cost = analysis.cost(layer, x, *([guide] if method.uses_guide else []))
     lost = None
-    if not parameters:  # what a layer loses before it is trained says nothing
+    if not cost.parameters:  # what a layer loses before it is trained says nothing
         one = lambda x: upsample(jnp.broadcast_to(x, (*x.shape[:2], features)))[..., :1]  # noqa: E731
         lost = analysis.round_trip(one, scale, size=_SIZE).lost
     return {
@@ -100,10 +100,10 @@ def describe(command: Analyse, name: str, method: up.nn.Method) -> dict[str, Any
         "variant": variant,
         "uses_guide": method.uses_guide,
         **found._asdict(),
-        "faults": None if parameters else found.faults(),  # what a layer does before it is trained is chance
-        "receptive_field": analysis.receptive_field(upsample, features, scale),
+        "faults": None if cost.parameters else found.faults(),  # what a layer does before it is trained is chance
+        "receptive_field": blocks.receptive_field(name, variant, features, scale),
         "lost": lost,
-        "parameters": parameters,
+        "parameters": cost.parameters,
         "operations_per_pixel": cost.operations / (_COST_SIZE * scale) ** 2,
         "traffic": cost.bytes_moved / cost.bytes_needed,
         "temporaries": cost.temporary_bytes / cost.bytes_needed,

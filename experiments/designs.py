@@ -14,13 +14,12 @@ from flax import nnx
 import upsampling as up
 from experiments import checkpoints, devices, files, methods, runs, training
 from experiments.data import Dataset, Split, loader
-from experiments.models import MODELS
-from experiments.models.blocks import extend_to_multiple, make_upsampler
+from experiments.models import MODELS, blocks
+from experiments.models.blocks import extend_to_multiple
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk
 from experiments.settings import Job, Segmentation, kind
 from experiments.statistics import Sums
 from experiments.tasks import segmentation as task
-from upsampling import analysis
 
 
 class Watch(NamedTuple):
@@ -401,32 +400,4 @@ def receptive_field(job: Job, config: Segmentation) -> tuple[int, int]:
     """Rows and columns of the upsampler's input that one of its output pixels depends on."""
     unet = job.design == "unet"
     features, scale = (config.width, 2) if unet else (config.features, config.stride_of(job.design))
-    return _receptive_field(job.method, methods.variant_of(job.method, config.variants), features, scale)
-
-
-_EXTENT = 24  # pixels of the input: more than any window among the methods, and few enough to be quick
-
-
-@functools.cache  # the same for all seeds
-def _receptive_field(method: str, variant: str | None, features: int, scale: int) -> tuple[int, int]:
-    window = (4, 4) if scale == 2 else (2 * scale,) * 2
-    layer = make_upsampler(
-        method,
-        features,
-        scale,
-        kernel=nnx.Param(jnp.ones((*window, features, features))),
-        variants=() if variant is None else (variant,),
-        rngs=nnx.Rngs(0),
-    )
-    structure, params, rest = nnx.split(layer, nnx.Param, ...)
-    # Values that start at zero hide what a layer will look at once it is trained.
-    key = jax.random.key(1)
-    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key, leaf.shape), params)
-    guide = jax.random.normal(key, (1, _EXTENT * scale, _EXTENT * scale, features))
-    guides = (guide,) if methods.find(method).uses_guide else ()
-
-    def upsample(x: jax.Array) -> jax.Array:
-        # With a batch axis, as networks call their layers.
-        return nnx.merge(structure, params, rest)(x[None], *guides)[0]
-
-    return analysis.receptive_field(upsample, features, scale, size=_EXTENT)
+    return blocks.receptive_field(job.method, methods.variant_of(job.method, config.variants), features, scale)

@@ -12,7 +12,7 @@ import struct
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 
 class Entry(NamedTuple):
@@ -32,31 +32,50 @@ class Entry(NamedTuple):
 Sink = Callable[[Entry], None]
 
 
-class JsonLines:
-    """Writes every entry as a line of JSON into `steps.jsonl` of its training's folder.
-
-    A training that goes on from a checkpoint does some steps again: their former lines are dropped first.
-    """
+class _FilePerTraining:
+    """What both sinks are: they write to one file at a time, that of the training that an entry is of."""
 
     def __init__(self, folder: Path):
         self._folder, self._training = folder, ""
-        self._file: IO[str] | None = None
+        self._file: Any = None
 
     def __call__(self, entry: Entry) -> None:
         if entry.training != self._training:
             self.close()
-            path = self._folder / entry.training / "steps.jsonl"
-            _keep_before(path, entry.step)
-            self._training, self._file = entry.training, path.open("a", encoding="utf-8")
-        assert self._file is not None
-        line = {"step": entry.step, **{k: v if abs(v) < float("inf") else None for k, v in entry.metrics.items()}}
-        self._file.write(json.dumps(line) + "\n")
+            self._training, self._file = entry.training, self._open(entry)
+            self._begin(entry)
+        self._add(entry)
         self._file.flush()
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
         self._file, self._training = None, ""
+
+    def _open(self, entry: Entry) -> Any:
+        raise NotImplementedError
+
+    def _begin(self, entry: Entry) -> None:
+        """Writes what stands before the first entry."""
+
+    def _add(self, entry: Entry) -> None:
+        raise NotImplementedError
+
+
+class JsonLines(_FilePerTraining):
+    """Writes every entry as a line of JSON into `steps.jsonl` of its training's folder.
+
+    A training that goes on from a checkpoint does some steps again: their former lines are dropped first.
+    """
+
+    def _open(self, entry: Entry) -> IO[str]:
+        path = self._folder / entry.training / "steps.jsonl"
+        _keep_before(path, entry.step)
+        return path.open("a", encoding="utf-8")
+
+    def _add(self, entry: Entry) -> None:
+        line = {"step": entry.step, **{k: v if abs(v) < float("inf") else None for k, v in entry.metrics.items()}}
+        self._file.write(json.dumps(line) + "\n")
 
 
 def _keep_before(path: Path, step: int) -> None:
@@ -76,43 +95,33 @@ def _keep_before(path: Path, step: int) -> None:
         file.truncate(kept)
 
 
-class TensorBoard:
+class TensorBoard(_FilePerTraining):
     """Writes TensorBoard's event files, one per training and session, below a folder: `tensorboard --logdir FOLDER`.
 
     An event file is a sequence of records: length, its checksum, bytes, their checksum (TFRecord). The bytes are the
     protocol buffer `tensorflow.Event`, of which wall_time, step, file_version, summary and session_log are written.
     """
 
-    def __init__(self, folder: Path):
-        self._folder, self._training = folder, ""
-        self._file: IO[bytes] | None = None
+    def _open(self, entry: Entry) -> IO[bytes]:
+        place = self._folder / entry.training
+        place.mkdir(parents=True, exist_ok=True)
+        return (place / f"events.out.tfevents.{time.time_ns() // 1000}.{os.getpid()}").open("wb")
 
-    def __call__(self, entry: Entry) -> None:
-        if entry.training != self._training:
-            self.close()
-            place = self._folder / entry.training
-            place.mkdir(parents=True, exist_ok=True)
-            name = f"events.out.tfevents.{time.time_ns() // 1000}.{os.getpid()}"
-            self._training, self._file = entry.training, (place / name).open("wb")
-            self._write(_bytes(3, b"brain.Event:2"))
-            # Steps that an earlier session did beyond its last checkpoint are done again: START purges them.
-            self._write(_varint_field(2, entry.step) + _bytes(7, _varint_field(1, 1)))
+    def _begin(self, entry: Entry) -> None:
+        self._write(_bytes(3, b"brain.Event:2"))
+        # Steps that an earlier session did beyond its last checkpoint are done again: START purges them.
+        self._write(_varint_field(2, entry.step) + _bytes(7, _varint_field(1, 1)))
+
+    def _add(self, entry: Entry) -> None:
         values = b"".join(
             _bytes(1, _bytes(1, name.encode()) + _float_field(2, value)) for name, value in entry.metrics.items()
         )
         self._write(_varint_field(2, entry.step) + _bytes(5, values))
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file, self._training = None, ""
-
     def _write(self, event: bytes) -> None:
-        assert self._file is not None
         event = _double_field(1, time.time()) + event
         length = struct.pack("<Q", len(event))
         self._file.write(length + _checksum(length) + event + _checksum(event))
-        self._file.flush()
 
 
 # --- protocol buffers and checksums -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 from experiments import files, methods, statistics
 from experiments.data import Dataset
 from experiments.designs import Outcome
-from experiments.settings import Job, Segmentation, conditions, kind
+from experiments.settings import Job, Segmentation, conditions, kind, named_stride
 from experiments.statistics import Sums
 from experiments.tasks.segmentation import DISTANCES, MEASURES, PRIMARY, baseline
 
@@ -294,7 +294,7 @@ def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> s
     where = {"frozen": "On frozen trunks", "head": "Trained end to end", "unet": "In the network that people use"}[
         kind(design)
     ]
-    where += f", factor {design.partition(' x')[2]}" if " x" in design else ""
+    where += f", factor {named_stride(design)}" if named_stride(design) else ""
     if len(of["seeds"]) < 2 or len(names) < 2:
         return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
     differences = {name: of["methods"][name]["paired"][PRIMARY] for name in names if name != against}

@@ -167,6 +167,11 @@ def kind(design: str) -> str:
     return design.partition(" ")[0]
 
 
+def named_stride(design: str) -> str:
+    """The stride in a design's name; empty for the first one."""
+    return design.partition(" x")[2]
+
+
 # Fields that say where things are, or what the jobs are: a table of results names them elsewhere.
 _NOT_CONDITIONS = {"preset", "design", *source.FIELDS, *session.FIELDS, "methods", "against", "seeds", "out"}
 _PRESET_OF_ALL = {"design": ("analytic", "frozen", "unet"), "methods": (*CLASSIC, "guided_filter")}

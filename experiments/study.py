@@ -335,8 +335,10 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
                     name, stride, steps=config.shapes_steps, variant=variant, progress=step
                 )
                 figures = analytic.measure(trained.upsample, stride, guided=trained.guided)
-            shown = name if variant is None else f"{name} ({variant})"
-            found[shown] = figures | {"learning_rate": trained.learning_rate, "unseen_loss": trained.unseen_loss}
+            found[results.shown_name(name, {"variant": variant})] = figures | {
+                "learning_rate": trained.learning_rate,
+                "unseen_loss": trained.unseen_loss,
+            }
     return found
 
 

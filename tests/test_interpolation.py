@@ -184,7 +184,7 @@ def test_scale_and_translate_is_jax_image_s(method):
     for found, expected in ((plain, expected_plain), (wide, expected_wide)):
         np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=1e-5)
         for ours, theirs in zip(found[1:], expected[1:], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_scale_and_translate_refuses():

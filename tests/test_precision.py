@@ -58,7 +58,7 @@ def test_guided_filter_of_any_guide(form, channels):
     for guide in guides(channels):
         expected = guided_filter_64(x, guide, 2, 1e-4, form == "joint")
         y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
-        np.testing.assert_allclose(y, expected, atol=2e-4)
+        np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
 def joint_bilateral_64(x, guide, radius, sigma_spatial, sigma_range):

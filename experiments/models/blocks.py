@@ -1,5 +1,6 @@
 """What the networks are made of, but for the upsampler."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -120,6 +121,35 @@ def make_upsampler(
         raise ValueError(f"upsampler {name!r} does not go with downsampling 'pool', which has no kernel to share.")
     options = {"kernel": kernel} if method.ties_encoder else {}
     return method.create(features, scale, rngs=rngs, variant=methods.variant_of(name, variants), **options)
+
+
+_EXTENT = 24  # pixels of the input: more than any window among the methods, and few enough to be quick
+
+
+@functools.cache  # the same for all seeds
+def receptive_field(name: str, variant: str | None, features: int, scale: int) -> tuple[int, int]:
+    """Rows and columns of an upsampler's input that one of its output pixels depends on, whatever it has learnt."""
+    window = (4, 4) if scale == 2 else (2 * scale,) * 2
+    layer = make_upsampler(
+        name,
+        features,
+        scale,
+        kernel=nnx.Param(jnp.ones((*window, features, features))),
+        variants=() if variant is None else (variant,),
+        rngs=nnx.Rngs(0),
+    )
+    structure, params, rest = nnx.split(layer, nnx.Param, ...)
+    # Values that start at zero hide what a layer will look at once it is trained.
+    key = jax.random.key(1)
+    params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key, leaf.shape), params)
+    guide = jax.random.normal(key, (1, _EXTENT * scale, _EXTENT * scale, features))
+    guides = (guide,) if methods.find(name).uses_guide else ()
+
+    def upsample(x: jax.Array) -> jax.Array:
+        # With a batch axis, as networks call their layers.
+        return nnx.merge(structure, params, rest)(x[None], *guides)[0]
+
+    return up.analysis.receptive_field(upsample, features, scale, size=_EXTENT)
 
 
 def check_fit(name: str, downsampling: Downsampling) -> None:

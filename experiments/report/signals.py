@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.report import drawing, page, series, tables
 from experiments.report.page import Chart
+from experiments.results import shown_name
 
 Found = Mapping[str, Any]
 
@@ -65,14 +66,9 @@ COLUMNS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 def rows(found: Found) -> list[dict[str, str]]:
     """The table."""
     return [
-        {"method": shown(name, m)} | {column: take(m) for column, (_, take) in COLUMNS.items()}
+        {"method": shown_name(name, m)} | {column: take(m) for column, (_, take) in COLUMNS.items()}
         for name, m in found["methods"].items()
     ]
-
-
-def shown(name: str, found: Mapping[str, Any]) -> str:
-    """A method's name, with its variant."""
-    return name if found["variant"] is None else f"{name} ({found['variant']})"
 
 
 def _figure(value: float | None, digits: int) -> str:
@@ -124,7 +120,7 @@ def charts(found: Found) -> dict[str, Chart]:
 def _responses(found: Found, family: str, width: float) -> drawing.Drawing:
     of_family = {name: of for name, of in found["methods"].items() if of["family"] == family}
     curves = {name: list(zip(of["frequencies"], of["response"], strict=True)) for name, of in of_family.items()}
-    names = {name: shown(name, of) for name, of in of_family.items()}
+    names = {name: shown_name(name, of) for name, of in of_family.items()}
     return series.lines(curves, names, "amplitude", "frequency, cycles per input pixel", width)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments import results
 from experiments.report import edge
-from experiments.settings import Segmentation, kind
+from experiments.settings import Segmentation, kind, named_stride
 from experiments.statistics import MOST_SEEDS
 
 Results = Mapping[str, Any]
@@ -44,13 +44,13 @@ def _analytic_verdict(analytic: Results | None) -> list[str]:
 
 def title(design: str) -> str:
     """A design's heading."""
-    _, _, stride = design.partition(" x")
+    stride = named_stride(design)
     return _TITLES[kind(design)] + (f", factor {stride}" if stride else "")
 
 
 def design(name: str, s: Results) -> str:
     """What a design does, and what its figures can say."""
-    stride = name.partition(" x")[2] or s["stride"][0]
+    stride = named_stride(name) or s["stride"][0]
     if kind(name) == "frozen":
         return (
             "For each seed a trunk (a block at full resolution, a strided convolution, a small U-Net at stride "

@@ -100,7 +100,7 @@ def test_parameters_keep_their_dtype():
 def test_bfloat16_keeps_its_range():
     layer = up.nn.TransposedConv(1, kernel_size=2, use_bias=False, rngs=nnx.Rngs(0))
     load_state_dict(layer, {"weight": torch.full((1, 1, 2, 2), 1e30, dtype=torch.bfloat16)})
-    np.testing.assert_allclose(layer.kernel[...], 1e30, rtol=1e-2)
+    np.testing.assert_allclose(layer.kernel[...], 1e30, rtol=2**-8)  # bfloat16's rounding
 
 
 def test_torch_is_not_imported():

@@ -106,6 +106,9 @@ def test_pools_of_nothing_but_minus_infinity():
     values, indices = up.max_pool_with_indices(x, 2, padding=1)
     assert (np.asarray(values) == -np.inf).all()
     np.testing.assert_array_equal(indices[..., 0], [[0, 1, 3], [4, 5, 7], [12, 13, 15]])
+    # Taps three pixels apart: of each window's two the first that lies in the image, 1, 0 and 2 along either axis.
+    _, indices = up.max_pool_with_indices(x, 2, padding=2, dilation=3)
+    np.testing.assert_array_equal(indices[..., 0], [[5, 4, 6], [1, 0, 2], [9, 8, 10]])
 
 
 def test_whole_numbers_of_64_bits_do_not_wrap():

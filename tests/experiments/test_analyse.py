@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as command
+from experiments.models import blocks
 
 LATE = """
 import jax.numpy as jnp
@@ -29,7 +30,7 @@ def folder(tmp_path_factory):
     (place / "late_upsampler.py").write_text(LATE)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(place)
-        names = ("bilinear", "sub_pixel_conv", "dysample", "late_upsampler:Late")
+        names = ("bilinear", "sub_pixel_conv", "late_upsampler:Late")
         assert command.main(["analyse", "--methods", *names, "--features", "4", "--out", str(place / "out")]) == 0
     return place / "out"
 
@@ -41,8 +42,12 @@ def test_what_is_wrong_is_named(folder):
     np.testing.assert_allclose(methods["late_upsampler:Late"]["shift"], [0, 1], atol=1e-6)
     assert methods["sub_pixel_conv"]["faults"] is None  # chance, before it is trained
     assert methods["sub_pixel_conv"]["parameters"] == 3 * 3 * 4 * 16 + 16
-    # What it looks at once it is trained: its first offsets are next to nothing.
-    assert methods["dysample"]["receptive_field"] == [3, 3]
+
+
+def test_what_a_layer_sees_is_not_what_its_first_values_let_it_see():
+    """DySample's first offsets are next to nothing: it starts as bilinear interpolation, which sees two pixels."""
+    assert blocks.receptive_field("dysample", None, 16, 4) == (3, 3)
+    assert blocks.receptive_field("bilinear", None, 16, 4) == (2, 2)
 
 
 def test_page_and_figures_are_written(folder):

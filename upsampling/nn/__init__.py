@@ -5,6 +5,7 @@ from upsampling.nn._create import MethodName, create
 from upsampling.nn.attention import NAF
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
+from upsampling.nn.implicit import LIIF
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite
 from upsampling.nn.registry import Method, Upsampler, available, find, register
@@ -14,6 +15,7 @@ __all__ = [
     "CARAFE",
     "FADE",
     "JBU",
+    "LIIF",
     "NAF",
     "SAPA",
     "Bicubic",

@@ -10,8 +10,10 @@ from flax import nnx
 from upsampling import _arguments
 from upsampling.interop import _guided as _guided  # registers its loaders
 from upsampling.interop import _implicit as _implicit
+from upsampling.interop import _matting as _matting
 from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
+from upsampling.interop import _uplift as _uplift
 from upsampling.interop._convolution import from_transposed
 from upsampling.interop._states import LOADERS, State, to_numpy, unwrapped
 
@@ -32,6 +34,9 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
     | `NAF` | NAF's `NAF` |
+    | `UPLiFT` | the authors' `UPLiFT` with a local attender, without noise and refiner |
+    | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |
+    | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |
     | `LIIF` | the `imnet` of the authors' `LIIF`; the entries of its `encoder` are ignored |
     | `DySample`, `FlowAlignment` | the authors' `DySample`, SFNet's `AlignedModule` |
 

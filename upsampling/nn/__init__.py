@@ -7,11 +7,14 @@ from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.implicit import LIIF
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
+from upsampling.nn.matting import A2U, IndexNet
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite
 from upsampling.nn.registry import Method, Upsampler, available, find, register
 from upsampling.nn.sampling import DySample, FlowAlignment
+from upsampling.nn.uplift import UPLiFT
 
 __all__ = [
+    "A2U",
     "CARAFE",
     "FADE",
     "JBU",
@@ -26,6 +29,7 @@ __all__ = [
     "FADELite",
     "FlowAlignment",
     "GuidedFilter",
+    "IndexNet",
     "Interpolate",
     "JBUStack",
     "JointBilateral",
@@ -36,6 +40,7 @@ __all__ = [
     "ResizeConv",
     "SubPixelConv",
     "TransposedConv",
+    "UPLiFT",
     "Upsampler",
     "available",
     "create",

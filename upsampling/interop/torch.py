@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 
 from upsampling import _arguments
+from upsampling.interop import _frequency as _frequency
 from upsampling.interop import _guided as _guided  # registers its loaders
 from upsampling.interop import _implicit as _implicit
 from upsampling.interop import _matting as _matting
@@ -35,6 +36,7 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
     | `NAF` | NAF's `NAF` |
     | `UPLiFT` | the authors' `UPLiFT` with a local attender, without noise and refiner |
+    | `FreqFusion` | the authors' `FreqFusion` |
     | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |
     | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |
     | `LIIF` | the `imnet` of the authors' `LIIF`; the entries of its `encoder` are ignored |

@@ -4,6 +4,7 @@ from upsampling.nn import initializers
 from upsampling.nn._create import MethodName, create
 from upsampling.nn.attention import NAF
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
+from upsampling.nn.frequency import FreqFusion
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.implicit import LIIF
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
@@ -28,6 +29,7 @@ __all__ = [
     "DySample",
     "FADELite",
     "FlowAlignment",
+    "FreqFusion",
     "GuidedFilter",
     "IndexNet",
     "Interpolate",

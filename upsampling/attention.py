@@ -12,6 +12,7 @@ from jax import lax
 from upsampling import _arguments, interpolation
 from upsampling._arguments import Numbers
 from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives.transposed_conv import convolve
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -124,8 +125,8 @@ def _neighborhood_attention(
     images = math.prod(batch) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
     if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _MOST_BYTES:
-        maps = [a.reshape(math.prod(batch), *a.shape[-3:]) for a in (x, queries, keys)]
-        y = _attend_in_tiles(*maps, seen, heads, average, images)
+        flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
+        y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, images)
         return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
     centers, counts = zip(*seen, strict=True)
     windows = (counts[0].shape[1], counts[1].shape[1])
@@ -208,13 +209,13 @@ class _Tiles(NamedTuple):
         row, column = np.nonzero(counts)
         table[row, taps[row, column]] = counts[row, column]
         table = np.pad(table, [(0, -len(table) % length), (0, 0)], mode="edge").reshape(-1, length, n)
-        under = table.any(1)
+        under = np.any(table, axis=1)
         low, high = under.argmax(1), n - under[:, ::-1].argmax(1)
-        read = int((high - low).max())
+        read = max((high - low).tolist())
         first = np.minimum(low, n - read)
         with np.errstate(divide="ignore"):
             logits = np.log(np.stack([tile[:, f : f + read] for f, tile in zip(first, table, strict=True)]))
-        return cls(first, length, read, logits if logits.any() else None)
+        return cls(first, length, read, logits if np.any(logits) else None)
 
 
 def _attend_in_tiles(
@@ -350,3 +351,179 @@ def rotary_periods(channels: int, heads: int, base: float) -> np.ndarray:
     """The periods of `rotary_embedding`, (channels / heads / 4,), in half images."""
     quarter = channels // heads // 4
     return base ** (np.arange(quarter) / quarter)
+
+
+def learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """Rotates pairs of channels by angles that are a learned linear function of the pixel's place, as JAFAR does.
+
+    Channels c and c + channels / 2 are the coordinates of a point. The angle of channel c, which turns its share of
+    the point, is `row * frequencies[0, c] + column * frequencies[1, c]`, with rows and columns from 0 to 1 between the
+    centers of the outermost pixels.
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included.
+      frequencies: (2, channels), in radians. `rotary_frequencies` has their first values.
+
+    Returns:
+      The same shape and dtype.
+
+    Raises:
+      ValueError: too few axes, an odd number of channels, or frequencies of another shape.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> y = attention.learned_rotary_embedding(jnp.ones((5, 7, 8)), jnp.asarray(attention.rotary_frequencies(8)))
+    >>> bool(jnp.allclose(jnp.linalg.norm(y, axis=-1), 8**0.5))
+    True
+
+    Source: Couairon et al. 2025, arXiv:2506.11136, and the authors' code; also AnyUp's.
+    """
+    name = "learned_rotary_embedding"
+    x = _arguments.spatial_map(name, "x", x)
+    _arguments.static_size(name, "x", x, 2)
+    if x.shape[-1] % 2:
+        raise ValueError(f"{name}: x must have an even number of channels; got shape {x.shape}.")
+    frequencies = _arguments.shaped(name, "frequencies", frequencies, (2, x.shape[-1]), "a row for each axis")
+    return _learned_rotary_embedding(x, frequencies)
+
+
+@core()
+def _learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array:
+    wide = x.astype(accumulator(x.dtype))
+    rows, columns = (jnp.asarray(np.linspace(0, 1, n), wide.dtype) for n in x.shape[-3:-1])
+    by_row, by_column = frequencies.astype(wide.dtype)
+    angles = rows[:, None, None] * by_row[None, None] + columns[None, :, None] * by_column[None, None]
+    angles = with_axes(angles, wide.ndim)
+    first, second = jnp.split(wide, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    return (wide * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+
+
+def rotary_frequencies(channels: int, base: float = 100.0) -> np.ndarray:
+    """The first frequencies of `learned_rotary_embedding`, (2, channels): whole turns down to one `base`-th of one.
+
+    Rows turn the first half of the channels, columns the second.
+    """
+    quarter = np.tile(2 * np.pi * base ** -np.linspace(0, 1, channels // 4), 2)
+    frequencies = np.zeros((2, channels))
+    frequencies[0, : channels // 2], frequencies[1, channels // 2 :] = quarter, quarter
+    return frequencies
+
+
+def fourier_features(x: jax.Array, biases: jax.Array, *, lowest: float = -2.0, highest: float = 10.0) -> jax.Array:
+    """Sines and cosines of each pixel's place and channels at many frequencies, as LoftUp takes an image.
+
+    With rows and columns from -1 to 1 between the centers of the outermost pixels, and the channels, as the values v,
+    it is sin(f v + biases[0, f, v]) for all v of the first frequency f, then of the next, and the same of cosines and
+    `biases[1]`. The frequencies, in radians, are e^`lowest` to e^`highest` in a geometric series.
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included; without channels, the places alone.
+      biases: (2, number of frequencies, 2 + channels).
+      lowest, highest: logarithms of the frequencies. At the authors' 10 the last bit of a value turns by a thousandth.
+
+    Returns:
+      (*batch, H, W, 2 * number of frequencies * (2 + channels)), in the dtype of `x`, at least float32.
+
+    Raises:
+      ValueError: too few axes, or biases of another shape.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> attention.fourier_features(jnp.ones((4, 6, 3)), jnp.zeros((2, 20, 5))).shape
+    (4, 6, 200)
+
+    Source: Huang et al. 2025, arXiv:2504.14032, and the authors' code; Fu et al. 2024, arXiv:2403.10516.
+    """
+    name = "fourier_features"
+    x = _arguments.spatial_map(name, "x", x, empty_channels=True)
+    _arguments.static_size(name, "x", x, 2)
+    shape = (2, "frequencies", 2 + x.shape[-1])
+    biases = _arguments.shaped(name, "biases", biases, shape, "two more than the channels of x")
+    lowest, highest = (_arguments.finite(name, *given) for given in (("lowest", lowest), ("highest", highest)))
+    rows, columns = (jnp.asarray(np.linspace(-1, 1, n), accumulator(x.dtype)) for n in x.shape[-3:-1])
+    return _fourier_features(x, biases, rows, columns, lowest, highest)
+
+
+@core((4, 5))
+def _fourier_features(
+    x: jax.Array, biases: jax.Array, rows: jax.Array, columns: jax.Array, lowest: float, highest: float
+) -> jax.Array:
+    """Of the part of an image that has these rows and columns."""
+    x = x.astype(rows.dtype)
+    places = (with_axes(rows[:, None, None], x.ndim), with_axes(columns[None, :, None], x.ndim))
+    values = [*(jnp.broadcast_to(place, (*x.shape[:-1], 1)) for place in places), x]
+    values = jnp.concatenate(values, axis=-1)[..., None, :]
+    frequencies = jnp.asarray(np.exp(np.linspace(lowest, highest, biases.shape[1])), x.dtype)
+    angles = values * with_axes(frequencies[:, None], values.ndim)
+    waves = [
+        f(angles + with_axes(bias.astype(x.dtype), angles.ndim))
+        for f, bias in zip((jnp.sin, jnp.cos), biases, strict=True)
+    ]
+    return jnp.concatenate([w.reshape(*x.shape[:-1], math.prod(biases.shape[1:])) for w in waves], axis=-1)
+
+
+def unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Maps features of any number of channels to a fixed number, as AnyUp does, so that one network serves all.
+
+        y[p, k] = mean over c of softmax over k of (sum_o kernel[o, k] x[p + o, c] / number of the o inside the image)
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included.
+      kernel: (*kernel_size, channels of the result), odd sizes: the same filters for every channel.
+
+    Returns:
+      (*batch, H, W, channels of the result) in the dtype of `x`; half precision computes in float32.
+
+    Raises:
+      ValueError: too few axes, or a kernel of another rank or of an even size.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> attention.unify_features(jnp.ones((4, 6, 384)), jnp.ones((5, 5, 8)))[0, 0, 0]
+    Array(0.125, dtype=float32)
+
+    Source: Wimmer et al. 2025, arXiv:2510.12764, section 3.1.
+    """
+    name = "unify_features"
+    x = _arguments.spatial_map(name, "x", x)
+    _arguments.static_size(name, "x", x, 3, 0)
+    kernel = _arguments.shaped(name, "kernel", kernel, ("height", "width", "channels"))
+    _arguments.odd(name, "the window of kernel", kernel.shape[:2], 2)
+    return _unify_features(x, kernel)
+
+
+@core()
+def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    *batch, height, width, channels = x.shape
+    wide, window = accumulator(x.dtype), kernel.shape[:2]
+    inside = [
+        np.convolve(np.ones(n), np.ones(k), "full")[k // 2 :][:n] for n, k in zip(x.shape[-3:-1], window, strict=True)
+    ]
+    taps = jnp.asarray(inside[0][:, None] * inside[1], wide)[None, None, :, :, None]
+    maps = jnp.moveaxis(x.astype(wide).reshape(-1, height, width, channels), -1, 0)
+    kernel, pads = kernel.astype(wide)[:, :, None], [(k // 2, k // 2) for k in window]
+
+    def total(maps: jax.Array) -> jax.Array:
+        """(channels, n, H, W) -> (n, H, W, channels of the result)"""
+        flat = maps.reshape(-1, height, width, 1)
+        y = convolve(flat, kernel, pads=pads, dilation=(1, 1), groups=1)
+        return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
+
+    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    at_once = _length(channels, max(_TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1))
+    whole = channels // at_once * at_once
+    y = total(maps[: channels - whole + at_once])
+    if whole > at_once:
+        parts = maps[channels - whole + at_once :].reshape(-1, at_once, *maps.shape[1:])
+        y, _ = lax.scan(jax.checkpoint(lambda y, part: (y + total(part), None), prevent_cse=False), y, parts)
+    return (y / channels).astype(x.dtype).reshape(*batch, height, width, kernel.shape[-1])

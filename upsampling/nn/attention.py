@@ -490,7 +490,9 @@ class TransformerBlock(nnx.Module):
 
     def __init__(self, width: int, hidden: int, heads: int, rngs: nnx.Rngs, options: dict[str, Any]):
         self.heads = heads
-        self.query_norm, self.map_norm, self.norm = (nnx.LayerNorm(width, rngs=rngs, **options) for _ in range(3))
+        self.query_norm, self.map_norm, self.norm = (
+            nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs, **options) for _ in range(3)
+        )
         self.query, self.value, self.out = (nnx.Linear(width, width, rngs=rngs, **options) for _ in range(3))
         self.key = nnx.Linear(width, width, use_bias=False, rngs=rngs, **options)
         self.hidden = nnx.Linear(width, hidden, rngs=rngs, **options)
@@ -604,17 +606,17 @@ class LoftUp(Attender):
         normal = nnx.initializers.normal(1.0)
         values = 2 + self.guide_features
         inward = 2 * frequencies * values + self.guide_features
-        self.features_norm = nnx.LayerNorm(self.features, rngs=rngs, **options) if normalize else None
+        self.features_norm = nnx.LayerNorm(self.features, epsilon=1e-5, rngs=rngs, **options) if normalize else None
         self.place_biases = _layers.parameter(rngs, normal, (2, place_frequencies, 2), param_dtype)
         self.guide_biases = _layers.parameter(rngs, normal, (2, frequencies, values), param_dtype)
-        self.guide_norm = nnx.LayerNorm(inward, rngs=rngs, **options)
+        self.guide_norm = nnx.LayerNorm(inward, epsilon=1e-5, rngs=rngs, **options)
         self.convs, self.norms = nnx.List([]), nnx.List([])
         for channels in (inward, width):
             # Rows are padded, or are there, before.
             self.convs.append(nnx.Conv(channels, width, (3, 3), padding=((0, 0), (1, 1)), rngs=rngs, **options))
             self.norms.append(nnx.BatchNorm(width, use_running_average=True, momentum=0.9, rngs=rngs, **options))
         self.blocks = nnx.List([TransformerBlock(width, self.features, heads, rngs, options) for _ in range(blocks)])
-        self.norm = nnx.LayerNorm(width, rngs=rngs, **options)
+        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs, **options)
         self.outward = nnx.Linear(width, self.features, rngs=rngs, **options)
         self.outward_norm = nnx.LayerNorm(self.features, epsilon=1e-6, rngs=rngs, **options)
 

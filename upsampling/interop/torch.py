@@ -8,7 +8,8 @@ import numpy as np
 from flax import nnx
 
 from upsampling import _arguments
-from upsampling.interop import _guided as _guided  # registers its loaders
+from upsampling.interop import _attention as _attention  # registers its loaders
+from upsampling.interop import _guided as _guided
 from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
 from upsampling.interop._convolution import from_transposed
@@ -30,7 +31,9 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form |
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
-    | `NAF` | NAF's `NAF` |
+    | `NAF`, `JAFAR` | the authors' modules of these names |
+    | `AnyUp` | the authors' `AnyUp`, with or without NATTEN |
+    | `LoftUp` | the authors' `UpsamplerwithChannelNorm`, or without `normalize` their `LoftUp` |
     | `DySample`, `FlowAlignment` | the authors' `DySample`, SFNet's `AlignedModule` |
 
     The layer's stride, padding and the like are its own and must be those of the PyTorch module.

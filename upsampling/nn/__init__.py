@@ -2,7 +2,7 @@
 
 from upsampling.nn import initializers
 from upsampling.nn._create import MethodName, create
-from upsampling.nn.attention import NAF
+from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
@@ -13,9 +13,11 @@ from upsampling.nn.sampling import DySample, FlowAlignment
 __all__ = [
     "CARAFE",
     "FADE",
+    "JAFAR",
     "JBU",
     "NAF",
     "SAPA",
+    "AnyUp",
     "Bicubic",
     "Bilinear",
     "DUpsampling",
@@ -27,6 +29,7 @@ __all__ = [
     "Interpolate",
     "JBUStack",
     "JointBilateral",
+    "LoftUp",
     "MaxUnpool",
     "Method",
     "MethodName",

@@ -301,6 +301,13 @@ def number(
     return per_axis(function, argument, (given,), 1, minimum=minimum, real=real, zero=zero)[0]
 
 
+def widths(function: str, argument: str, given: Any) -> tuple[int, ...]:
+    """Returns a sequence of numbers of channels, one for each layer of a small network, as a tuple."""
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)) or not given:
+        raise TypeError(f"{function}: {argument} must be a sequence of whole numbers, one per layer; got {given!r}.")
+    return tuple(number(function, argument, n) for n in given)
+
+
 def finite(function: str, argument: str, given: Any) -> float:
     """Returns a real number, which may be below zero; raises TypeError or ValueError for anything else."""
     if isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real):

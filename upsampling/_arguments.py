@@ -55,8 +55,9 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
     if isinstance(given, numbers.Real) and not isinstance(given, np.generic):
         # Explicitly: a default that is a number must not be refused by jax.transfer_guard.
         try:
-            given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
-        except OverflowError:
+            with np.errstate(over="raise"):
+                given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        except (OverflowError, FloatingPointError):
             raise ValueError(f"{function}: {argument} must be a number of 32 bits; got {given!r}.") from None
     if isinstance(given, (np.ndarray, np.generic)):
         known = given.dtype == np.bool_ or jnp.issubdtype(given.dtype, jnp.number)

@@ -62,7 +62,8 @@ def grid_sample(
     Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 5.
     """
     name = "grid_sample"
-    rank = 3 if jnp.shape(positions)[-1:] == (3,) else 2
+    positions = _arguments.array(name, "positions", positions)
+    rank = 3 if positions.shape[-1:] == (3,) else 2
     x = _image(name, x, rank)
     positions = _at_outputs(name, "positions", positions, x, rank)
     _arguments.one_of(name, "method", method, get_args(Method))

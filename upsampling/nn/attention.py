@@ -139,7 +139,7 @@ class NAF(Upsampler):
             target = high.shape[-3:-1]
         else:
             target = _arguments.per_axis("NAF", "size", size, 2)
-            given = () if guide is None else jnp.shape(guide)[-3:-1]
+            given = () if guide is None else _arguments.array("NAF", "guide", guide).shape[-3:-1]
             high = _arguments.guide("NAF", guide, x, None, self.guide_features, size=given)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
         queries = self.queries(high, target)

@@ -314,12 +314,15 @@ def finite(function: str, argument: str, given: Any) -> float:
 def width(function: str, argument: str, given: Any) -> float:
     """Returns the width of a kernel or a penalty: a real number above zero that 32 bits hold."""
     value = number(function, argument, given, real=True)
-    if value < _SMALLEST:
-        raise ValueError(f"{function}: {argument} must be at least {_SMALLEST:.4g}, which 32 bits hold; got {given!r}.")
+    if not _SMALLEST <= value <= _LARGEST:
+        raise ValueError(
+            f"{function}: {argument} must be at least {_SMALLEST:.4g} and at most {_LARGEST:.4g}, which 32 bits hold; "
+            f"got {given!r}."
+        )
     return value
 
 
-_SMALLEST = float(np.finfo(np.float32).tiny)
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool, zero: bool) -> Any:

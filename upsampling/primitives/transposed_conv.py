@@ -105,6 +105,10 @@ def _transposed_conv(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.A
     return _form(sizes.geometry, x, kernel, product=_by_product, other=_in_one_piece)(sizes.geometry, x, kernel)
 
 
+def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_dilation)(sizes.geometry, x, kernel)
+
+
 def _transposed_conv_on_cpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
     return _form(sizes.geometry, x, kernel, product=_by_products, other=_on_cpus)(sizes.geometry, x, kernel)
 
@@ -192,15 +196,16 @@ def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_on_cpu if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    convolve = _convolve if geometry.groups == 1 else _convolve_by_columns
+    return _by_aligned_phases(geometry, x, kernel, convolve=convolve)
 
 
 def _for_input_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_by_dilation if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    return (_by_dilation if geometry.groups == 1 else _on_cpus)(geometry, x, kernel)
 
 
 def _for_kernel_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_by_one_convolution if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    return _on_cpus(geometry, x, kernel)
 
 
 def _for_input_gradient_on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -243,8 +248,7 @@ def _by_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     rank, out = len(strides), kernel.shape[-1]
     taps = kernel.reshape(math.prod(strides), -1, groups, out // groups).transpose(2, 1, 0, 3)
     taps = taps.reshape(groups, kernel.shape[-2], -1)
-    y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, math.prod(strides))
-    y = y.reshape(*x.shape[:-1], *strides, out)
+    y = _grouped_product(x, taps, math.prod(strides)).reshape(*x.shape[:-1], *strides, out)
     order = itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank)))
     return y.transpose(0, *order, 1 + 2 * rank).reshape(x.shape[0], *geometry.size, out)
 
@@ -314,7 +318,7 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = kernel.reshape(count, -1, groups, out // groups).transpose(2, 1, 0, 3).reshape(groups, kernel.shape[-2], -1)
 
     def block(x: jax.Array, taps: jax.Array) -> jax.Array:
-        y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, count).reshape(*x.shape[:-1], count * out)
+        y = _grouped_product(x, taps, count)
         zero, scattered = jnp.zeros((), x.dtype), []
         shares = lax.split(y, (out,) * count, axis=rank)
         for tap, share in zip(itertools.product(*map(range, window)), shares, strict=True):
@@ -357,7 +361,7 @@ class _Phase(NamedTuple):
     spacing: int
 
 
-def _phases(window: int, stride: int, dilation: int, *, joined: bool) -> list[_Phase]:
+def _phases(window: int, stride: int, dilation: int, *, joined: bool = False) -> list[_Phase]:
     """The phases of one axis in the order of their residues, which are multiples of `gcd(stride, dilation)`.
 
     Without dilation they are one where all have as many taps, or `joined`; else two. A zero in the place of a tap
@@ -375,15 +379,24 @@ def _phases(window: int, stride: int, dilation: int, *, joined: bool) -> list[_P
 
 
 def _by_phases(
-    geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable, joined: bool = False
+    geometry: Geometry,
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    convolve: Callable,
+    joined: bool = False,
+    phases: Sequence[Sequence[_Phase]] = (),
 ) -> jax.Array:
-    """Ordinary convolutions, by `convolve`, whose results are interleaved."""
+    """Ordinary convolutions, by `convolve`, whose results are interleaved.
+
+    `phases`, where given, are those of each axis, which count from the first output and not from the full result's.
+    """
     rank = len(geometry.strides)
-    axes = tuple(zip(geometry.low, geometry.size, geometry.strides, strict=True))
+    low = (0,) * rank if phases else geometry.low
+    axes = tuple(zip(low, geometry.size, geometry.strides, strict=True))
     rows = tuple((low // s, -(-(low + n) // s)) for low, n, s in axes)
-    phases = [
-        _phases(*a, joined=joined) for a in zip(kernel.shape[:rank], geometry.strides, geometry.dilation, strict=True)
-    ]
+    spacings = zip(kernel.shape, geometry.strides, geometry.dilation, strict=False)
+    phases = phases or [_phases(*spacing, joined=joined) for spacing in spacings]
 
     def interleave(chosen: tuple[_Phase, ...]) -> jax.Array:
         """(n, rows, phases, rows, phases, ..., out), the last axes complete, the first as `chosen`."""
@@ -449,6 +462,18 @@ def _by_products_of_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array)
     return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
 
 
+def _by_aligned_phases(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
+    """`_by_phases`, none of which begins before the output: where an image is cut over devices, so is each phase."""
+    axes = zip(geometry.low, geometry.size, geometry.strides, geometry.dilation, strict=True)
+    if any(size % stride or dilation > 1 for _, size, stride, dilation in axes):
+        return _by_phases(geometry, x, kernel, convolve=convolve)
+    phases = [
+        [_Phase(p % s, s, 1, -(p // s), 1) for p in range(low, low + s)]
+        for low, s in zip(geometry.low, geometry.strides, strict=True)
+    ]
+    return _by_phases(geometry, x, kernel, convolve=convolve, phases=phases)
+
+
 def _convolve(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
     """An ordinary convolution of stride 1."""
     rank = len(spacing)
@@ -477,13 +502,12 @@ def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tu
         lax.slice(x, (0, *start, 0), (x.shape[0], *(f + n for f, n in zip(start, lengths, strict=True)), x.shape[-1]))
         for start in itertools.product(*(range(0, w * d, d) for w, d in zip(windows, spacing, strict=True)))
     ]
-    pixels = x.shape[0] * math.prod(lengths)
-    count = len(columns)
-    columns = jnp.stack(columns, rank + 1).reshape(pixels, count, groups, -1)
-    columns = columns.swapaxes(1, 2).reshape(pixels, -1)
+    count, pixels = len(columns), (x.shape[0], *lengths)
+    columns = jnp.stack(columns, rank + 1).reshape(*pixels, count, groups, -1)
+    columns = columns.swapaxes(-3, -2).reshape(*pixels, -1)
     taps = taps.reshape(count, -1, groups, taps.shape[-1] // groups)
     taps = taps.transpose(2, 0, 1, 3).reshape(groups, -1, taps.shape[-1])
-    return _grouped_product(columns, taps, 1).reshape(x.shape[0], *lengths, -1)
+    return _grouped_product(columns, taps, 1)
 
 
 def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -521,12 +545,13 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _grouped_product(x: jax.Array, taps: jax.Array, count: int) -> jax.Array:
-    """(pixels, groups * in), (groups, in, count * out) -> (pixels, count * groups * out)."""
-    groups = taps.shape[0]
+    """(..., groups * in), (groups, in, count * out) -> (..., count * groups * out)."""
+    # Not of pixels in one axis: of such no device could keep its part of the image.
+    groups, pixels = taps.shape[0], x.shape[:-1]
     if groups == 1:
-        return x @ taps[0]
-    y = jnp.einsum("pgi,gio->pgo", x.reshape(x.shape[0], groups, -1), taps)
-    return y.reshape(x.shape[0], groups, count, -1).swapaxes(1, 2).reshape(x.shape[0], -1)
+        return lax.dot_general(x, taps[0], (((x.ndim - 1,), (0,)), ((), ())))
+    y = jnp.einsum("...gi,gio->...go", x.reshape(*pixels, groups, -1), taps)
+    return y.reshape(*pixels, groups, count, -1).swapaxes(-3, -2).reshape(*pixels, -1)
 
 
 def _scan(block: Callable, x: jax.Array, taps: jax.Array) -> jax.Array:
@@ -552,6 +577,7 @@ _transposed_conv_p = make_primitive(
     static=("sizes",),
     cpu=_transposed_conv_on_cpus,
     cpu_alone=_transposed_conv_on_one_cpu,
+    several=_transposed_conv_on_gpus,
     tpu=_transposed_conv_on_tpu,
 )
 _input_gradient_p = make_primitive(

@@ -62,7 +62,8 @@ def grid_sample(
     Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 5.
     """
     name = "grid_sample"
-    rank = 3 if jnp.shape(positions)[-1:] == (3,) else 2
+    positions = _arguments.array(name, "positions", positions)
+    rank = 3 if positions.shape[-1:] == (3,) else 2
     x = _image(name, x, rank)
     positions = _at_outputs(name, "positions", positions, x, rank)
     _arguments.one_of(name, "method", method, get_args(Method))
@@ -300,16 +301,16 @@ def _sample_volume(x: jax.Array, positions: jax.Array, method: Method, edge: Edg
 @core((1, 2))
 def _affine_grid(theta: jax.Array, size: tuple[int, ...], align_corners: bool) -> jax.Array:
     dtype, rank = theta.dtype, len(size)
-    wide = accumulator(dtype)
-    places = []
-    for n in size[::-1]:
+    batch, maps = theta.shape[:-2], theta.astype(accumulator(dtype))
+    column = lambda k: maps[..., k].reshape(*batch, *(1,) * rank, rank)  # noqa: E731
+    grid = column(rank)
+    # x runs along the last axis, y along the one before, z along that before.
+    for k, n in enumerate(size[::-1]):
         i = np.arange(n)
-        places.append(np.zeros(n) if n == 1 else 2 * i / (n - 1) - 1 if align_corners else (2 * i + 1) / n - 1)
-    base = np.stack([*np.meshgrid(*places[::-1], indexing="ij")[::-1], np.ones(size)], -1)
-    maps = theta.astype(wide).reshape(-1, rank, rank + 1)
-    points = jnp.asarray(base.reshape(-1, rank + 1), wide)
-    grid = jnp.einsum("pk,nck->npc", points, maps, precision="highest")
-    return grid.astype(dtype).reshape(*theta.shape[:-2], *size, rank)
+        places = np.zeros(n) if n == 1 else 2 * i / (n - 1) - 1 if align_corners else (2 * i + 1) / n - 1
+        places = places.reshape(*(1,) * (len(batch) + rank - 1 - k), n, *(1,) * (k + 1))
+        grid = grid + column(k) * jnp.asarray(places, grid.dtype)
+    return grid.astype(dtype)
 
 
 @core((1, 2))

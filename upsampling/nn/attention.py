@@ -50,7 +50,7 @@ class Attender(Upsampler):
         if target is None:
             high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
             return x, high, high.shape[-3:-1]
-        given = target if guide is None else jnp.shape(guide)[-3:-1]
+        given = target if guide is None else _arguments.array(name, "guide", guide).shape[-3:-1]
         return x, _arguments.guide(name, guide, x, None, self.guide_features, size=given), target
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:

@@ -94,6 +94,7 @@ def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
         seeds = ", ".join(map(str, of["seeds"]))
         lines += [f"### {design}, seeds {seeds}, against {of['against']}", ""]
         lines += [*_table(results.rows(run, timing, design)[0]), ""]
+        lines += [line for sentence in results.ahead(run, design) for line in (sentence, "")]
     machines = {tuple(job["machine"].items()) for d in timing.values() for m in d.values() for job in m.values()}
     lines += ["Settings: " + ", ".join(f"{name} {_word(value)}" for name, value in run["settings"].items()) + "."]
     lines += ["Machine: " + "; ".join(", ".join(f"{k} {v}" for k, v in machine) for machine in sorted(machines)) + "."]

@@ -308,6 +308,7 @@ TASK = tasks.Task(
     settings=Segmentation,
     resolve=settings.resolve,
     check=_check,
+    has_trunk=lambda config, job: kind(job.design) == "frozen",
     measures=task.MEASURES,
     primary=task.PRIMARY,
     followed=(task.PRIMARY, "mean_iou"),

@@ -215,7 +215,8 @@ def _folders(run: Run) -> list[Path]:
     """Where the run's trainings keep what they store: the trunks' folders, then the jobs'."""
     config, place = run.config, run.folder
     jobs = config.jobs()
-    trunks = dict.fromkeys(designs.trunk_folder(place, config, job) for job in jobs if _has_trunk(job))
+    with_trunk = (job for job in jobs if run.task.has_trunk(config, job))
+    trunks = dict.fromkeys(designs.trunk_folder(place, config, job) for job in with_trunk)
     return [*trunks, *(_folder(run, job, rate) for job in jobs for rate in config.rates_of(job.design))]
 
 
@@ -223,10 +224,6 @@ def _folder(run: Run, job: Job, rate: float) -> Path:
     """Where a job keeps what it stores of its training at a learning rate."""
     own = runs.job_folder(run.folder, *job)
     return own if len(run.config.rates_of(job.design)) == 1 else own / f"rate{rate:g}"
-
-
-def _has_trunk(job: Job) -> bool:
-    return settings.kind(job.design) == "frozen"
 
 
 def _refuse_damaged(run: Run) -> None:
@@ -357,7 +354,7 @@ def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
     with console.run_progress(sum(rates.count(config, job) for job in config.jobs()), quiet=config.quiet) as progress:
 
         def trained(job: Job, rate: float, own: Path) -> Found:
-            in_trunk = _has_trunk(job)
+            in_trunk = run.task.has_trunk(run.config, job)
             try:
                 stage = stage_of(progress, job.design, job.seed)
                 in_trunk = False
@@ -406,7 +403,7 @@ def _stored(run: Run, job: Job, own: Path) -> Found | None:
     """What is stored of a training: its outcome, or where it or its trunk diverged; None if it is not done."""
     if trials.is_done(own):
         return trials.stored(own, run.data.test)
-    trunk = designs.trunk_folder(run.folder, run.config, job) if _has_trunk(job) else None
+    trunk = designs.trunk_folder(run.folder, run.config, job) if run.task.has_trunk(run.config, job) else None
     for place in (own, trunk):
         found = place and training.divergence(place)
         if found:
@@ -424,7 +421,7 @@ def _stage(
 ) -> designs.Stage:
     config, data, place = run[:3]
     job = Job(design, "", seed)
-    if not _has_trunk(job):
+    if not run.task.has_trunk(run.config, job):
         return run.task.stage(job, config, data, place, programs, trials.Watch(), run.network)
     own = designs.trunk_folder(place, config, job)
     with progress.part(f"trunk, seed {seed}", config.trunk_steps) as step:

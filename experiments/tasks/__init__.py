@@ -11,6 +11,7 @@ import numpy as np
 _MODULES = (
     "experiments.designs",
     "experiments.tasks.super_resolution",
+    "experiments.tasks.features",
 )
 
 
@@ -91,6 +92,8 @@ class Task:
       bins: edges of the bins of the curve that is measured beside them.
       stage: what all trainings of one design and seed share; see `designs.stage`.
       train: one training; see `designs.train`.
+      has_trunk: settings and job to whether its stage trains a trunk first, with `settings.trunk_steps`, in the folder
+        that `designs.trunk_folder` tells.
       baselines: settings, design and data to what does without training: of each by name its description, its sums,
         and whether the methods' differences to it are reported.
       pictures: design, results, data and predictions by method to pictures for the page.
@@ -108,6 +111,7 @@ class Task:
     train: Callable[..., Any]
     words: Words
     check: Callable[[Any, Any], None] = lambda config, data: None
+    has_trunk: Callable[[Any, Any], bool] = lambda config, job: False
     baselines: Callable[..., Mapping[str, tuple[str, Mapping[str, Any], bool]]] | None = None
     pictures: Callable[..., list[Picture]] | None = None
 

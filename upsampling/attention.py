@@ -114,7 +114,7 @@ def _neighborhood_attention(
     queries = queries.astype(accumulator(queries.dtype))
     size, output = x.shape[-3:-1], queries.shape[-3:-1]
     keys = interpolation._to_size(queries, size, "area") if keys is None else keys.astype(queries.dtype)
-    queries = queries * math.sqrt(heads / queries.shape[-1])
+    keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
     if share is not None:
         seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
     elif window is not None:
@@ -287,7 +287,7 @@ def _length(total: int, most: int) -> int:
     """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
     if most >= total:
         return total
-    exact = next((n for n in range(most, most // 2, -1) if total % n == 0), None)
+    exact = next((n for n in range(most, (most - 1) // 2, -1) if total % n == 0), None)
     return exact or -(-total // -(-total // most))
 
 

@@ -263,6 +263,23 @@ class CrossAttention(nnx.Module):
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
 
+# Maps of more than this are not computed side by side.
+_LARGE_BYTES = 32 << 20
+
+
+@core()
+def _after(large: jax.Array, small: jax.Array) -> jax.Array:
+    """`large`, which depends on `small` where it is large: what makes the small one has given its memory back by then.
+
+    The two are of one guide with normalization over all of it, so that a NaN in one is in the other anyway.
+    """
+    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _LARGE_BYTES:
+        return large
+    total = lax.stop_gradient(small).sum((-3, -2, -1), keepdims=True)
+    # Not zero times the sum, which an infinite one would make NaN.
+    return large + jnp.where(jnp.isnan(total), total, jnp.zeros((), total.dtype))
+
+
 def _check_widths(name: str, dim: int, heads: int, groups: int) -> None:
     """Raises ValueError unless pairs of channels, heads and groups divide `dim`."""
     if dim % math.lcm(4, heads, groups):
@@ -370,8 +387,8 @@ class AnyUp(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.filters[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = interpolation.area(self.query_encoder(image), target)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
         own = self.features_encoder(attention.unify_features(_layers.unit_length(x), self.filters[...]))
         keys = self.aggregation(jnp.concatenate([keys, own], axis=-1))
         if not self.neighborhood:
@@ -469,8 +486,9 @@ class JAFAR(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.gamma.kernel[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = _layers.normalize_groups(interpolation.area(self.query_encoder(image), target), self.groups)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
+        queries = _layers.normalize_groups(queries, self.groups)
         own = self.features_encoder(_layers.unit_length(x))
         keys = self.gamma(own) * _layers.normalize_groups(keys, self.groups) + self.beta(own)
         return self.attention(x, queries, keys, kernel_size=None)

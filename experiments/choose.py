@@ -23,28 +23,40 @@ Found = tuple[Mapping[str, Any], Mapping[str, Any]]
 class Choose:
     """Say which upsampling method serves which need, from the results of one run or several."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
-    """Folders of finished runs."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="PATH")]
+    """Folders of finished runs; or a RESULTS.json, for the runs that it holds."""
 
 
 def prepare(command: Choose) -> list[Found]:
     """Reads the results of the runs.
 
     Raises:
-      ValueError, OSError: a folder holds no results, or those of another version.
+      ValueError, OSError: a path holds no results, or those of another version.
     """
     if not command.runs:
         raise ValueError("--from: give the folder of at least one finished run.")
-    found = []
-    for folder in command.runs:
-        for name in ("results.json", "timing.json"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(f"--from {folder}: no finished run here (there is no {name}).")
-        results = files.read_json(folder / "results.json")
-        if not {"designs", "analytic", "primary", "measures"} <= results.keys():
-            raise ValueError(f"--from {folder}: results.json is of another version.")
-        found.append((results, files.read_json(folder / "timing.json")))
+    found = [run for path in command.runs for run in (_evidence(path) if path.is_file() else [_run(path)])]
+    if not all({"designs", "analytic", "primary", "measures"} <= run.keys() for run, _ in found):
+        raise ValueError(f"--from {' '.join(map(str, command.runs))}: there are results of another version.")
     return found
+
+
+def _run(folder: Path) -> Found:
+    for name in ("results.json", "timing.json"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"--from {folder}: no finished run here (there is no {name}).")
+    return files.read_json(folder / "results.json"), files.read_json(folder / "timing.json")
+
+
+def _evidence(path: Path) -> list[Found]:
+    """The runs that `evidence` gathered."""
+    try:
+        stored = files.read_json(path)
+        if not isinstance(stored, list):
+            raise TypeError("it is no list of runs")
+        return [(run["results"], run["timing"]) for run in stored]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--from {path}: this is no RESULTS.json, as `evidence` writes it.") from error
 
 
 def show(found: Sequence[Found]) -> None:

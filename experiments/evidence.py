@@ -23,8 +23,8 @@ FADE_TABLE = {
 class Evidence:
     """Gather the results of finished runs into the document that is committed."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
-    """Folders of finished runs."""
+    runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="PATH")]
+    """Folders of finished runs; a RESULTS.json stands for the runs that it holds, so that runs can be added to it."""
     notes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Markdown that explains what was found, to stand at the end."""
     out: Path = Path(__file__).parent
@@ -56,7 +56,7 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
             method: {
                 **outcome,
                 "seeds": {
-                    seed: {"figures": {m: f["mean"] for m, f in one["figures"].items()}}
+                    seed: {"figures": {m: {"mean": f["mean"]} for m, f in one["figures"].items()}}
                     for seed, one in outcome["seeds"].items()
                 },
             }

@@ -1,6 +1,7 @@
 """The forest plot: how far each method lies from the one that all are held against."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any, NamedTuple
 
 from experiments.report.drawing import (
@@ -39,7 +40,7 @@ def forest_rows(of: Results, measure: str, lower_is_better: bool) -> list[Row]:
     """Every method's difference to `against`, best first; colored where the grouping tells it from `against`."""
     against, groups = of["against"], of["groups"][measure]
     paired = {name: m["paired"][measure] for name, m in of["methods"].items() if measure in m["paired"]}
-    largest = max((abs(d["mean"]) for d in paired.values()), default=1.0)
+    largest = max((max(abs(d["mean"]), d["half_width"] or 0.0) for d in paired.values()), default=1.0)
     digits = 3 if largest > 0.005 else 4 if largest > 0.0005 else 6
     rows = []
     for name, method in of["methods"].items():
@@ -122,9 +123,14 @@ def _interval(drawing: Drawing, row: Row, scale: Scale, y: float) -> None:
 
 
 def _reach(rows: Sequence[Row]) -> tuple[float, float]:
-    """What the plot spans: all means, and intervals as far as they are not many times wider than the means' range."""
+    """What the plot spans: all means, and intervals as far as they are not many times wider than the others.
+
+    Wide is measured by the means' range or the median interval, whichever is more: a single small difference is drawn
+    with its whole interval.
+    """
     means = [0.0, *(row.mean for row in rows)]
-    span = max(max(means) - min(means), 1e-6)
+    halves = [row.half for row in rows if row.half is not None]
+    span = max(max(means) - min(means), median(halves) if halves else 0.0, 1e-6)
     ends = [row.mean + k * row.half for row in rows if row.half is not None for k in (-1, 1)]
     ends += [end for row in rows if row.bootstrap for end in row.bootstrap]
     low = max(min([*means, *ends]), min(means) - 1.5 * span)

@@ -36,6 +36,20 @@ def test_the_document_holds_the_figures_of_its_runs(study, tmp_path):
     assert '"loss"' not in json.dumps(stored[0]["results"]["designs"])
 
 
+def test_runs_are_added_to_the_evidence_that_there_is(study, tmp_path, capsys):
+    folder = study[0]
+    assert command.main(["evidence", "--from", str(folder), "--out", str(tmp_path)]) == 0
+    before = (tmp_path / "RESULTS.md").read_text(), (tmp_path / "RESULTS.json").read_text()
+    file = str(tmp_path / "RESULTS.json")
+    assert command.main(["evidence", "--from", file, "--out", str(tmp_path)]) == 0
+    assert ((tmp_path / "RESULTS.md").read_text(), (tmp_path / "RESULTS.json").read_text()) == before
+    assert command.main(["evidence", "--from", file, str(folder), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "RESULTS.md").read_text().count("### frozen, seeds") == 2
+    (tmp_path / "other.json").write_text("{}")
+    assert command.main(["choose", "--from", str(tmp_path / "other.json")]) == 2
+    assert "other.json: this is no RESULTS.json" in capsys.readouterr().out
+
+
 def test_ours_stands_beside_published_figures_of_the_same_methods(study):
     _, found, timing = study
     text = "\n".join(evidence._published([(found, timing)]))

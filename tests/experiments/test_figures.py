@@ -143,6 +143,19 @@ def test_an_interval_that_goes_on_ends_in_an_arrow(study):
     assert len(marks(drawn, Line, "nearest")[1].points) == 2
 
 
+def test_a_single_small_difference_is_drawn_with_its_whole_interval(study):
+    of = study[0]["designs"]["frozen"]
+    like = dict(of["methods"]["nearest"])
+    like["paired"] = {
+        PRIMARY: {**like["paired"][PRIMARY], "mean": -5e-6, "half_width": 0.012}
+        | {"bootstrap_low": -0.008, "bootstrap_high": 0.008}
+    }
+    two = {**of, "methods": {"bilinear": of["methods"]["bilinear"], "nearest": like}}
+    drawn = differences.forest(two, PRIMARY, {"title": "it", "lower_is_better": False}, WIDE)
+    assert [len(end.points) for end in marks(drawn, Line, "nearest")[1:]] == [2, 2]  # bars, no arrows
+    assert [row.text for row in differences.forest_rows(two, PRIMARY, False) if row.half] == ["−0.000 ± 0.012"]
+
+
 # --- other charts -----------------------------------------------------------------------------------------------------
 
 

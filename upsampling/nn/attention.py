@@ -14,6 +14,7 @@ from upsampling import _arguments, attention, interpolation
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, with_axes
 
 
@@ -263,17 +264,13 @@ class CrossAttention(nnx.Module):
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
 
-# Maps of more than this are not computed side by side.
-_LARGE_BYTES = 32 << 20
-
-
 @core()
 def _after(large: jax.Array, small: jax.Array) -> jax.Array:
     """`large`, which depends on `small` where it is large: what makes the small one has given its memory back by then.
 
     The two are of one guide with normalization over all of it, so that a NaN in one is in the other anyway.
     """
-    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _LARGE_BYTES:
+    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _common.TILE_BYTES:
         return large
     total = lax.stop_gradient(small).sum((-3, -2, -1), keepdims=True)
     # Not zero times the sum, which an infinite one would make NaN.
@@ -496,9 +493,6 @@ class JAFAR(Attender):
 
 # --- LoftUp -----------------------------------------------------------------------------------------------------------
 
-# The maps that are made of the rows of an image at once.
-_ROWS_BYTES = 32 << 20
-
 
 class TransformerBlock(nnx.Module):
     """Attention of each pixel to all pixels of the low-resolution map, then two linear layers; both are added to it.
@@ -698,7 +692,7 @@ class LoftUp(Attender):
         batch = image.shape[:-3]
         images = math.prod(batch) if _arguments.is_static(*batch) else 1
         channels = max(self.guide_norm.num_features, 2 * self.norm.num_features)
-        return max(_ROWS_BYTES // (images * image.shape[-2] * channels * 4), 1)
+        return max(_common.TILE_BYTES // (images * image.shape[-2] * channels * 4), 1)
 
 
 def _norm(x: jax.Array, norm: nnx.LayerNorm) -> jax.Array:

@@ -11,7 +11,8 @@ from jax import lax
 
 from upsampling import _arguments, interpolation
 from upsampling._arguments import Numbers
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives import _common
+from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.transposed_conv import convolve
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -114,7 +115,7 @@ def _neighborhood_attention(
     queries = queries.astype(accumulator(queries.dtype))
     size, output = x.shape[-3:-1], queries.shape[-3:-1]
     keys = interpolation._to_size(queries, size, "area") if keys is None else keys.astype(queries.dtype)
-    queries = queries * math.sqrt(heads / queries.shape[-1])
+    keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
     if share is not None:
         seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
     elif window is not None:
@@ -124,7 +125,7 @@ def _neighborhood_attention(
     batch = x.shape[:-3]
     images = math.prod(batch) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
-    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _MOST_BYTES:
+    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
         y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, images)
         return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
@@ -181,10 +182,6 @@ def windows_of_share(n: int, m: int, share: float) -> tuple[np.ndarray, np.ndarr
 
 # --- attention by tiles of the output ---------------------------------------------------------------------------------
 
-# Weights that take more than this are computed tile by tile, and those of a tile take about half.
-_MOST_BYTES = 64 << 20
-_TILE_BYTES = 32 << 20
-
 Seen = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -208,14 +205,12 @@ class _Tiles(NamedTuple):
         table = np.zeros((len(centers), n))
         row, column = np.nonzero(counts)
         table[row, taps[row, column]] = counts[row, column]
-        table = np.pad(table, [(0, -len(table) % length), (0, 0)], mode="edge").reshape(-1, length, n)
-        under = np.any(table, axis=1)
-        low, high = under.argmax(1), n - under[:, ::-1].argmax(1)
-        read = max((high - low).tolist())
-        first = np.minimum(low, n - read)
+        # Beyond the end the last pixel again.
+        rows = np.minimum(np.arange(-(-len(table) // length) * length), len(table) - 1)
+        first, parts = read_by_tiles(table, rows.reshape(-1, length))
         with np.errstate(divide="ignore"):
-            logits = np.log(np.stack([tile[:, f : f + read] for f, tile in zip(first, table, strict=True)]))
-        return cls(first, length, read, logits if np.any(logits) else None)
+            logits = np.log(parts)
+        return cls(first, length, parts.shape[2], logits if np.any(logits) else None)
 
 
 def _attend_in_tiles(
@@ -231,7 +226,7 @@ def _attend_in_tiles(
     if seen is None:
         # One axis of queries, and one of keys.
         total, count = height * width, math.prod(size)
-        length = _length(total, max(_TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
+        length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
         rows = _Tiles(np.zeros(-(-total // length), int), length, 1, None)
         columns = _Tiles(np.zeros(1, int), 1, count, None)
         queries = queries.reshape(n, total, 1, -1)
@@ -239,10 +234,10 @@ def _attend_in_tiles(
     else:
         length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
         columns = _Tiles.that_see(seen[1], size[1], wide)
-        rows = _Tiles.that_see(seen[0], size[0], _length(height, length))
+        rows = _Tiles.that_see(seen[0], size[0], tile_length(height, length))
         row_bytes = images * heads * len(columns.first) * wide * columns.read * dtype.itemsize
-        while rows.length > 1 and rows.length * rows.read * row_bytes > _TILE_BYTES:
-            rows = _Tiles.that_see(seen[0], size[0], _length(height, -(-rows.length // 2)))
+        while rows.length > 1 and rows.length * rows.read * row_bytes > _common.TILE_BYTES:
+            rows = _Tiles.that_see(seen[0], size[0], tile_length(height, -(-rows.length // 2)))
     split = lambda a, groups: a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)  # noqa: E731
     x, queries, keys = split(x.astype(dtype), 1 if average else heads), split(queries, heads), split(keys, heads)
     width = queries.shape[2]
@@ -281,14 +276,6 @@ def _attend_in_tiles(
         y = jnp.moveaxis(lax.scan(step, None, (queries, *tiles))[1], 0, 1)
     y = y.reshape(n, -1, y.shape[-1])
     return lax.slice_in_dim(y, 0, output[0] * output[1], axis=1).reshape(n, *output, y.shape[-1])
-
-
-def _length(total: int, most: int) -> int:
-    """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
-    if most >= total:
-        return total
-    exact = next((n for n in range(most, most // 2, -1) if total % n == 0), None)
-    return exact or -(-total // -(-total // most))
 
 
 def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> jax.Array:
@@ -520,7 +507,9 @@ def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
 
     images = math.prod(batch) if _arguments.is_static(*batch) else 1
-    at_once = _length(channels, max(_TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1))
+    at_once = tile_length(
+        channels, max(_common.TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1)
+    )
     whole = channels // at_once * at_once
     y = total(maps[: channels - whole + at_once])
     if whole > at_once:

@@ -14,6 +14,7 @@ from upsampling import _arguments, attention, interpolation
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, with_axes
 
 
@@ -263,6 +264,19 @@ class CrossAttention(nnx.Module):
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
 
+@core()
+def _after(large: jax.Array, small: jax.Array) -> jax.Array:
+    """`large`, which depends on `small` where it is large: what makes the small one has given its memory back by then.
+
+    The two are of one guide with normalization over all of it, so that a NaN in one is in the other anyway.
+    """
+    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _common.TILE_BYTES:
+        return large
+    total = lax.stop_gradient(small).sum((-3, -2, -1), keepdims=True)
+    # Not zero times the sum, which an infinite one would make NaN.
+    return large + jnp.where(jnp.isnan(total), total, jnp.zeros((), total.dtype))
+
+
 def _check_widths(name: str, dim: int, heads: int, groups: int) -> None:
     """Raises ValueError unless pairs of channels, heads and groups divide `dim`."""
     if dim % math.lcm(4, heads, groups):
@@ -370,8 +384,8 @@ class AnyUp(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.filters[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = interpolation.area(self.query_encoder(image), target)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
         own = self.features_encoder(attention.unify_features(_layers.unit_length(x), self.filters[...]))
         keys = self.aggregation(jnp.concatenate([keys, own], axis=-1))
         if not self.neighborhood:
@@ -469,17 +483,15 @@ class JAFAR(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.gamma.kernel[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = _layers.normalize_groups(interpolation.area(self.query_encoder(image), target), self.groups)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
+        queries = _layers.normalize_groups(queries, self.groups)
         own = self.features_encoder(_layers.unit_length(x))
         keys = self.gamma(own) * _layers.normalize_groups(keys, self.groups) + self.beta(own)
         return self.attention(x, queries, keys, kernel_size=None)
 
 
 # --- LoftUp -----------------------------------------------------------------------------------------------------------
-
-# The maps that are made of the rows of an image at once.
-_ROWS_BYTES = 32 << 20
 
 
 class TransformerBlock(nnx.Module):
@@ -680,7 +692,7 @@ class LoftUp(Attender):
         batch = image.shape[:-3]
         images = math.prod(batch) if _arguments.is_static(*batch) else 1
         channels = max(self.guide_norm.num_features, 2 * self.norm.num_features)
-        return max(_ROWS_BYTES // (images * image.shape[-2] * channels * 4), 1)
+        return max(_common.TILE_BYTES // (images * image.shape[-2] * channels * 4), 1)
 
 
 def _norm(x: jax.Array, norm: nnx.LayerNorm) -> jax.Array:

@@ -249,7 +249,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 
 
 def _image(function: str, x: jax.Array, rank: int = 2) -> jax.Array:
-    x = _arguments.spatial_map(function, "x", x, rank, empty_channels=True)
+    x = _arguments.spatial_map(function, "x", x, rank)
     size = x.shape[-1 - rank : -1]
     if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")

@@ -65,13 +65,16 @@ def test_citation_and_package_have_the_same_version():
 
 
 def test_what_is_imported_is_required():
-    """All third-party packages that the library imports, and no others."""
+    """All third-party packages that the library imports, and no others; for figures, those of their extra."""
     imported = set()
-    for path in (ROOT / "upsampling").rglob("*.py"):
+    for path in sorted((ROOT / "upsampling").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add(node.module.partition(".")[0])
     required = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["dependencies"]}
-    assert imported - sys.stdlib_module_names - {"upsampling"} == required
+    drawing = {re.match(r"[\w-]+", requirement)[0] for requirement in PROJECT["optional-dependencies"]["figures"]}
+    assert imported - sys.stdlib_module_names - {"upsampling"} == required | drawing
+    users = [path.name for path in (ROOT / "upsampling").rglob("*.py") if "matplotlib.figure" in path.read_text()]
+    assert users == ["_figures.py"]

@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 
 from upsampling import _arguments
+from upsampling.interop import _attention as _attention  # registers its loaders, as do all of these
 from upsampling.interop import _frequency as _frequency
-from upsampling.interop import _guided as _guided  # registers its loaders
+from upsampling.interop import _guided as _guided
 from upsampling.interop import _implicit as _implicit
 from upsampling.interop import _matting as _matting
 from upsampling.interop import _reassembly as _reassembly
@@ -35,7 +36,9 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
     | `GuidedFilter` | the maps of the guide in Wu et al.'s networks, and their `ConvGuidedFilter` |
-    | `NAF` | NAF's `NAF` |
+    | `NAF`, `JAFAR` | the authors' modules of these names |
+    | `AnyUp` | the authors' `AnyUp`, with or without NATTEN |
+    | `LoftUp` | the authors' `UpsamplerwithChannelNorm`, or without `normalize` their `LoftUp` |
     | `UPLiFT` | the authors' `UPLiFT` with a local attender, without noise and refiner |
     | `FreqFusion` | the authors' `FreqFusion` |
     | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |

@@ -2,7 +2,7 @@
 
 from upsampling.nn import initializers
 from upsampling.nn._create import MethodName, create
-from upsampling.nn.attention import NAF
+from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.frequency import FreqFusion
 from upsampling.nn.guided import JBU, AdaptiveNorm, GuidedFilter, JBUStack, JointBilateral
@@ -18,11 +18,13 @@ __all__ = [
     "A2U",
     "CARAFE",
     "FADE",
+    "JAFAR",
     "JBU",
     "LIIF",
     "NAF",
     "SAPA",
     "AdaptiveNorm",
+    "AnyUp",
     "Bicubic",
     "Bilinear",
     "DUpsampling",
@@ -36,6 +38,7 @@ __all__ = [
     "Interpolate",
     "JBUStack",
     "JointBilateral",
+    "LoftUp",
     "MaxUnpool",
     "Method",
     "MethodName",

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from upsampling import conventions
 from upsampling._arguments import Edge, Numbers, Padding
 from upsampling.conventions import Convention, Preset
-from upsampling.nn.attention import NAF
+from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.frequency import FreqFusion
 from upsampling.nn.guided import JBU, GuidedFilter, JointBilateral, Mean, Norm
@@ -33,6 +33,9 @@ MethodName = Literal[
     "max_unpool",
     "dupsampling",
     "naf",
+    "anyup",
+    "jafar",
+    "loftup",
     "freqfusion",
     "joint_bilateral",
     "jbu",
@@ -188,10 +191,11 @@ def create(
 def create(
     name: Literal["naf"],
     features: int,
-    scale: Numbers = 2,
+    scale: Numbers | None = 2,
     *,
     rngs: nnx.Rngs,
     variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
     guide_features: int | None = None,
     dim: int = 256,
     kernel_size: int = 9,
@@ -202,6 +206,64 @@ def create(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> NAF: ...
+@overload
+def create(
+    name: Literal["anyup"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small", "natten"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    dim: int = 128,
+    kernel_size: int = 1,
+    unify_kernel_size: int = 5,
+    share: float = 0.1,
+    neighborhood: bool = False,
+    heads: int = 4,
+    blocks: int = 2,
+    groups: int = 8,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> AnyUp: ...
+@overload
+def create(
+    name: Literal["jafar"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    dim: int = 128,
+    kernel_size: int = 1,
+    heads: int = 4,
+    blocks: int = 2,
+    groups: int = 8,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> JAFAR: ...
+@overload
+def create(
+    name: Literal["loftup"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    frequencies: int = 20,
+    place_frequencies: int = 5,
+    highest: float = 10.0,
+    heads: int | None = 4,
+    blocks: int = 2,
+    normalize: bool = True,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> LoftUp: ...
 @overload
 def create(
     name: Literal["freqfusion"],

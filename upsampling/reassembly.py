@@ -418,7 +418,7 @@ def attend_to_neighbors(
     >>> attend_to_neighbors(jnp.array([[[0.0], [5.0], [10.0]]]), jnp.zeros((1, 3, 5)), scale=1)[..., 0]  # the mean
     Array([[1., 5., 9.]], dtype=float32)
 
-    Source: Walmer et al. 2026, UPLiFT, and the authors' code.
+    Source: Walmer et al. 2026, arXiv:2601.17950, and the authors' code.
     """
     name = "attend_to_neighbors"
     _, factors, output = _scale_or_size(name, scale, size)

@@ -52,7 +52,7 @@ def _sequence(state: State, name: str, part: Pointwise, named: bool) -> Loaded:
     number = 0
     for n, linear in enumerate(part.layers):
         own = f"{name[:-2]}{n + 1}." if named else f"{name}{number}."
-        yield from _pointwise(state, own, linear)
+        yield from pointwise(state, own, linear)
         number += 3 if part.norms else 2
         if n < len(part.norms):
             yield from _norm(state, f"{name}{number - 2}.", part.norms[n])

@@ -1,15 +1,20 @@
 """The command line: `python -m experiments --help`."""
 
+import functools
+import operator
 import signal
 import sys
 from typing import Annotated
 
 import tyro
 
-from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study
+from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study, tasks
 
+_TASKS = functools.reduce(
+    operator.or_, [Annotated[task.settings, tyro.conf.subcommand(task.name)] for task in tasks.known()]
+)
 _COMMANDS = (
-    Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
+    _TASKS
     | Annotated[study.Report, tyro.conf.subcommand("report")]
     | Annotated[check.Check, tyro.conf.subcommand("check")]
     | Annotated[analyse.Analyse, tyro.conf.subcommand("analyse")]

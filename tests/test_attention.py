@@ -9,6 +9,7 @@ import pytest
 import upsampling as up
 from tests.optional import F, torch
 from upsampling import attention
+from upsampling.primitives import _common
 
 
 def normal(seed, *shape):
@@ -16,12 +17,12 @@ def normal(seed, *shape):
 
 
 def seen(p, m, window, dilation):
-    """Where neighborhood attention looks from pixel p of m: `window` pixels `dilation` apart, inward at edges."""
+    """Where neighborhood attention looks from pixel p of m: `window` pixels `dilation` apart, inward at edges.
+
+    Of two that are equally near the first is taken.
+    """
     phase = range(p % dilation, m, dilation)
-    nearest = sorted(phase, key=lambda q: abs(q - p))[:window]
-    if len(nearest) < len(phase) and len(nearest) % 2 == 1:
-        assert len(nearest) == window
-    return sorted(nearest)
+    return sorted(sorted(phase, key=lambda q: abs(q - p))[:window])
 
 
 def naf(x, queries, keys, window, heads):
@@ -29,8 +30,9 @@ def naf(x, queries, keys, window, heads):
     (h, w), (height, width) = x.shape[:2], queries.shape[:2]
     enlarge = lambda a: F.interpolate(a.permute(2, 0, 1)[None], (height, width), mode="nearest-exact")[0]  # noqa: E731
     large_keys, values = enlarge(keys).permute(1, 2, 0), enlarge(x).permute(1, 2, 0)
-    rows = [seen(i, height, window, height // h) for i in range(height)]
-    columns = [seen(j, width, window, width // w) for j in range(width)]
+    window = (window, window) if isinstance(window, int) else window
+    rows = [seen(i, height, window[0], height // h) for i in range(height)]
+    columns = [seen(j, width, window[1], width // w) for j in range(width)]
     y = []
     for i in range(height):
         for j in range(width):
@@ -48,6 +50,8 @@ CASES = {
     "one pixel for one": ((5, 4), (5, 4), 3, 1),
     "window as large as the image": ((3, 5), (6, 5), 5, 1),
     "window larger than the image": ((2, 1), (5, 4), 5, 2),
+    "even, one per axis": ((6, 5), (12, 11), (4, 3), 1),
+    "even and larger than the image": ((3, 5), (7, 10), (4, 2), 2),
 }
 
 
@@ -73,6 +77,95 @@ def test_neighborhood_attention(case):
     theirs = torch.autograd.grad(expected, leaves, torch.tensor(cotangent, dtype=torch.float64))
     for a, b in zip(gradients, theirs, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def in_share(n, m, share):
+    """Which of n pixels AnyUp's window shows to each of m: arXiv:2510.12764, as the authors round it."""
+    center = (torch.arange(m, dtype=torch.float32) + 0.5) / m
+    first = ((center - share).clamp(0.0, 1.0) * n).floor()
+    end = ((center + share).clamp(0.0, 1.0) * n).ceil()
+    pixel = torch.arange(n)
+    return (pixel >= first[:, None]) & (pixel < end[:, None])
+
+
+def dense(x, queries, keys, mask, heads, average):
+    """Attention of all pixels to all that the mask, (output pixels, pixels), shows them."""
+    split = lambda a: a.reshape(-1, heads, a.shape[-1] // heads)  # noqa: E731
+    logits = torch.einsum("phd,qhd->hpq", split(queries), split(keys)) / (queries.shape[-1] / heads) ** 0.5
+    weights = logits.masked_fill(~mask, -torch.inf).softmax(-1)
+    y = weights.mean(0) @ x.reshape(-1, x.shape[-1]) if average else torch.einsum("hpq,qhc->phc", weights, split(x))
+    return y.reshape(*queries.shape[:2], -1)
+
+
+WIDE = {
+    "all": ((3, 5), (7, 4), {"kernel_size": None, "heads": 2}),
+    "all, averaged": ((4, 3), (9, 10), {"kernel_size": None, "heads": 4, "average_heads": True}),
+    "share": ((6, 7), (13, 21), {"share": 0.15, "heads": 2, "average_heads": True}),
+    "share, heads apart": ((7, 5), (3, 10), {"share": 0.3, "heads": 2}),
+    "share of less than a pixel": ((2, 1), (5, 3), {"share": 0.01, "heads": 1}),
+}
+
+
+@pytest.mark.parametrize("case", WIDE)
+def test_all_pixels_and_a_share_of_the_image(case):
+    size, output, options = WIDE[case]
+    average = options.get("average_heads", False)
+    x, queries, keys = normal(0, *size, 3 if average else 4), normal(1, *output, 8), normal(2, *size, 8)
+    axes = zip(size, output, strict=True)
+    rows, columns = (in_share(n, m, options.get("share", 1.0)) for n, m in axes)
+    mask = (rows[:, None, :, None] & columns[None, :, None, :]).reshape(np.prod(output), np.prod(size))
+    leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in (x, queries, keys)]
+    expected = dense(*leaves, mask, options["heads"], average)
+    cotangent = normal(3, *expected.shape)
+    y, pull = jax.vjp(lambda *arrays: up.neighborhood_attention(*arrays, **options), x, queries, keys)
+    np.testing.assert_allclose(y, expected.detach(), atol=1e-5)
+    theirs = torch.autograd.grad(expected, leaves, torch.tensor(cotangent, dtype=torch.float64))
+    for a, b in zip(jax.jit(pull)(cotangent), theirs, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_share_is_rounded_as_the_authors_round_it():
+    for n, m in ((37, 518), (16, 224), (10, 40), (5, 64), (1, 7), (30, 30), (14, 9)):
+        for share in (0.1, 0.25, 0.05):
+            centers, counts = attention.windows_of_share(n, m, share)
+            table = np.zeros((m, n), bool)
+            row, column = np.nonzero(counts)
+            table[row, centers[row] + column - counts.shape[1] // 2] = True
+            np.testing.assert_array_equal(table, in_share(n, m, share))
+
+
+TILED = {
+    "all": ((5, 4), (7, 6), {"kernel_size": None}),
+    "all, averaged": ((5, 4), (7, 6), {"kernel_size": None, "average_heads": True}),
+    "windows": ((6, 7), (20, 29), {"kernel_size": (4, 3)}),
+    "windows, averaged": ((6, 7), (12, 28), {"kernel_size": 3, "average_heads": True}),
+    "share": ((9, 6), (31, 17), {"share": 0.1, "average_heads": True}),
+}
+
+
+@pytest.mark.parametrize("case", TILED)
+def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
+    """Values, and gradients in which the tiles' weights are computed anew."""
+    size, output, options = TILED[case]
+    x, queries, keys = normal(0, 2, *size, 4), normal(1, 2, *output, 8), normal(2, 2, *size, 8)
+    cotangent = normal(3, 2, *output, 4)
+
+    def pulled():
+        # Not `up.neighborhood_attention`, whose program is kept for these shapes.
+        window, share = options.get("kernel_size"), options.get("share")
+        window = (window, window) if isinstance(window, int) else window
+        average = options.get("average_heads", False)
+        core = lambda *maps: attention._neighborhood_attention.__wrapped__(*maps, window, share, 2, average)  # noqa: E731
+        y, pull = jax.vjp(core, x, queries, keys)
+        return y, *pull(cotangent)
+
+    expected = jax.jit(pulled)()
+    monkeypatch.setattr(_common, "MOST_BYTES", 0)
+    monkeypatch.setattr(_common, "TILE_BYTES", 5000)
+    tiled = jax.jit(lambda: pulled())  # another function, or else it would be the program above
+    assert "scan" in str(tiled.trace().jaxpr)
+    for a, b in zip(tiled(), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
 
 
 def test_the_window_moves_inward_at_edges():
@@ -155,7 +248,12 @@ def test_dtypes():
         (lambda x, q: up.neighborhood_attention(x[0, 0], q), "neighborhood_attention: x must be .*got shape"),
         (lambda x, q: up.neighborhood_attention(x[0], q), "queries must have the batch axes of x"),
         (lambda x, q: up.neighborhood_attention(q, x), "at least its height and width; got shape"),
-        (lambda x, q: up.neighborhood_attention(x, q, kernel_size=4), r"kernel_size must be odd.*got \(4,\)"),
+        (lambda x, q: up.neighborhood_attention(x, q, kernel_size=(3, 0)), "kernel_size must be at least 1; got 0"),
+        (lambda x, q: up.neighborhood_attention(x, q, share=0.0), "share must be finite and above 0; got 0.0"),
+        (
+            lambda x, q: up.neighborhood_attention(x, q, heads=3, average_heads=True),
+            "heads=3 must divide query_channels=8",
+        ),
         (lambda x, q: up.neighborhood_attention(x, q, heads=3), "heads=3 must divide channels=4 and query_channels=8"),
         (
             lambda x, q: up.neighborhood_attention(x, q, q),

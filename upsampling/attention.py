@@ -1,49 +1,72 @@
 """Upsampling by attention: each output pixel attends to the low-resolution pixels around it."""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from upsampling import _arguments, interpolation
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling._arguments import Numbers
+from upsampling.primitives import _common
+from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
+from upsampling.primitives.transposed_conv import convolve
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
 def neighborhood_attention(
-    x: jax.Array, queries: jax.Array, keys: jax.Array | None = None, *, kernel_size: int = 9, heads: int = 4
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array | None = None,
+    *,
+    kernel_size: Numbers | None = 9,
+    heads: int = 4,
+    share: float | None = None,
+    average_heads: bool = False,
 ) -> jax.Array:
-    """Weights the pixels nearest to each output pixel by how well their keys match its query: the operator of NAF.
+    """Weights pixels near to each output pixel, or all, by how well their keys match its query.
 
         y[p] = sum_q softmax over q of (queries[p] . keys[q] / sqrt(d)) x[q],    d channels of queries to a head
 
-    Each head attends with its own block of the channels of queries and keys, and gives its own block of channels of
-    the output. The q are a square of `kernel_size` pixels a side of `x`, around the pixel that p lies in; at the edges
-    the square moves inward, and where the image is smaller than the square it is the whole image.
+    The operator of NAF, AnyUp, JAFAR and LoftUp, which differ in the q that p sees:
+
+    - `kernel_size`: a rectangle of as many pixels of `x`, around the pixel that p lies in. At the edges it moves
+      inward, and where the image is smaller than the rectangle it is the whole image. An even one reaches one pixel
+      further up and left. NAF's, and that of all methods made of NATTEN's operator.
+    - `share`: all pixels of `x` that lie, at least in part, within this share of the image's height and width from p's
+      center. AnyUp's; the rectangle grows with the map and is cut off at edges.
+    - neither (`kernel_size=None`): all pixels. JAFAR's and LoftUp's.
+
+    Each head attends with its own block of the channels of queries and keys. It gives its own block of channels of
+    the output; or, with `average_heads`, all channels are summed with the mean of the heads' weights.
+
+    The weights of many pixels are never held at once: what would take more than 64 MB is computed by tiles of the
+    output, in which gradients compute the weights anew.
 
     Args:
       x: (*batch, h, w, channels), any number of batch axes, none included.
-      queries: (*batch, H, W, query channels), H and W at least h and w; the result has this size.
+      queries: (*batch, H, W, query channels); the result has this size. With `kernel_size` H and W are at least h and
+        w.
       keys: (*batch, h, w, query channels); if not given, as in NAF, the mean of the queries of each pixel of `x`.
-      kernel_size: side of the square, odd.
-      heads: number of heads; divides the channels and the query channels.
+      kernel_size: height and width of the rectangle, one number or two; None for all pixels.
+      heads: number of heads; divides the query channels, and the channels unless heads are averaged.
+      share: in place of `kernel_size`, above 0.
+      average_heads: whether the heads' weights are averaged.
 
     Returns:
       (*batch, H, W, channels) in the dtype of `x`; half precision computes in float32.
 
     Raises:
-      ValueError: shapes that do not fit, a kernel_size that is even, or heads that do not divide the channels.
+      ValueError: shapes that do not fit, a kernel_size below 1, a share out of range, or heads that do not divide the
+        channels.
       TypeError: arrays that are not floating, or numbers that are not static.
 
-    Where H is no whole number of times h, pixels of `x` are counted as the authors' code counts them: it enlarges keys
-    and values to the output's size by nearest neighbors and takes every `H // h`-th pixel, so that some pixels of `x`
-    come twice, that is with twice the weight, and fewer than `kernel_size` are seen.
-
-    NAF and AnyUp (Wimmer et al. 2025, arXiv:2510.12764) both attend to a window of the low-resolution map with queries
-    and keys from the image. NAF's is the one here since it fits `upsampling.reassemble`: its window has one size for
-    every pixel, however large the image; a head is a channel group; and values are taken as they are. AnyUp's window
-    is a share of the image, so that its taps grow with the map, and its size varies from pixel to pixel.
+    Where H is no whole number of times h, pixels in the rectangle of `kernel_size` are counted as NAF's code counts
+    them: it enlarges keys and values to the output's size by nearest neighbors and takes every `H // h`-th pixel, so
+    that some pixels of `x` come twice, that is with twice the weight, and fewer than `kernel_size` are seen.
 
     Example:
 
@@ -54,16 +77,21 @@ def neighborhood_attention(
     >>> up.neighborhood_attention(x, seen, kernel_size=3, heads=1)[0, :, 0].round(2)
     Array([0., 0., 0., 1., 1., 1., 1., 1.], dtype=float32)
 
-    Source: Chambon et al. 2025, arXiv:2511.18452, section 3; Hassani et al. 2023, arXiv:2204.07143.
+    Source: Chambon et al. 2025, arXiv:2511.18452, section 3; Wimmer et al. 2025, arXiv:2510.12764, section 3.2;
+    Couairon et al. 2025, arXiv:2506.11136, section 3; Hassani et al. 2023, arXiv:2204.07143.
     """
     name = "neighborhood_attention"
     x, queries = _arguments.spatial_map(name, "x", x), _arguments.spatial_map(name, "queries", queries)
     for argument, given in (("x", x), ("queries", queries)):
         _arguments.static_size(name, argument, given, 2)
-    (window,) = _arguments.odd(name, "kernel_size", kernel_size, 1)
-    heads = _arguments.divisor(name, "heads", heads, channels=x.shape[-1], query_channels=queries.shape[-1])
+    window = None if kernel_size is None else _arguments.per_axis(name, "kernel_size", kernel_size, 2)
+    if share is not None:
+        window, share = None, _arguments.width(name, "share", share)
+    average_heads = _arguments.flag(name, "average_heads", average_heads)
+    divided = {} if average_heads else {"channels": x.shape[-1]}
+    heads = _arguments.divisor(name, "heads", heads, **divided, query_channels=queries.shape[-1])
     larger = all(m >= n for n, m in zip(x.shape[-3:-1], queries.shape[-3:-1], strict=True))
-    if queries.shape[:-3] != x.shape[:-3] or not larger:
+    if queries.shape[:-3] != x.shape[:-3] or not (larger or window is None):
         raise ValueError(
             f"{name}: queries must have the batch axes of x {x.shape} and at least its height and width; "
             f"got shape {queries.shape}."
@@ -71,24 +99,45 @@ def neighborhood_attention(
     if keys is not None:
         shape = (*x.shape[:-1], queries.shape[-1])
         keys = _arguments.shaped(name, "keys", keys, shape, "the size of x and the channels of queries")
-    return _neighborhood_attention(x, queries, keys, window, heads)
+    return _neighborhood_attention(x, queries, keys, window, share, heads, average_heads)
 
 
-@core((3, 4))
+@core((3, 4, 5, 6))
 def _neighborhood_attention(
-    x: jax.Array, queries: jax.Array, keys: jax.Array | None, window: int, heads: int
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array | None,
+    window: tuple[int, int] | None,
+    share: float | None,
+    heads: int,
+    average: bool,
 ) -> jax.Array:
     queries = queries.astype(accumulator(queries.dtype))
-    size = x.shape[-3:-1]
+    size, output = x.shape[-3:-1], queries.shape[-3:-1]
     keys = interpolation._to_size(queries, size, "area") if keys is None else keys.astype(queries.dtype)
-    sizes = zip(size, queries.shape[-3:-1], strict=True)
-    centers, counts = zip(*(neighbor_windows(n, m, window) for n, m in sizes), strict=True)
-    queries = queries * math.sqrt(heads / queries.shape[-1])
-    geometry = Geometry.around(size, centers, (window, window), heads)
+    keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
+    if share is not None:
+        seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
+    elif window is not None:
+        seen = [neighbor_windows(n, m, k) for n, m, k in zip(size, output, window, strict=True)]
+    else:
+        seen = None
+    batch = x.shape[:-3]
+    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
+    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _common.MOST_BYTES:
+        flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
+        y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, images)
+        return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
+    centers, counts = zip(*seen, strict=True)
+    windows = (counts[0].shape[1], counts[1].shape[1])
+    geometry = Geometry.around(size, centers, windows, heads)
     logits = window_correlation(keys, queries, geometry, "zero")
     with np.errstate(divide="ignore"):
         # A pixel that is seen twice has twice the weight, one that is not seen none.
         weights = window_softmax(logits, 2, *map(np.log, counts))
+    if average:
+        weights, geometry = weights.mean(-3, keepdims=True), geometry._replace(groups=1)
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
 
 
@@ -96,7 +145,8 @@ def neighbor_windows(n: int, m: int, window: int) -> tuple[np.ndarray, np.ndarra
     """The window of each of m output pixels on an axis of n, as neighborhood attention places it.
 
     Returns:
-      The windows' central pixels, (m,), and how often each pixel of the window is seen, (m, window).
+      The windows' central pixels, (m,), and how often each pixel of the window is seen, (m, window); or
+      (m, window + 1), the last never, for an even window, so that it has a center.
     """
     dilation = m // n
     phase, step = np.arange(m) % dilation, np.arange(m) // dilation
@@ -106,10 +156,126 @@ def neighbor_windows(n: int, m: int, window: int) -> tuple[np.ndarray, np.ndarra
     under = (2 * (phase[:, None] + tap * dilation) + 1) * n // (2 * m)
     # Where the image is smaller than the window, the window may begin outside, but its center lies inside.
     center = np.minimum(under[:, 0] + window // 2, n - 1)
-    counts = np.zeros((m, window))
+    counts = np.zeros((m, window + 1 - window % 2))
     row, column = np.nonzero(tap < length[:, None])
     np.add.at(counts, (row, (under - center[:, None] + window // 2)[row, column]), 1)
     return center, counts
+
+
+def windows_of_share(n: int, m: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """The window of each of m output pixels on an axis of n, as AnyUp places it: all pixels within a share of the axis.
+
+    Returns:
+      The windows' central pixels, (m,), and which pixels of the window are seen, as ones, (m, window), window odd.
+    """
+    # In the authors' precision: a pixel that touches the window's end is in or out by its rounding.
+    single = np.float32
+    places = (np.arange(m, dtype=single) + single(0.5)) / single(m)
+    ends = (np.clip(places + sign * single(share), single(0), single(1)) * single(n) for sign in (-1, 1))
+    first, end = (bound(place).astype(int) for bound, place in zip((np.floor, np.ceil), ends, strict=True))
+    width = int((end - first).max())
+    reach = width // 2
+    center = np.minimum(first + reach, n - 1)
+    tap = center[:, None] + np.arange(-reach, reach + 1)
+    return center, ((tap >= first[:, None]) & (tap < end[:, None])).astype(float)
+
+
+# --- attention by tiles of the output ---------------------------------------------------------------------------------
+
+Seen = Sequence[tuple[np.ndarray, np.ndarray]]
+
+
+class _Tiles(NamedTuple):
+    """How an axis of output pixels is cut into tiles, and which pixels of the map each reads: as many, from `first` on.
+
+    `logits`, (tiles, length, read), are the logarithms of how often a pixel is seen by another; None where all are seen
+    once. The last tile may reach beyond the axis.
+    """
+
+    first: np.ndarray
+    length: int
+    read: int
+    logits: np.ndarray | None
+
+    @classmethod
+    def that_see(cls, seen: tuple[np.ndarray, np.ndarray], n: int, length: int) -> "_Tiles":
+        """Tiles of `length` pixels that see these windows of an axis of n."""
+        centers, counts = seen
+        taps = centers[:, None] + np.arange(counts.shape[1]) - counts.shape[1] // 2
+        table = np.zeros((len(centers), n))
+        row, column = np.nonzero(counts)
+        table[row, taps[row, column]] = counts[row, column]
+        # Beyond the end the last pixel again.
+        rows = np.minimum(np.arange(-(-len(table) // length) * length), len(table) - 1)
+        first, parts = read_by_tiles(table, rows.reshape(-1, length))
+        with np.errstate(divide="ignore"):
+            logits = np.log(parts)
+        return cls(first, length, parts.shape[2], logits if np.any(logits) else None)
+
+
+def _attend_in_tiles(
+    x: jax.Array, queries: jax.Array, keys: jax.Array, seen: Seen | None, heads: int, average: bool, images: int
+) -> jax.Array:
+    """(n, h, w, channels), (n, H, W, query channels), (n, h, w, query channels) -> (n, H, W, channels).
+
+    Tiles follow each other down the image, as high as fits; side by side, about two pixels of the map wide, they are
+    computed together.
+    """
+    n, height, width, _ = queries.shape
+    dtype, size, output = queries.dtype, x.shape[1:3], (height, width)
+    if seen is None:
+        # One axis of queries, and one of keys.
+        total, count = height * width, math.prod(size)
+        length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
+        rows = _Tiles(np.zeros(-(-total // length), int), length, 1, None)
+        columns = _Tiles(np.zeros(1, int), 1, count, None)
+        queries = queries.reshape(n, total, 1, -1)
+        x, keys = (a.reshape(n, 1, count, a.shape[-1]) for a in (x, keys))
+    else:
+        length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
+        columns = _Tiles.that_see(seen[1], size[1], wide)
+        rows = _Tiles.that_see(seen[0], size[0], tile_length(height, length))
+        row_bytes = images * heads * len(columns.first) * wide * columns.read * dtype.itemsize
+        while rows.length > 1 and rows.length * rows.read * row_bytes > _common.TILE_BYTES:
+            rows = _Tiles.that_see(seen[0], size[0], tile_length(height, -(-rows.length // 2)))
+    split = lambda a, groups: a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)  # noqa: E731
+    x, queries, keys = split(x.astype(dtype), 1 if average else heads), split(queries, heads), split(keys, heads)
+    width = queries.shape[2]
+    table = lambda logits: None if logits is None else jnp.asarray(logits, dtype)  # noqa: E731
+    by_columns = table(columns.logits)
+
+    def read(a: jax.Array, first: jax.Array) -> jax.Array:
+        """What a tile reads: (n, rows, tiles, columns, groups, channels of one)."""
+        a = a if rows.read == a.shape[1] else lax.dynamic_slice_in_dim(a, first, rows.read, 1)
+        places = columns.first[:, None] + np.arange(columns.read)
+        return a[:, :, None] if len(places) == 1 else a.take(places, 2, mode="clip")
+
+    def attend(q: jax.Array, first: jax.Array, by_rows: jax.Array | None) -> jax.Array:
+        """(n, length, width, heads, channels of one) -> (n, length, width, channels)."""
+        across = (len(columns.first), columns.length)
+        q = jnp.pad(q, [(0, 0), (0, 0), (0, math.prod(across) - width), (0, 0), (0, 0)])
+        q = q.reshape(*q.shape[:2], *across, *q.shape[3:])
+        logits = jnp.einsum("ntbuhd,nsbchd->nbhtusc", q, read(keys, first), precision=lax.Precision.HIGHEST)
+        if by_rows is not None:
+            logits = logits + by_rows[None, None, None, :, None, :, None]
+        if by_columns is not None:
+            logits = logits + by_columns[None, :, None, None, :, None, :]
+        weights = jax.nn.softmax(logits, axis=(-2, -1))
+        weights = weights.mean(2, keepdims=True) if average else weights
+        y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, read(x, first), precision=lax.Precision.HIGHEST)
+        return y.reshape(*y.shape[:2], math.prod(across), x.shape[-2] * x.shape[-1])[:, :, :width]
+
+    tiles = (jnp.asarray(rows.first, jnp.int32), table(rows.logits))
+    count, length = len(rows.first), rows.length
+    if count == 1:
+        y = attend(queries, *jax.tree.map(lambda a: a[0], tiles))
+    else:
+        queries = jnp.pad(queries, [(0, 0), (0, count * length - queries.shape[1]), *[(0, 0)] * 3])
+        queries = jnp.moveaxis(queries.reshape(n, count, length, *queries.shape[2:]), 1, 0)
+        step = jax.checkpoint(lambda _, tile: (None, attend(*tile)), prevent_cse=False)
+        y = jnp.moveaxis(lax.scan(step, None, (queries, *tiles))[1], 0, 1)
+    y = y.reshape(n, -1, y.shape[-1])
+    return lax.slice_in_dim(y, 0, output[0] * output[1], axis=1).reshape(n, *output, y.shape[-1])
 
 
 def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> jax.Array:
@@ -172,3 +338,181 @@ def rotary_periods(channels: int, heads: int, base: float) -> np.ndarray:
     """The periods of `rotary_embedding`, (channels / heads / 4,), in half images."""
     quarter = channels // heads // 4
     return base ** (np.arange(quarter) / quarter)
+
+
+def learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array:
+    """Rotates pairs of channels by angles that are a learned linear function of the pixel's place, as JAFAR does.
+
+    Channels c and c + channels / 2 are the coordinates of a point. The angle of channel c, which turns its share of
+    the point, is `row * frequencies[0, c] + column * frequencies[1, c]`, with rows and columns from 0 to 1 between the
+    centers of the outermost pixels.
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included.
+      frequencies: (2, channels), in radians. `rotary_frequencies` has their first values.
+
+    Returns:
+      The same shape and dtype.
+
+    Raises:
+      ValueError: too few axes, an odd number of channels, or frequencies of another shape.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> y = attention.learned_rotary_embedding(jnp.ones((5, 7, 8)), jnp.asarray(attention.rotary_frequencies(8)))
+    >>> bool(jnp.allclose(jnp.linalg.norm(y, axis=-1), 8**0.5))
+    True
+
+    Source: Couairon et al. 2025, arXiv:2506.11136, and the authors' code; also AnyUp's.
+    """
+    name = "learned_rotary_embedding"
+    x = _arguments.spatial_map(name, "x", x)
+    _arguments.static_size(name, "x", x, 2)
+    if x.shape[-1] % 2:
+        raise ValueError(f"{name}: x must have an even number of channels; got shape {x.shape}.")
+    frequencies = _arguments.shaped(name, "frequencies", frequencies, (2, x.shape[-1]), "a row for each axis")
+    return _learned_rotary_embedding(x, frequencies)
+
+
+@core()
+def _learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array:
+    wide = x.astype(accumulator(x.dtype))
+    rows, columns = (jnp.asarray(np.linspace(0, 1, n), wide.dtype) for n in x.shape[-3:-1])
+    by_row, by_column = frequencies.astype(wide.dtype)
+    angles = rows[:, None, None] * by_row[None, None] + columns[None, :, None] * by_column[None, None]
+    angles = with_axes(angles, wide.ndim)
+    first, second = jnp.split(wide, 2, axis=-1)
+    turned = jnp.concatenate([-second, first], axis=-1)
+    return (wide * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+
+
+def rotary_frequencies(channels: int, base: float = 100.0) -> np.ndarray:
+    """The first frequencies of `learned_rotary_embedding`, (2, channels): whole turns down to one `base`-th of one.
+
+    Rows turn the first half of the channels, columns the second.
+    """
+    quarter = np.tile(2 * np.pi * base ** -np.linspace(0, 1, channels // 4), 2)
+    frequencies = np.zeros((2, channels))
+    frequencies[0, : channels // 2], frequencies[1, channels // 2 :] = quarter, quarter
+    return frequencies
+
+
+def fourier_features(x: jax.Array, biases: jax.Array, *, lowest: float = -2.0, highest: float = 10.0) -> jax.Array:
+    """Sines and cosines of each pixel's place and channels at many frequencies, as LoftUp takes an image.
+
+    With rows and columns from -1 to 1 between the centers of the outermost pixels, and the channels, as the values v,
+    it is sin(f v + biases[0, f, v]) for all v of the first frequency f, then of the next, and the same of cosines and
+    `biases[1]`. The frequencies, in radians, are e^`lowest` to e^`highest` in a geometric series.
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included; without channels, the places alone.
+      biases: (2, number of frequencies, 2 + channels).
+      lowest, highest: logarithms of the frequencies. At the authors' 10 the last bit of a value turns by a thousandth.
+
+    Returns:
+      (*batch, H, W, 2 * number of frequencies * (2 + channels)), in the dtype of `x`, at least float32.
+
+    Raises:
+      ValueError: too few axes, or biases of another shape.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> attention.fourier_features(jnp.ones((4, 6, 3)), jnp.zeros((2, 20, 5))).shape
+    (4, 6, 200)
+
+    Source: Huang et al. 2025, arXiv:2504.14032, and the authors' code; Fu et al. 2024, arXiv:2403.10516.
+    """
+    name = "fourier_features"
+    x = _arguments.spatial_map(name, "x", x, empty_channels=True)
+    _arguments.static_size(name, "x", x, 2)
+    shape = (2, "frequencies", 2 + x.shape[-1])
+    biases = _arguments.shaped(name, "biases", biases, shape, "two more than the channels of x")
+    lowest, highest = (_arguments.finite(name, *given) for given in (("lowest", lowest), ("highest", highest)))
+    rows, columns = (jnp.asarray(np.linspace(-1, 1, n), accumulator(x.dtype)) for n in x.shape[-3:-1])
+    return _fourier_features(x, biases, rows, columns, lowest, highest)
+
+
+@core((4, 5))
+def _fourier_features(
+    x: jax.Array, biases: jax.Array, rows: jax.Array, columns: jax.Array, lowest: float, highest: float
+) -> jax.Array:
+    """Of the part of an image that has these rows and columns."""
+    x = x.astype(rows.dtype)
+    places = (with_axes(rows[:, None, None], x.ndim), with_axes(columns[None, :, None], x.ndim))
+    values = [*(jnp.broadcast_to(place, (*x.shape[:-1], 1)) for place in places), x]
+    values = jnp.concatenate(values, axis=-1)[..., None, :]
+    frequencies = jnp.asarray(np.exp(np.linspace(lowest, highest, biases.shape[1])), x.dtype)
+    angles = values * with_axes(frequencies[:, None], values.ndim)
+    waves = [
+        f(angles + with_axes(bias.astype(x.dtype), angles.ndim))
+        for f, bias in zip((jnp.sin, jnp.cos), biases, strict=True)
+    ]
+    return jnp.concatenate([w.reshape(*x.shape[:-1], math.prod(biases.shape[1:])) for w in waves], axis=-1)
+
+
+def unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Maps features of any number of channels to a fixed number, as AnyUp does, so that one network serves all.
+
+        y[p, k] = mean over c of softmax over k of (sum_o kernel[o, k] x[p + o, c] / number of the o inside the image)
+
+    Args:
+      x: (*batch, H, W, channels), any number of batch axes, none included.
+      kernel: (*kernel_size, channels of the result), odd sizes: the same filters for every channel.
+
+    Returns:
+      (*batch, H, W, channels of the result) in the dtype of `x`; half precision computes in float32.
+
+    Raises:
+      ValueError: too few axes, or a kernel of another rank or of an even size.
+      TypeError: arrays that are not floating.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling import attention
+    >>> attention.unify_features(jnp.ones((4, 6, 384)), jnp.ones((5, 5, 8)))[0, 0, 0]
+    Array(0.125, dtype=float32)
+
+    Source: Wimmer et al. 2025, arXiv:2510.12764, section 3.1.
+    """
+    name = "unify_features"
+    x = _arguments.spatial_map(name, "x", x)
+    _arguments.static_size(name, "x", x, 3, 0)
+    kernel = _arguments.shaped(name, "kernel", kernel, ("height", "width", "channels"))
+    _arguments.odd(name, "the window of kernel", kernel.shape[:2], 2)
+    return _unify_features(x, kernel)
+
+
+@core()
+def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    *batch, height, width, channels = x.shape
+    wide, window = accumulator(x.dtype), kernel.shape[:2]
+    inside = [
+        np.convolve(np.ones(n), np.ones(k), "full")[k // 2 :][:n] for n, k in zip(x.shape[-3:-1], window, strict=True)
+    ]
+    taps = jnp.asarray(inside[0][:, None] * inside[1], wide)[None, None, :, :, None]
+    maps = jnp.moveaxis(x.astype(wide).reshape(-1, height, width, channels), -1, 0)
+    kernel, pads = kernel.astype(wide)[:, :, None], [(k // 2, k // 2) for k in window]
+
+    def total(maps: jax.Array) -> jax.Array:
+        """(channels, n, H, W) -> (n, H, W, channels of the result)"""
+        flat = maps.reshape(-1, height, width, 1)
+        y = convolve(flat, kernel, pads=pads, dilation=(1, 1), groups=1)
+        return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
+
+    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    at_once = tile_length(
+        channels, max(_common.TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1)
+    )
+    whole = channels // at_once * at_once
+    y = total(maps[: channels - whole + at_once])
+    if whole > at_once:
+        parts = maps[channels - whole + at_once :].reshape(-1, at_once, *maps.shape[1:])
+        y, _ = lax.scan(jax.checkpoint(lambda y, part: (y + total(part), None), prevent_cse=False), y, parts)
+    return (y / channels).astype(x.dtype).reshape(*batch, height, width, kernel.shape[-1])

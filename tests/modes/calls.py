@@ -1,6 +1,7 @@
 """Every public function and every layer with arguments of a few pixels, for tests that run all of them in some mode."""
 
 import dataclasses
+import functools
 import inspect
 import zlib
 from collections.abc import Callable
@@ -27,15 +28,21 @@ class Call:
       name: what the tests call it.
       function: takes the arrays; what else it needs is in it.
       batched: the shapes, without the first axis of images, of the arrays that have one.
-      shared: floating arrays that all images share, such as kernels and a layer's parameters.
+      parameters: floating arrays that all images share, such as kernels and a layer's parameters; or what makes them,
+        since making a layer compiles.
       labels: how many classes the arrays hold, where they are maps of labels.
     """
 
     name: str
     function: Callable[..., Any]
     batched: tuple[tuple[int, ...], ...]
-    shared: tuple[Any, ...] = ()
+    parameters: tuple[Any, ...] | Callable[[], tuple[Any, ...]] = ()
     labels: int = 0
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """The arrays that all images share."""
+        return self.parameters() if callable(self.parameters) else self.parameters
 
     def arrays(self, images: int = 2, dtype: Any = np.float32) -> tuple[Any, ...]:
         """The arguments, with `images` in the first axis of those that have one, as NumPy arrays."""
@@ -188,35 +195,38 @@ METRICS = [
 
 def _layer(name: str) -> Call:
     method = up.nn.available()[name]
-    return _called(name, small(name, CHANNELS), (X, HIGH) if method.uses_guide else (X,))
+    return _called(name, lambda: small(name, CHANNELS), (X, HIGH) if method.uses_guide else (X,))
 
 
-def _called(name: str, layer: nnx.Module, maps: tuple[tuple[int, ...], ...]) -> Call:
-    structure, state = nnx.split(layer)
-    parameters, tree = jax.tree.flatten(state)
+def _called(name: str, make: Callable[[], nnx.Module], maps: tuple[tuple[int, ...], ...]) -> Call:
+    @functools.cache
+    def parts() -> tuple[Any, Any, tuple[Any, ...]]:
+        structure, state = nnx.split(make())
+        parameters, tree = jax.tree.flatten(state)
+        return structure, tree, tuple(map(np.asarray, parameters))
 
     def apply(*arrays: Any) -> jax.Array:
+        structure, tree, _ = parts()
         given, parameters = arrays[: len(maps)], arrays[len(maps) :]
         return nnx.merge(structure, jax.tree.unflatten(tree, parameters))(*given)
 
-    return Call(f"nn.{name}", apply, maps, tuple(map(np.asarray, parameters)))
+    return Call(f"nn.{name}", apply, maps, lambda: parts()[2])
+
+
+def _other(name: str, layer: Callable[..., nnx.Module], *arguments: Any, **options: Any) -> Call:
+    """A layer in another than its default form."""
+    own = name.partition(",")[0]
+    maps = (X, HIGH) if own not in up.nn.available() or up.nn.available()[own].uses_guide else (X,)
+    return _called(name, lambda: layer(*arguments, **options, rngs=nnx.Rngs(0)), maps)
 
 
 LAYERS = [
     *map(_layer, METHODS),
-    _called("dysample, pl", up.nn.DySample(4, style="pl", groups=1, dynamic_scope=True, rngs=nnx.Rngs(0)), (X,)),
-    _called(
-        "sapa, gated",
-        up.nn.SAPA(4, similarity="gated", kernel_size=3, embedding_features=2, rngs=nnx.Rngs(0)),
-        (X, HIGH),
-    ),
-    _called("guided_filter, conv", up.nn.GuidedFilter(4, mean="conv", hidden=4, rngs=nnx.Rngs(0)), (X, HIGH)),
-    _called("jbu_stack", up.nn.JBUStack(4, 2, guide_features=4, radius=1, key_features=4, rngs=nnx.Rngs(0)), (X, HIGH)),
-    _called(
-        "transposed_conv, grouped",
-        up.nn.TransposedConv(4, out_features=2, kernel_size=3, groups=2, padding=1, rngs=nnx.Rngs(0)),
-        (X,),
-    ),
+    _other("dysample, pl", up.nn.DySample, 4, style="pl", groups=1, dynamic_scope=True),
+    _other("sapa, gated", up.nn.SAPA, 4, similarity="gated", kernel_size=3, embedding_features=2),
+    _other("guided_filter, conv", up.nn.GuidedFilter, 4, mean="conv", hidden=4),
+    _other("jbu_stack", up.nn.JBUStack, 4, 2, guide_features=4, radius=1, key_features=4),
+    _other("transposed_conv, grouped", up.nn.TransposedConv, 4, out_features=2, kernel_size=3, groups=2, padding=1),
 ]
 
 CALLS = {call.name: call for call in [*FUNCTIONS, *METRICS, *LAYERS]}

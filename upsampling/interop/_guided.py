@@ -19,7 +19,7 @@ def _jbu_stack(layer: JBUStack, state: State) -> Loaded:
     """`JBUStack`; its convolution is the second of its module, after a dropout."""
     for number, part in enumerate(layer.layers, start=1):
         yield from _jbu_called(f"up{number}.", part, state)
-    yield from _pointwise(state, "fixup_proj.1.", layer.fixup_proj)
+    yield from pointwise(state, "fixup_proj.1.", layer.fixup_proj)
 
 
 def _jbu_called(name: str, layer: JBU, state: State) -> Loaded:
@@ -27,7 +27,7 @@ def _jbu_called(name: str, layer: JBU, state: State) -> Loaded:
     yield layer.sigma_spatial, state.take(name + "sigma_spatial", ())
     for module, layers in (("range_proj", layer.range_proj), ("fixup_proj", layer.fixup_proj)):
         for number, part in zip((0, 3), layers, strict=True):
-            yield from _pointwise(state, f"{name}{module}.{number}.", part)
+            yield from pointwise(state, f"{name}{module}.{number}.", part)
 
 
 @loads(NAF)
@@ -55,7 +55,7 @@ def _branch(state: State, name: str, branch: ImageBranch) -> Loaded:
             yield norm.bias, state.take(f"{name}{number}.norm{part}.bias", norm.bias.shape)
 
 
-def _pointwise(state: State, name: str, layer: HasKernel) -> Loaded:
+def pointwise(state: State, name: str, layer: HasKernel) -> Loaded:
     """A 1x1 `Conv2d` for a linear layer."""
     inner, out = layer.kernel.shape
     yield layer.kernel, state.take(name + "weight", (out, inner, 1, 1))[:, :, 0, 0].T

@@ -14,11 +14,11 @@ def _dysample(layer: DySample, state: State) -> Loaded:
     for name, (kernel, bias) in parts.items():
         if kernel is not None and bias is not None:
             weight = from_conv(state.take(name + "weight", conv_shape(kernel.shape)))
-            yield kernel, _groups_first(weight, layer.groups)
-            yield bias, _groups_first(state.take(name + "bias", bias.shape), layer.groups)
+            yield kernel, groups_first(weight, layer.groups)
+            yield bias, groups_first(state.take(name + "bias", bias.shape), layer.groups)
 
 
-def _groups_first(channels: np.ndarray, groups: int) -> np.ndarray:
+def groups_first(channels: np.ndarray, groups: int) -> np.ndarray:
     """(..., x and y, groups, phases) in one axis -> (..., groups, row and column, phases) in one axis."""
     apart = channels.reshape(*channels.shape[:-1], 2, groups, -1)[..., ::-1, :, :]
     return apart.swapaxes(-3, -2).reshape(channels.shape)

@@ -10,13 +10,17 @@ from jax.typing import DTypeLike
 from upsampling import conventions
 from upsampling._arguments import Edge, Numbers, Padding
 from upsampling.conventions import Convention, Preset
-from upsampling.nn.attention import NAF
+from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
+from upsampling.nn.frequency import FreqFusion
 from upsampling.nn.guided import JBU, GuidedFilter, JointBilateral, Mean, Norm
+from upsampling.nn.implicit import LIIF
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.interpolation import Bicubic, Bilinear, Nearest
+from upsampling.nn.matting import A2U, Index, IndexNet
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite, Similarity
 from upsampling.nn.sampling import DySample, FlowAlignment, Style
+from upsampling.nn.uplift import UPLiFT
 
 MethodName = Literal[
     "nearest",
@@ -29,13 +33,21 @@ MethodName = Literal[
     "max_unpool",
     "dupsampling",
     "naf",
+    "anyup",
+    "jafar",
+    "loftup",
+    "freqfusion",
     "joint_bilateral",
     "jbu",
     "guided_filter",
+    "indexnet",
+    "a2u",
     "carafe",
     "sapa",
     "fade",
     "fade_lite",
+    "uplift",
+    "liif",
     "dysample",
     "flow_alignment",
 ]
@@ -179,10 +191,11 @@ def create(
 def create(
     name: Literal["naf"],
     features: int,
-    scale: Numbers = 2,
+    scale: Numbers | None = 2,
     *,
     rngs: nnx.Rngs,
     variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
     guide_features: int | None = None,
     dim: int = 256,
     kernel_size: int = 9,
@@ -193,6 +206,88 @@ def create(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> NAF: ...
+@overload
+def create(
+    name: Literal["anyup"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small", "natten"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    dim: int = 128,
+    kernel_size: int = 1,
+    unify_kernel_size: int = 5,
+    share: float = 0.1,
+    neighborhood: bool = False,
+    heads: int = 4,
+    blocks: int = 2,
+    groups: int = 8,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> AnyUp: ...
+@overload
+def create(
+    name: Literal["jafar"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    dim: int = 128,
+    kernel_size: int = 1,
+    heads: int = 4,
+    blocks: int = 2,
+    groups: int = 8,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> JAFAR: ...
+@overload
+def create(
+    name: Literal["loftup"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    frequencies: int = 20,
+    place_frequencies: int = 5,
+    highest: float = 10.0,
+    heads: int | None = 4,
+    blocks: int = 2,
+    normalize: bool = True,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> LoftUp: ...
+@overload
+def create(
+    name: Literal["freqfusion"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    kernel_size: int = 5,
+    highpass_kernel_size: int = 3,
+    encoder_kernel_size: int = 3,
+    compressed_features: int = 64,
+    resample: bool = True,
+    groups: int = 4,
+    normalize: bool = True,
+    hamming: bool = True,
+    edge: Edge = "zero",
+    kernel_init: Initializer = ...,
+    filter_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> FreqFusion: ...
 @overload
 def create(
     name: Literal["joint_bilateral"],
@@ -241,6 +336,41 @@ def create(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> GuidedFilter: ...
+@overload
+def create(
+    name: Literal["indexnet"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    index: Index = "m2o",
+    nonlinear: bool = True,
+    context: bool = True,
+    kernel_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> IndexNet: ...
+@overload
+def create(
+    name: Literal["a2u"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    kernel_size: int = 3,
+    encoder_kernel_size: int = 6,
+    share: bool = True,
+    groups: int | None = None,
+    kernel_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> A2U: ...
 @overload
 def create(
     name: Literal["carafe"],
@@ -310,6 +440,41 @@ def create(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> FADELite: ...
+@overload
+def create(
+    name: Literal["uplift"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    image_features: Sequence[int] = ...,
+    hidden: int = 64,
+    neighbors: int = 17,
+    steps: int | None = None,
+    guide_scale: float = 1.0,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> UPLiFT: ...
+@overload
+def create(
+    name: Literal["liif"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    out_features: int | None = None,
+    hidden: Sequence[int] = ...,
+    ensemble: bool = True,
+    unfold: bool = True,
+    cell: bool = True,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> LIIF: ...
 @overload
 def create(
     name: Literal["dysample"],

@@ -181,19 +181,77 @@ def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
 
 @core((3, 4))
 def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
+    return _scaled(_normalized_groups(x, groups, epsilon), scale, bias).astype(x.dtype)
+
+
+def _normalized_groups(x: jax.Array, groups: int, epsilon: float) -> jax.Array:
     grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    normal = _normalized(grouped, (-4, -3, -1), epsilon).reshape(x.shape)
-    return _scaled(normal, scale, bias).astype(x.dtype)
+    return _normalized(grouped, (-4, -3, -1), epsilon).reshape(x.shape)
 
 
-def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+@core(1)
+def normalize_groups(x: jax.Array, groups: int) -> jax.Array:
+    """`group_norm` without parameters."""
+    return _normalized_groups(x, groups, 1e-5).astype(x.dtype)
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
     """Each pixel's channels with mean 0 and variance 1, then scaled and shifted."""
-    return _layer_norm(x, scale, bias)
+    return _layer_norm(x, scale, bias, epsilon)
+
+
+@core(3)
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    return _scaled(_normalized(x.astype(accumulator(x.dtype)), (-1,), epsilon), scale, bias).astype(x.dtype)
 
 
 @core()
-def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    return _scaled(_normalized(x.astype(accumulator(x.dtype)), (-1,), 1e-5), scale, bias).astype(x.dtype)
+def rms_norm(x: jax.Array, scale: jax.Array) -> jax.Array:
+    """Each pixel's channels with a mean square of 1, then scaled."""
+    wide = x.astype(accumulator(x.dtype))
+    # PyTorch's epsilon, that of float32.
+    wide = wide * jax.lax.rsqrt((wide**2).mean(-1, keepdims=True) + 2.0**-23)
+    return (wide * with_axes(scale.astype(wide.dtype), wide.ndim)).astype(x.dtype)
+
+
+@core()
+def unit_length(x: jax.Array) -> jax.Array:
+    """Each pixel's channels as a vector of length 1. Where all are zero they stay so, without a gradient."""
+    wide = x.astype(accumulator(x.dtype))
+    square, least = (wide**2).sum(-1, keepdims=True), 1e-24
+    factor = jnp.where(square > least, jax.lax.rsqrt(jnp.maximum(square, least)), 0.0)
+    return (wide * factor).astype(x.dtype)
+
+
+def make_batch_norm(features: int, param_dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """PyTorch's `BatchNorm2d`, with its running averages in use until the layer's `train()` is called."""
+    return nnx.BatchNorm(
+        features,
+        use_running_average=True,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )
+
+
+def batch_norm(x: jax.Array, norm: nnx.BatchNorm) -> jax.Array:
+    """What `norm` computes, without promotion of dtypes; with running averages, for any sharding."""
+    if not norm.use_running_average:
+        return norm(x).astype(x.dtype)
+    assert norm.scale is not None
+    assert norm.bias is not None
+    return _batch_norm(x, norm.mean[...], norm.var[...], norm.scale[...], norm.bias[...], norm.epsilon)
+
+
+@core(5)
+def _batch_norm(
+    x: jax.Array, mean: jax.Array, variance: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    wide = x.astype(accumulator(x.dtype))
+    factor = scale.astype(wide.dtype) * jax.lax.rsqrt(variance.astype(wide.dtype) + epsilon)
+    return _scaled(wide - with_axes(mean.astype(wide.dtype), wide.ndim), factor, bias).astype(x.dtype)
 
 
 def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:

@@ -256,7 +256,7 @@ class JBUStack(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, any_guide: bool = False) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
         x = _layers.checked_map("JBUStack", x, self.features, 2)
-        given = jnp.shape(guide)[-3:-1] if any_guide and guide is not None else None
+        given = _arguments.array("JBUStack", "guide", guide).shape[-3:-1] if any_guide and guide is not None else None
         guide = _arguments.guide(
             "JBUStack", guide, x, (self.scale,) * 2, self.guide_features, size=given, any_size=not any_guide
         )

@@ -35,7 +35,8 @@ class DySample(Upsampler):
       kernel_init: initializer of the offsets' kernel. That of the scope starts at zero, where all reach a quarter.
       dtype, param_dtype, rngs: as in `TransposedConv`. Positions are computed at least in float32.
 
-    Shapes: `(*batch, H, W, features)` to `(*batch, H * scale, W * scale, features)`.
+    Shapes: `(*batch, H, W, features)` to `(*batch, H * scale, W * scale, features)`; or to `(*batch, *size, features)`,
+    called with `size=`, by offsets that are interpolated from those at the scaled size.
 
     Raises:
       ValueError: channels that do not match, `groups` or a shuffle that does not divide them, or an unknown style.
@@ -85,21 +86,25 @@ class DySample(Upsampler):
         self.offset_kernel, self.offset_bias = pointwise(kernel_init)
         self.scope_kernel, self.scope_bias = pointwise(_layers.ZEROS) if dynamic_scope else (None, None)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
+        """Upsamples `x` by `scale`, or to `size`; `guide` is accepted, as by every layer, and not used."""
         x = _layers.checked_map("DySample", x, self.features, 2)
+        if size is not None:
+            size = _arguments.per_axis("DySample", "size", size, 2)
         given = (self.offset_kernel, self.offset_bias, self.scope_kernel, self.scope_bias)
         x, *parameters = _layers.cast(self.dtype, x, *map(_layers.value, given))
-        offsets = self._predict(x, *parameters[:2])
-        scope = None if self.scope_kernel is None else self._predict(x, *parameters[2:])
-        return sampling.dysample(x, offsets, scope, scale=self.scale)
+        offsets = self._predict(x, size, *parameters[:2])
+        scope = None if self.scope_kernel is None else self._predict(x, size, *parameters[2:])
+        return sampling.dysample(x, offsets, scope, scale=self.scale, size=size)
 
-    def _predict(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        """(*batch, H * scale, W * scale, groups, 2): two numbers for each pixel and group."""
+    def _predict(self, x: jax.Array, size: tuple[int, ...] | None, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        """(*batch, *size, groups, 2): two numbers for each pixel and group, interpolated from those of `scale`."""
         if self.style == "pl":
             y = _layers.encode(convolution.pixel_shuffle(x, self.scale), kernel, bias)
         else:
             y = convolution.sub_pixel_conv(x, kernel, bias, scale=self.scale)
+        if size is not None:
+            y = interpolation.bilinear(y, size)
         return y.reshape(*y.shape[:-1], self.groups, 2)
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
@@ -53,6 +54,39 @@ def block_rows(height: int, row_bytes: int, least: int = 1) -> int:
     return max(
         (n for n in divisors if least <= n <= fitting), default=min(n for n in divisors if n >= min(least, height))
     )
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+# What takes more than this is computed tile by tile, and that of one tile takes about half.
+MOST_BYTES = 64 << 20
+TILE_BYTES = 32 << 20
+
+
+def tile_length(total: int, most: int) -> int:
+    """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
+    if most >= total:
+        return total
+    exact = next((n for n in range(most, (most - 1) // 2, -1) if total % n == 0), None)
+    return exact or -(-total // -(-total // most))
+
+
+def read_by_tiles(table: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What tiles of outputs read of their inputs: a block of equally many for each.
+
+    Args:
+      table: (outputs, inputs), not zero where one is read by the other.
+      rows: (tiles, length), the outputs of each tile.
+
+    Returns:
+      The first input of each tile's block, (tiles,), and the tiles' parts of the table, (tiles, length, block).
+    """
+    parts, inputs = table[rows], table.shape[1]
+    under = np.any(parts != 0, axis=1)
+    low, high = under.argmax(1), inputs - under[:, ::-1].argmax(1)
+    block = max((high - low).tolist())
+    first = np.minimum(low, inputs - block)
+    return first, np.stack([part[:, f : f + block] for f, part in zip(first, parts, strict=True)])
 
 
 # --- cores and primitives on meshes -----------------------------------------------------------------------------------
@@ -125,6 +159,7 @@ def make_primitive(
     cpu_alone: Callable[..., jax.Array] | None = None,
     gpu: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
+    several: Callable[..., jax.Array] | None = None,
     like: int = 0,
 ) -> Primitive:
     """A primitive of one result, with a form for each platform, that batches by merging the new axis with the first.
@@ -137,6 +172,7 @@ def make_primitive(
       cpu, gpu, tpu: the forms for these platforms.
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
+      several: the form for a GPU in programs for several devices, where maps may be cut along space.
       like: the number of the operand whose dtype the result has.
 
     Returns:
@@ -179,14 +215,20 @@ def make_primitive(
         form = (cpu_alone if is_alone(context) else None) or cpu or default
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
+    def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        form = (several if _devices(context) > 1 else None) or gpu or default
+        return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
+
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
-    for platform, form in (("cuda", gpu), ("rocm", gpu), ("tpu", tpu)):
-        if form is not None:
-            mlir.register_lowering(
-                primitive, mlir.lower_fun(nothing_of_nothing(form), multiple_results=False), platform=platform
-            )
+    if gpu is not None or several is not None:
+        for platform in ("cuda", "rocm"):
+            mlir.register_lowering(primitive, lower_on_gpu, platform=platform)
+    if tpu is not None:
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(nothing_of_nothing(tpu), multiple_results=False), platform="tpu"
+        )
     return primitive
 
 

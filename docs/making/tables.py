@@ -101,17 +101,8 @@ def conventions(inputs: int = 4, outputs: int = 8) -> str:
 
 def distances(origin: str) -> str:
     """How far the other conventions are from one: the largest difference on a random picture in [0, 1]."""
-    picture = jnp.asarray(np.random.default_rng(0).random((24, 24)), jnp.float32)
-    cases = [("nearest", 36), ("linear", 48), ("cubic", 48), ("linear", 12), ("cubic", 12)]
+    cases, made = _resized()
     titles = [f"{method} {'×' if size > 24 else '÷'} {max(size / 24, 24 / size):g}" for method, size in cases]
-    made = {}
-    for name, preset in up.conventions.PRESETS.items():
-        made[name] = [
-            np.asarray(up.resize(picture, (size, size), method=method, convention=name, axes=(0, 1)))
-            if method in preset.methods or method in preset.antialiased
-            else None
-            for method, size in cases
-        ]
     rows = []
     for name, found in made.items():
         if name != origin:
@@ -121,6 +112,22 @@ def distances(origin: str) -> str:
             ]
             rows.append({"`convention=`": f"`{name}`", **dict(zip(titles, of, strict=True))})
     return markdown(rows)
+
+
+@functools.cache
+def _resized() -> tuple[list[tuple[str, int]], dict[str, list[np.ndarray | None]]]:
+    """A random picture at other sizes, by convention; None where a framework has no such method."""
+    picture = jnp.asarray(np.random.default_rng(0).random((24, 24)), jnp.float32)
+    cases = [("nearest", 36), ("linear", 48), ("cubic", 48), ("linear", 12), ("cubic", 12)]
+    made: dict[str, list[np.ndarray | None]] = {}
+    for name, preset in up.conventions.PRESETS.items():
+        made[name] = [
+            np.asarray(up.resize(picture, (size, size), method=method, convention=name, axes=(0, 1)))
+            if method in preset.methods or method in preset.antialiased
+            else None
+            for method, size in cases
+        ]
+    return cases, made
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------

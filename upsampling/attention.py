@@ -391,10 +391,11 @@ def _learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array
     rows, columns = (jnp.asarray(np.linspace(0, 1, n), wide.dtype) for n in x.shape[-3:-1])
     by_row, by_column = frequencies.astype(wide.dtype)
     angles = rows[:, None, None] * by_row[None, None] + columns[None, :, None] * by_column[None, None]
-    angles = with_axes(angles, wide.ndim)
+    # By halves: with both at once an array of turned pairs would be written.
     first, second = jnp.split(wide, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    return (wide * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+    cos, sin = (jnp.split(with_axes(f(angles), wide.ndim), 2, axis=-1) for f in (jnp.cos, jnp.sin))
+    halves = (first * cos[0] - second * sin[0], second * cos[1] + first * sin[1])
+    return jnp.concatenate(halves, axis=-1).astype(x.dtype)
 
 
 def rotary_frequencies(channels: int, base: float = 100.0) -> np.ndarray:

@@ -93,7 +93,7 @@ def test_loftup_by_tiles_of_rows_is_loftup(monkeypatch):
     tiled = jax.jit(lambda *maps: both(*maps))
     assert "scan" in str(tiled.trace(x, guide).jaxpr)
     for a, b in zip(jax.tree.leaves(tiled(x, guide)), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-4)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
 
 
 def test_features_are_unified_some_at_a_time(monkeypatch):
@@ -111,7 +111,7 @@ def test_memory_is_bounded(name):
     options = {"scale": 14} if name == "jbu" else {"size": 518}
     layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, guide_features=3, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(layer)
-    x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((37, 37, 384), (518, 518, 3)))
+    x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, 518, 518, 3)))
     program = jax.jit(lambda state, x, guide: nnx.merge(structure, state)(x, guide)).lower(state, x, guide).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * 518 * 518 * 384
 

@@ -248,9 +248,8 @@ def _fit(guide: jax.Array, blocks: _Blocks, steps: int, settings: _Settings) -> 
     def loss(g: Gaussians) -> jax.Array:
         maps = _maps(g, low, (height, width), blocks.size)
         limits = blocks.split(_limits(g, (height, width), blocks.radius, settings.reach))
-        add = lambda total, number: (total + jax.checkpoint(row_loss)(number, maps, limits), None)  # noqa: E731
-        total, _ = lax.scan(add, jnp.zeros((), dtype), jnp.arange(blocks.size[0]))
-        return total / guide.size
+        row = jax.checkpoint(lambda number: row_loss(number, maps, limits))
+        return lax.map(row, jnp.arange(blocks.size[0])).sum() / guide.size
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
         g, mean, square = carry
@@ -264,7 +263,8 @@ def _fit(guide: jax.Array, blocks: _Blocks, steps: int, settings: _Settings) -> 
         return (g, mean, square), None
 
     start = [math.log(settings.sigma), math.log(settings.sigma), 0.0, math.log(settings.sigma_range)]
-    first = Gaussians(*(jnp.full(blocks.size, value, dtype) for value in start))
+    # Like the guide, so that under shard_map they vary as it does.
+    first = Gaussians(*(jnp.full_like(small[..., 0], value) for value in start))
     zero = jax.tree.map(jnp.zeros_like, first)
     (fitted, _, _), _ = lax.scan(step, (first, zero, zero), jnp.arange(steps))
     return jax.tree.map(lax.stop_gradient, fitted)

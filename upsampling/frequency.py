@@ -1,4 +1,4 @@
-"""Frequency-aware upsampling: filters predicted for each pixel, and resampling by local similarity, as in FreqFusion."""
+"""Frequency-aware upsampling, as in FreqFusion: filters predicted for each pixel, and moves of each pixel."""
 
 import jax
 import jax.numpy as jnp

@@ -94,11 +94,9 @@ def output_places(n: int, m: int) -> np.ndarray:
 
 def nearest_pixels(n: int, m: int, side: int | None) -> np.ndarray:
     """For each of m output pixels, the pixel of n before it (side 0) or after it (side 1), or else the nearest."""
-    if side is None:
-        found = np.round(output_places(n, m))
-    else:
-        # In whole numbers: a pixel's own center counts as before it.
-        found = ((2 * np.arange(m) + 1) * n - m) // (2 * m) + side
+    # In whole numbers: a pixel's own center counts as before it.
+    before = ((2 * np.arange(m) + 1) * n - m) // (2 * m)
+    found = np.round(output_places(n, m)) if side is None else before + side
     return np.clip(found, 0, n - 1).astype(int)
 
 

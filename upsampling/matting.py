@@ -11,9 +11,7 @@ from upsampling.primitives._common import accumulator, core
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
 
 
-def index_upsample(
-    x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None
-) -> jax.Array:
+def index_upsample(x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None) -> jax.Array:
     """IndexNet's upsampling: the nearest pixel, times a learned index map, `sigmoid(logits)`.
 
     It is what max-unpooling does, with an index map that is not 0 or 1 and that the guide predicts.
@@ -109,7 +107,7 @@ def _a2u(x: jax.Array, logits: jax.Array, window: tuple[int, ...]) -> jax.Array:
     return reassembly._sum_to_size(x, weights.astype(jnp.result_type(x, logits)), rank)
 
 
-def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, int]) -> jax.Array:
+def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """A2U's logits from two features of each cell of 2x2 pixels, and the image's own prediction from their affinity.
 
     The affinity of a cell is `<first, second> / sqrt(channels)`. Each of the cell's four pixels has, for each tap of
@@ -151,9 +149,7 @@ def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, 
 
 
 @core(3)
-def _affinity_logits(
-    first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, int]
-) -> jax.Array:
+def _affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:
     dtype, wide = first.dtype, accumulator(first.dtype)
     affinity = jnp.sum(first.astype(wide) * second.astype(wide), -1, keepdims=True) / math.sqrt(first.shape[-1])
     logits = affinity * prediction.astype(wide)[..., None, None, :]

@@ -19,7 +19,7 @@ from upsampling.nn.initializers import Initializer
 from upsampling.nn.interpolation import Bicubic, Bilinear, Nearest
 from upsampling.nn.matting import A2U, Index, IndexNet
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite, Similarity
-from upsampling.nn.sampling import DySample, FlowAlignment, Style
+from upsampling.nn.sampling import DySample, FlowAlignment, Gate, Style
 from upsampling.nn.uplift import UPLiFT
 
 MethodName = Literal[
@@ -326,6 +326,9 @@ def create(
     guide_features: int | None = None,
     guide_map: bool = True,
     hidden: int = 64,
+    leak: float = 0.0,
+    map_bias: bool = True,
+    map_norm: Norm | None = None,
     mean: Mean = "box",
     slope_hidden: int = 32,
     radius: int = 1,
@@ -402,6 +405,8 @@ def create(
     similarity: Similarity = "bilinear",
     kernel_size: Numbers = 5,
     embedding_features: int = 64,
+    use_bias: bool = True,
+    embed_values: bool = False,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
@@ -419,6 +424,7 @@ def create(
     kernel_size: Numbers = 5,
     encoder_kernel_size: Numbers = 3,
     compressed_features: int | None = 64,
+    gated: bool = True,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
@@ -435,6 +441,7 @@ def create(
     guide_features: int | None = None,
     kernel_size: Numbers = 5,
     encoder_kernel_size: Numbers = 3,
+    gated: bool = True,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
@@ -486,6 +493,7 @@ def create(
     style: Style = "lp",
     groups: int = 4,
     dynamic_scope: bool = False,
+    scope_bias: bool = False,
     kernel_init: Initializer = ...,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
@@ -500,6 +508,7 @@ def create(
     variant: None = None,
     guide_features: int | None = None,
     flow_features: int | None = None,
+    gate: Gate | None = None,
     align_corners: bool = True,
     edge: Edge = "zero",
     kernel_init: Initializer = ...,

@@ -113,7 +113,7 @@ class IndexNet(AnySize):
         return matting.index_upsample(x, self.logits(interpolation.bilinear(high, target)), size=target)
 
     def logits(self, guide: jax.Array) -> jax.Array:
-        """The logits of the index map, (*batch, H, W, features), or 1 for a holistic index, for a guide of that size."""
+        """The logits of the index map, (*batch, H, W, features), or 1 for a holistic index, for a guide of its size."""
         y = matting.whole_cells(guide)
         groups = self.guide_features if self.index == "o2o" else 1
         y = _over_cells(y, self.kernel[...].astype(y.dtype), groups)
@@ -134,13 +134,13 @@ def _unit(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array
 def _over_cells(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     """A convolution of stride 2 over cells of 2x2 pixels, with zeros around the image."""
     wide = accumulator(x.dtype)
-    margin = ((kernel.shape[0] - 2) // 2,) * 2
+    margin = (kernel.shape[0] - 2) // 2
     y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]).astype(wide)
     y = lax.conv_general_dilated(
         y,
         kernel.astype(wide),
         (2, 2),
-        (margin, margin),
+        [(margin, margin)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )

@@ -4,6 +4,7 @@ A page has a table where it says `<!-- table: NAME -->`, by the names in `TABLES
 """
 
 import functools
+import inspect
 import json
 import math
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 import upsampling as up
+from experiments import __main__ as command_line
 from experiments import choose, results
 from upsampling._operations import count
 
@@ -240,6 +242,16 @@ def choice() -> str:
     return markdown([{k: f"`{v}`" if k == "method" else v for k, v in row.items()} for row in rows], left=5)
 
 
+def commands() -> str:
+    """The commands of `python -m experiments`, each with its example."""
+    rows = []
+    for name, command in command_line._NAMED.items():
+        first = (inspect.getdoc(command) or "").partition("\n\n")[0].replace("\n", " ")
+        example = f"python -m experiments {name} {command_line.example_of(name)}"
+        rows.append({"command": f"`{name}`", "what": first, "for example": f"`{example}`"})
+    return markdown(rows, left=3)
+
+
 def evidence() -> str:
     """experiments/RESULTS.md, its headings one level down."""
     text = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
@@ -283,6 +295,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "analytic": analytic,
     "analytic 2": functools.partial(analytic, 2),
     "choice": choice,
+    "commands": commands,
     "evidence": evidence,
     "definitions": definitions,
     "sums": sums,

@@ -11,8 +11,8 @@ import numpy as np
 _MODULES = (
     "experiments.designs",
     "experiments.tasks.super_resolution",
-    "experiments.tasks.features",
     "experiments.tasks.generation",
+    "experiments.tasks.features",
 )
 
 

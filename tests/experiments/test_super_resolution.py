@@ -154,7 +154,23 @@ def test_folders_are_read_in_their_layouts(tmp_path):
         pictures.folder(tmp_path / "empty")
 
 
-SMALL = "--network espcn --scale 2 --steps 3 --batch 2 --patch 8 --features 4 --methods nearest sub_pixel_conv".split()
+SMALL = [
+    "--network",
+    "espcn",
+    "--scale",
+    "2",
+    "--steps",
+    "3",
+    "--batch",
+    "2",
+    "--patch",
+    "8",
+    "--features",
+    "4",
+    "--methods",
+    "nearest",
+    "sub_pixel_conv",
+]
 
 
 @pytest.fixture(scope="module")

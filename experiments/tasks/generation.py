@@ -148,14 +148,12 @@ def blocks_of(data: str, path: Path | None = None, samples: int = 512) -> Pictur
 
 def _patches(whole: Pictures) -> dict[str, list[np.ndarray]]:
     """Patches of all pictures: each is cut into cells, which go to the parts by turns."""
-    from experiments.tasks.super_resolution import cut_to_multiple, reduced
-
     cell, step, found = 3 * SIDE, SIDE // 2, {part: [] for part in pictures.PARTS}
     turns = ("train", "test", "train", "train", "validation", "train", "test", "train", "train", "train")
     count = 0
     for split in (whole.train, whole.validation, whole.test):
         for example in split.examples:
-            image = reduced(cut_to_multiple(example["image"], 2), 2)
+            image = pictures.reduced(pictures.cut_to_multiple(example["image"], 2), 2)
             for top in range(0, image.shape[0] - cell + 1, cell):
                 for left in range(0, image.shape[1] - cell + 1, cell):
                     part, count = turns[count % len(turns)], count + 1

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+import upsampling as up
 from experiments.data import PARTS, Split
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -63,6 +65,24 @@ def luma(picture: np.ndarray) -> np.ndarray:
         return picture
     weights = np.array([65.481, 128.553, 24.966]) / 255
     return np.floor(16.5 + picture[..., :3].astype(np.float64) @ weights).astype(np.uint8)
+
+
+def cut_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
+    """The top left of an image whose sides are multiples of the factor."""
+    height, width = (n - n % scale for n in image.shape[:2])
+    return image[:height, :width]
+
+
+def reduced(image: np.ndarray, scale: int) -> np.ndarray:
+    """An image `(H, W)` of 8 bits, sides multiples of the factor, made smaller as MATLAB's `imresize` does, rounded."""
+    size = tuple(n // scale for n in image.shape)
+    small = up.bicubic(jnp.asarray(image, jnp.float32)[..., None], size, convention="matlab")[..., 0]
+    return as_bytes(np.asarray(small))
+
+
+def as_bytes(image: np.ndarray) -> np.ndarray:
+    """Gray levels as 8 bits: cut to 0 to 255 and rounded, halves up as MATLAB does."""
+    return np.floor(np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
 def photographs() -> Pictures:

@@ -80,7 +80,9 @@ def command(config: Results) -> list[str]:
     default = task.settings()
     words = ["python", "-m", "experiments", task.name]
     for name, value in config.items():
-        if name in ("task", "out", "resume", "date") or value is None or value == getattr(default, name, None):
+        usual = getattr(default, name, None)
+        usual = list(usual) if isinstance(usual, tuple) else usual
+        if name in ("task", "out", "resume", "date") or value is None or value == usual:
             continue
         option = name.replace("_", "-")
         if isinstance(value, bool):

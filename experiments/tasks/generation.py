@@ -72,13 +72,12 @@ class Generation(Comparison):
     The default takes some minutes on two cores.
     """
 
-    data: Literal["photographs", "digits", "folder"] = "photographs"
-    """photographs: patches of those that scikit-image and scikit-learn ship, reduced by 2. digits: scikit-learn's, of
-    8 x 8 pixels, enlarged. folder: patches of the pictures at --path, reduced by 2."""
+    data: Literal["digits", "photographs", "folder"] = "digits"
+    """digits: scikit-learn's, of 8 x 8 pixels, enlarged to 16 x 16. photographs: patches of those that scikit-image and
+    scikit-learn ship, reduced by 2, which need many more steps. folder: patches of the pictures at --path, reduced by 2."""
     path: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of --data folder."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (
-        "nearest",
         "bilinear",
         "resize_conv",
         "transposed_conv",
@@ -90,6 +89,8 @@ class Generation(Comparison):
     """Numbers that an image is made of."""
     batch: int = 32
     """Images, and samples, per step."""
+    learning_rate: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X")] = (2e-3,)
+    """Highest learning rate of generator and critic. Of several, each method takes its own."""
     regularization: float = 1.0
     """Weight of R1, the critic's squared slope at the data (Mescheder et al. 2018), which keeps training stable."""
     samples: int = 512
@@ -148,14 +149,12 @@ def blocks_of(data: str, path: Path | None = None, samples: int = 512) -> Pictur
 
 def _patches(whole: Pictures) -> dict[str, list[np.ndarray]]:
     """Patches of all pictures: each is cut into cells, which go to the parts by turns."""
-    from experiments.tasks.super_resolution import cut_to_multiple, reduced
-
     cell, step, found = 3 * SIDE, SIDE // 2, {part: [] for part in pictures.PARTS}
     turns = ("train", "test", "train", "train", "validation", "train", "test", "train", "train", "train")
     count = 0
     for split in (whole.train, whole.validation, whole.test):
         for example in split.examples:
-            image = reduced(cut_to_multiple(example["image"], 2), 2)
+            image = pictures.reduced(pictures.cut_to_multiple(example["image"], 2), 2)
             for top in range(0, image.shape[0] - cell + 1, cell):
                 for left in range(0, image.shape[1] - cell + 1, cell):
                     part, count = turns[count % len(turns)], count + 1

@@ -23,7 +23,7 @@ import upsampling as up
 from experiments import comparison, devices, tasks, trials
 from experiments.comparison import Comparison
 from experiments.data import Split, pictures
-from experiments.data.pictures import Pictures
+from experiments.data.pictures import Pictures, as_bytes, cut_to_multiple, reduced
 from experiments.models import blocks
 from experiments.models.super_resolution import NETWORKS, Network
 from experiments.results import shown_name
@@ -134,24 +134,6 @@ def _check(config: SuperResolution, data: Pictures) -> None:
 
 
 # --- pairs ------------------------------------------------------------------------------------------------------------
-
-
-def cut_to_multiple(image: np.ndarray, scale: int) -> np.ndarray:
-    """The top left of an image whose sides are multiples of the factor."""
-    height, width = (n - n % scale for n in image.shape[:2])
-    return image[:height, :width]
-
-
-def reduced(image: np.ndarray, scale: int) -> np.ndarray:
-    """An image `(H, W)` of 8 bits, sides multiples of the factor, made smaller as MATLAB's `imresize` does, rounded."""
-    size = tuple(n // scale for n in image.shape)
-    small = up.bicubic(jnp.asarray(image, jnp.float32)[..., None], size, convention="matlab")[..., 0]
-    return as_bytes(np.asarray(small))
-
-
-def as_bytes(image: np.ndarray) -> np.ndarray:
-    """Gray levels as 8 bits: cut to 0 to 255 and rounded, halves up as MATLAB does."""
-    return np.floor(np.clip(image, 0, 255) + 0.5).astype(np.uint8)
 
 
 class Pair(NamedTuple):

@@ -1,5 +1,6 @@
 """Super-resolution: its pairs and measures against independent statements, its networks, and the command."""
 
+import itertools
 import json
 
 import jax.numpy as jnp
@@ -154,31 +155,16 @@ def test_folders_are_read_in_their_layouts(tmp_path):
         pictures.folder(tmp_path / "empty")
 
 
-SMALL = [
-    "--network",
-    "espcn",
-    "--scale",
-    "2",
-    "--steps",
-    "3",
-    "--batch",
-    "2",
-    "--patch",
-    "8",
-    "--features",
-    "4",
-    "--methods",
-    "nearest",
-    "sub_pixel_conv",
-]
+SMALL = {"--network": "espcn", "--scale": "2", "--steps": "3", "--batch": "2", "--patch": "8", "--features": "4"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     place = tmp_path_factory.mktemp("pictures")
     save(place / "flat", *"abcdefghij")
-    options = ("--data", "folder", "--path", str(place / "flat"), *SMALL, "--seeds", "0", "1")
-    assert command.main(["super-resolution", *options, "--out", str(place / "run")]) == 0
+    methods = ("--methods", "nearest", "sub_pixel_conv")
+    options = ("--data", "folder", "--path", str(place / "flat"), *itertools.chain(*SMALL.items()), "--seeds", "0", "1")
+    assert command.main(["super-resolution", *options, *methods, "--out", str(place / "run")]) == 0
     return place / "run"
 
 

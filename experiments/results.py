@@ -205,7 +205,9 @@ def _csv(results: Mapping[str, Any]) -> str:
 
 
 def shown_name(name: str, outcome: Mapping[str, Any]) -> str:
-    """A method's name, with the variant that was trained: its figures are not the paper's network's."""
+    """A method's name, with the variant that was trained: its figures are not the paper's network's. Of one's own, the
+    class."""
+    name = name.rpartition(":")[2]
     return name if outcome["variant"] is None else f"{name} ({outcome['variant']})"
 
 
@@ -311,11 +313,11 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     """What the run supports, in three sentences at most: what is told apart, what is not, and what it speaks for."""
     sentences = [_spoken(design, of, results) for design, of in results["designs"].items()]
     sentences += _diverged(results.get("diverged", ()))
-    images = len(results["data"]["test_images"])
+    images, words = len(results["data"]["test_images"]), tasks.of_results(results).words
     if results["designs"]:
         sentences.append(
-            f"The intervals speak for other seeds, and for other images like these {images} of "
-            f"{results['data']['name']}, not for {tasks.of_results(results).words.beyond}."
+            f"The intervals speak for other seeds, and for other {words.ones} like these {images} of "
+            f"{results['data']['name']}, not for {words.beyond}."
         )
     return sentences
 

@@ -1,5 +1,6 @@
 """Upsampling by attention: each output pixel attends to the low-resolution pixels around it."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -137,8 +138,15 @@ def _neighborhood_attention(
         # A pixel that is seen twice has twice the weight, one that is not seen none.
         weights = window_softmax(logits, 2, *map(np.log, counts))
     if average:
-        weights, geometry = weights.mean(-3, keepdims=True), geometry._replace(groups=1)
+        weights, geometry = _mean_of_heads(weights, -3), geometry._replace(groups=1)
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+
+
+def _mean_of_heads(weights: jax.Array, axis: int) -> jax.Array:
+    # Not a reduction: XLA for CPUs fuses it with those of the softmax, and for some shapes writes where it must not.
+    heads = weights.shape[axis]
+    total = functools.reduce(jnp.add, (lax.slice_in_dim(weights, h, h + 1, axis=axis) for h in range(heads)))
+    return total / heads
 
 
 def neighbor_windows(n: int, m: int, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +269,7 @@ def _attend_in_tiles(
         if by_columns is not None:
             logits = logits + by_columns[None, :, None, None, :, None, :]
         weights = jax.nn.softmax(logits, axis=(-2, -1))
-        weights = weights.mean(2, keepdims=True) if average else weights
+        weights = _mean_of_heads(weights, 2) if average else weights
         y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, read(x, first), precision=lax.Precision.HIGHEST)
         return y.reshape(*y.shape[:2], math.prod(across), x.shape[-2] * x.shape[-1])[:, :, :width]
 
@@ -383,10 +391,11 @@ def _learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array
     rows, columns = (jnp.asarray(np.linspace(0, 1, n), wide.dtype) for n in x.shape[-3:-1])
     by_row, by_column = frequencies.astype(wide.dtype)
     angles = rows[:, None, None] * by_row[None, None] + columns[None, :, None] * by_column[None, None]
-    angles = with_axes(angles, wide.ndim)
+    # By halves: with both at once an array of turned pairs would be written.
     first, second = jnp.split(wide, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    return (wide * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+    cos, sin = (jnp.split(with_axes(f(angles), wide.ndim), 2, axis=-1) for f in (jnp.cos, jnp.sin))
+    halves = (first * cos[0] - second * sin[0], second * cos[1] + first * sin[1])
+    return jnp.concatenate(halves, axis=-1).astype(x.dtype)
 
 
 def rotary_frequencies(channels: int, base: float = 100.0) -> np.ndarray:
@@ -429,21 +438,22 @@ def fourier_features(x: jax.Array, biases: jax.Array, *, lowest: float = -2.0, h
     Source: Huang et al. 2025, arXiv:2504.14032, and the authors' code; Fu et al. 2024, arXiv:2403.10516.
     """
     name = "fourier_features"
-    x = _arguments.spatial_map(name, "x", x, empty_channels=True)
+    x = _arguments.spatial_map(name, "x", x)
     _arguments.static_size(name, "x", x, 2)
     shape = (2, "frequencies", 2 + x.shape[-1])
     biases = _arguments.shaped(name, "biases", biases, shape, "two more than the channels of x")
     lowest, highest = (_arguments.finite(name, *given) for given in (("lowest", lowest), ("highest", highest)))
-    rows, columns = (jnp.asarray(np.linspace(-1, 1, n), accumulator(x.dtype)) for n in x.shape[-3:-1])
-    return _fourier_features(x, biases, rows, columns, lowest, highest)
+    return _fourier_features(x, biases, None, lowest, highest)
 
 
-@core((4, 5))
+@core((3, 4))
 def _fourier_features(
-    x: jax.Array, biases: jax.Array, rows: jax.Array, columns: jax.Array, lowest: float, highest: float
+    x: jax.Array, biases: jax.Array, rows: jax.Array | None, lowest: float, highest: float
 ) -> jax.Array:
-    """Of the part of an image that has these rows and columns."""
-    x = x.astype(rows.dtype)
+    """Of an image, or of the part of one whose rows have these places."""
+    x = x.astype(accumulator(x.dtype))
+    all_rows, columns = (jnp.asarray(np.linspace(-1, 1, n), x.dtype) for n in x.shape[-3:-1])
+    rows = all_rows if rows is None else rows
     places = (with_axes(rows[:, None, None], x.ndim), with_axes(columns[None, :, None], x.ndim))
     values = [*(jnp.broadcast_to(place, (*x.shape[:-1], 1)) for place in places), x]
     values = jnp.concatenate(values, axis=-1)[..., None, :]

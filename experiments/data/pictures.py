@@ -18,8 +18,8 @@ from experiments.data import PARTS, Split
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 TEST_SIDE = 288  # pixels: a multiple of 2, 3 and 4; one size for all, so that a network is compiled once
 
-# Of scikit-image but for china and flower, which are scikit-learn's. Its moon is left out: a smaller picture whose pixels
-# were repeated, of which any method restores nothing but the repetition.
+# Of scikit-image but for china and flower, which are scikit-learn's. Its moon is left out: a smaller picture whose
+# pixels were repeated, of which any method restores nothing but the repetition.
 _PHOTOGRAPHS = {
     "train": ("china", "flower", "brick", "gravel", "hubble_deep_field"),
     "validation": ("rocket", "grass"),
@@ -69,7 +69,7 @@ def photographs() -> Pictures:
     """Thirteen photographs of scikit-image and scikit-learn; of those for testing the middle."""
     parts = {part: {name: luma(_photograph(name)) for name in names} for part, names in _PHOTOGRAPHS.items()}
     parts["test"] = {name: _middle(image, TEST_SIDE) for name, image in parts["test"].items()}
-    return _pictures(
+    return from_parts(
         "photographs",
         f"Photographs that scikit-image and scikit-learn ship, as luma: {_counts(parts)}; of a test image the middle "
         f"{TEST_SIDE} × {TEST_SIDE} pixels.",
@@ -88,7 +88,7 @@ def digits(factor: int = 4) -> Pictures:
     images = {f"{i:04d}": np.clip(np.round(a), 0, 255).astype(np.uint8) for i, a in enumerate(large)}
     parts = {part: {n: images[n] for n in images if int(n) % 10 in _TURNS[part]} for part in PARTS}
     side = 8 * factor
-    return _pictures(
+    return from_parts(
         "digits",
         f"scikit-learn's handwritten digits, enlarged from 8 × 8 to {side} × {side} pixels by a cubic spline: "
         f"{_counts(parts)}. What lies above the spectrum of 8 × 8 pixels is the spline's.",
@@ -126,7 +126,7 @@ def folder(path: Path | None, test: Path | None = None) -> Pictures:
     if test is not None:
         found["test"] = _read(full_size(test))
     places = [p.name for p in (path, test) if p is not None]
-    return _pictures(" and ".join(places), f"Pictures as luma: {_counts(found)}.", found)
+    return from_parts(" and ".join(places), f"Pictures as luma: {_counts(found)}.", found)
 
 
 def full_size(path: Path) -> list[Path]:
@@ -192,7 +192,8 @@ def _read(files: Sequence[Path]) -> dict[str, np.ndarray]:
     return found
 
 
-def _pictures(name: str, description: str, parts: Mapping[str, Mapping[str, np.ndarray]]) -> Pictures:
+def from_parts(name: str, description: str, parts: Mapping[str, Mapping[str, np.ndarray]]) -> Pictures:
+    """A data set of named arrays in each part; raises ValueError where a part has none."""
     digest = hashlib.blake2b(digest_size=16)
     for part in PARTS:
         if not parts[part]:

@@ -97,7 +97,10 @@ def _design(
         "pareto": both(drawn.get(f"{name}-cost")),
         "table": tables.trained(found, timing, name),
         **seen,
-        "pictures": [{"caption": caption, "source": closeups.png(image)} for caption, image in drawings],
+        "pictures": [
+            {"title": of.title, "panels": [(caption, closeups.png(image)) for caption, image in of.panels]}
+            for of in drawings
+        ],
         "ahead": [words.typeset(sentence) for sentence in results.ahead(found, name)],
         "small": _small(
             *(chart for k, chart in drawn.items() if k.startswith((f"{name}-training", f"{name}-classes-")))

@@ -11,6 +11,7 @@ import numpy as np
 _MODULES = (
     "experiments.designs",
     "experiments.tasks.super_resolution",
+    "experiments.tasks.generation",
     "experiments.tasks.features",
 )
 
@@ -32,10 +33,10 @@ class Measure(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture for the page, `(H, W)` or `(H, W, 3)` uint8, with what is written below it."""
+    """Pictures for the page that stand side by side: of each what is written below it, and `(H, W)` uint8."""
 
-    caption: str
-    image: np.ndarray
+    title: str
+    panels: Sequence[tuple[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Words:
       better: what a better method did, before "than".
       best: the need of whoever wants the best figure, for `choose`.
       unit: what the test set consists of.
+      ones: the same in a sentence: "for other images like these 16".
       beyond: what no interval speaks for.
       titles: a design's kind to its heading.
       design: a design's name and the settings to what it does.
@@ -58,6 +60,7 @@ class Words:
       across: what it runs over.
       signed: whether its height may be below 0; else it is drawn on a logarithmic scale, with differences beside it.
       pictures: heading of the pictures' section, and what they show.
+      panel: the width of each, in the page's pixels.
     """
 
     heading: str
@@ -73,8 +76,10 @@ class Words:
     curve_says: str
     level: str
     across: str
+    ones: str = "images"
     signed: bool = False
     pictures: tuple[str, str] = ("", "")
+    panel: int = 150
 
 
 @dataclass(eq=False)

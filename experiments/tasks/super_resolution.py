@@ -26,6 +26,7 @@ from experiments.data import Split, pictures
 from experiments.data.pictures import Pictures
 from experiments.models import blocks
 from experiments.models.super_resolution import NETWORKS, Network
+from experiments.results import shown_name
 from experiments.settings import Job
 from experiments.statistics import Sums
 from experiments.tasks import Measure, Picture, Words
@@ -430,7 +431,7 @@ def train(
 
 # --- words and pictures -----------------------------------------------------------------------------------------------
 
-_SHOWN = 72  # pixels: side of the squares that the page shows
+_SHOWN = 76  # pixels: side of the squares that the page shows
 _WITH = 4  # test images that it shows them of
 
 
@@ -441,15 +442,14 @@ def _pictures(
     scale, shown = _scale(design), []
     pairs = _pairs(data, "test", scale)
     base = _interpolated(data, "test", scale, *BASELINES["bicubic, untrained"])
-    names = ["true", "bicubic, untrained", *predictions]
+    methods = found["designs"][design]["methods"]
+    names = ["true", "bicubic, untrained", *(shown_name(name, methods[name]) for name in predictions)]
     for i, name in enumerate(data.test.names[:_WITH]):
         made = [pairs[i].large, base[i], *(maps[i] for maps in predictions.values())]
         spread = np.std(np.stack(made[2:]).astype(float), axis=0) if len(made) > 3 else np.abs(made[2] - made[0] * 1.0)
         top, left = _busiest(spread, min(_SHOWN, *spread.shape))
-        cuts = [np.kron(m[top : top + _SHOWN, left : left + _SHOWN], np.ones((2, 2), np.uint8)) for m in made]
-        gap = np.full((cuts[0].shape[0], 6), 255, np.uint8)
-        row = np.concatenate([part for cut in cuts for part in (cut, gap)][:-1], axis=1)
-        shown.append(Picture(f"{name}, from the left: {'; '.join(names)}.", row))
+        cuts = [m[top : top + _SHOWN, left : left + _SHOWN] for m in made]
+        shown.append(Picture(name, list(zip(names, cuts, strict=True))))
     return shown
 
 
@@ -507,8 +507,7 @@ WORDS = Words(
     across="distance to an edge, px",
     pictures=(
         "Side by side",
-        "Squares of test images in which the methods differ most, each pixel drawn as 2 × 2; networks of the first "
-        "seed.",
+        "Squares of test images in which the methods differ most; networks of the first seed.",
     ),
 )
 

@@ -599,19 +599,17 @@ class LoftUp(AnySize):
         if high.shape[-3:-1] != target:
             high = interpolation.bilinear(high, target)
         x = x if self.features_norm is None else _norm(x, self.features_norm)
-        places = attention.fourier_features(x[..., :0], self.place_biases[...], highest=self.highest)
-        x = jnp.concatenate([x, places.astype(x.dtype)], axis=-1)
+        x = _with_places(x, self.place_biases[...], self.highest)
         seen = [block.seen(x) for block in self.blocks]
         image = _between_extremes(high)
         height, length = target[0], self._rows_at_once(image)
-        rows = np.linspace(-1, 1, height)
         if length >= height or not all(norm.use_running_average for norm in self.norms):
-            return self._rows(image, jnp.asarray(rows, image.dtype), None, seen, x.dtype)
+            return self._rows(image, None, None, seen, x.dtype)
         # Two more rows on each side, for the two convolutions.
         beyond = (2, 2 + -height % length)
         image = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [beyond, (0, 0), (0, 0)])
         rows, inside = (
-            jnp.asarray(np.pad(rows, beyond), image.dtype),
+            jnp.asarray(np.pad(np.linspace(-1, 1, height), beyond), image.dtype),
             jnp.asarray(np.pad(np.ones(height, bool), beyond)),
         )
 
@@ -628,17 +626,16 @@ class LoftUp(AnySize):
     def _rows(
         self,
         image: jax.Array,
-        rows: jax.Array,
+        rows: jax.Array | None,
         inside: jax.Array | None,
         seen: list[tuple[jax.Array, jax.Array]],
         dtype: jnp.dtype,
     ) -> jax.Array:
-        """The output of a whole image whose rows have these places, or of a part but for its two outer rows.
+        """The output of a whole image; or of a part whose rows have these places, without the two outer ones.
 
-        For a part, `inside` says which of its rows are in the image.
+        `inside` says which rows of a part are in the image.
         """
-        columns = jnp.asarray(np.linspace(-1, 1, image.shape[-2]), image.dtype)
-        waves = attention._fourier_features(image, self.guide_biases[...], rows, columns, -2.0, self.highest)
+        waves = attention._fourier_features(image, self.guide_biases[...], rows, -2.0, self.highest)
         y = _norm(jnp.concatenate([waves, image], axis=-1).astype(dtype), self.guide_norm)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             y = jax.nn.relu(_layers.batch_norm(conv(_zero_outside(y, inside)), norm))
@@ -660,6 +657,13 @@ def _norm(x: jax.Array, norm: nnx.LayerNorm) -> jax.Array:
     assert norm.scale is not None
     assert norm.bias is not None
     return _layers.layer_norm(x, norm.scale[...], norm.bias[...], norm.epsilon)
+
+
+@core(2)
+def _with_places(x: jax.Array, biases: jax.Array, highest: float) -> jax.Array:
+    """`x` with the waves of its pixels' places as more channels."""
+    places = attention._fourier_features(x[..., :0], biases, None, -2.0, highest)
+    return jnp.concatenate([x, places.astype(x.dtype)], axis=-1)
 
 
 @core()

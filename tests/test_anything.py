@@ -81,6 +81,7 @@ def test_it_is_the_authors_fit(size, output, settings):
         y, pull = jax.vjp(lambda x, guide: up.upsample_anything(x, guide, **given), jnp.asarray(x), jnp.asarray(guide))
         slopes = pull(jnp.asarray(weights))
         assert y.dtype == jnp.float64
+        y, slopes = np.asarray(y), [np.asarray(slope) for slope in slopes]
     for n, (own, theirs) in enumerate(zip(y, expected, strict=True)):
         np.testing.assert_allclose(own, np.moveaxis(theirs.detach().numpy(), 0, -1), atol=1e-5)
         for slope, tensor in zip(slopes, tensors[n], strict=True):

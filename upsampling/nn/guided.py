@@ -426,7 +426,7 @@ class Pointwise(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         for n, layer in enumerate(self.layers[:-1]):
             x = _pointwise(x, layer)
-            x = jax.nn.leaky_relu(self.norms[n](x) if self.norms else x, self.leak)
+            x = _leaky_relu(self.norms[n](x) if self.norms else x, self.leak)
         return _pointwise(x, self.layers[-1])
 
 
@@ -466,6 +466,11 @@ class AdaptiveNorm(nnx.Module):
 def _mixed(x: jax.Array, normal: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
     own, other = (w.astype(x.dtype).reshape((1,) * x.ndim) for w in (own, other))
     return own * x + other * normal
+
+
+@core(1)
+def _leaky_relu(x: jax.Array, leak: float) -> jax.Array:
+    return jax.nn.leaky_relu(x, leak)
 
 
 def _pointwise(x: jax.Array, layer: nnx.Linear) -> jax.Array:

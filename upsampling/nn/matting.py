@@ -118,7 +118,7 @@ class IndexNet(AnySize):
         groups = self.guide_features if self.index == "o2o" else 1
         y = _over_cells(y, self.kernel[...].astype(y.dtype), groups)
         if self.norm is not None and self.last is not None:
-            y = jnp.clip(_layers.batch_norm(y, self.norm), 0, 6)
+            y = jax.nn.relu6(_layers.batch_norm(y, self.norm))
             y = _last_of_blocks(y, self.last[...].astype(y.dtype))
         order = "DCR" if self.index == "m2o" else "CRD"
         height, width = guide.shape[-3:-1]
@@ -255,11 +255,16 @@ class A2U(AnySize):
 
         def filtered(linear: nnx.Linear, norm: nnx.GroupNorm) -> jax.Array:
             found = matting.cell_convolution(whole, _linear(parts, linear))
-            return jax.nn.leaky_relu(_layers.group_norm(found, norm), 0.01)
+            return _leaky_relu(_layers.group_norm(found, norm))
 
         prediction = _linear(interpolation.area(whole, (1, 1))[..., 0, 0, :], self.prediction)
         first, second = filtered(self.first, self.first_norm), filtered(self.second, self.second_norm)
         return matting.affinity_logits(first, second, prediction, guide.shape[-3:-1])
+
+
+@core()
+def _leaky_relu(x: jax.Array) -> jax.Array:
+    return jax.nn.leaky_relu(x, 0.01)
 
 
 def _linear(x: jax.Array, layer: nnx.Linear) -> jax.Array:

@@ -13,6 +13,7 @@ from upsampling._arguments import EDGES, Edge, Numbers
 from upsampling.nn import _layers
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives._common import core
 
 Style = Literal["lp", "pl"]
 Gate = Literal["features", "pooled"]
@@ -206,12 +207,23 @@ class FlowAlignment(Upsampler):
         both = jnp.concatenate([low, high], axis=-1)
         flow = _layers.encode(both, last)
         warped = lambda a, flow: sampling.flow_warp(a, flow, align_corners=self.align_corners, edge=self.edge)  # noqa: E731
-        y = warped(x, flow[..., :2])
         if self.gate_kernel is None:
-            return y
+            return warped(x, flow)
+        up_flow, down_flow = jnp.split(flow, 2, axis=-1)
         guide = guide.astype(x.dtype)
-        if self.gate == "pooled":
-            parts = (pool(a, axis=-1, keepdims=True) for pool in (jnp.mean, jnp.max) for a in (low, guide))
-            both = jnp.concatenate(list(parts), axis=-1)
-        weight = jax.nn.sigmoid(_layers.encode(both, self.gate_kernel[...].astype(x.dtype)))
-        return weight * y + (1 - weight) * warped(guide, flow[..., 2:])
+        seen = _pooled(low, guide) if self.gate == "pooled" else both
+        logits = _layers.encode(seen, self.gate_kernel[...].astype(x.dtype))
+        return _mixed(warped(x, up_flow), warped(guide, down_flow), logits)
+
+
+@core()
+def _pooled(low: jax.Array, guide: jax.Array) -> jax.Array:
+    """The means over the channels of both, then the maxima: four channels."""
+    parts = [pool(a, axis=-1, keepdims=True) for pool in (jnp.mean, jnp.max) for a in (low, guide)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+@core()
+def _mixed(x: jax.Array, guide: jax.Array, logits: jax.Array) -> jax.Array:
+    weight = jax.nn.sigmoid(logits)
+    return weight * x + (1 - weight) * guide

@@ -101,8 +101,8 @@ or a corner too.
 | MONAI generalized Dice | `generalized_dice` | | | sum_over_classes=True; `weights=` |
 
 What two maps without the class give is `absent=`: NaN in surface-distance, MONAI and torchmetrics' Dice, 1 in DAVIS
-(`absent=1`), 0 in torchmetrics' Jaccard index and F1 (`absent=0`), -1 in its mean IoU by class (`absent=-1`). What a class in one map only gives the distances is `missing=`: infinity in
-surface-distance and MONAI.
+(`absent=1`), 0 in torchmetrics' Jaccard index and F1 (`absent=0`), -1 in its mean IoU by class (`absent=-1`). What a
+class in one map only gives the distances is `missing=`: infinity in surface-distance and MONAI.
 
 What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("background"), the others have none. The
 matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.

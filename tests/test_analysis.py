@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
+from upsampling import _figures
 from upsampling.analysis import (
     cost,
     describe,
@@ -219,10 +220,117 @@ def test_cost_of_a_layer():
     layer = up.nn.create("transposed_conv", 8, rngs=nnx.Rngs(0))
     found = cost(layer, jax.ShapeDtypeStruct((1, 16, 16, 8), jnp.float32))
     assert found.parameters == 4 * 4 * 8 * 8 + 8
-    # Four taps of eight channels reach each of 32 x 32 x 8 numbers, a multiplication and an addition each.
-    assert found.operations == pytest.approx(2 * 32 * 32 * 8 * 4 * 8, rel=0.1)
+    # 4 x 4 taps for each of 16 x 16 pixels, without the one line at each border that "SAME" crops; 8 to 8 channels.
+    assert found.multiply_adds == (16 * 4 - 2) ** 2 * 8 * 8
+    # A sum of k products is 2 k - 1 operations, and then there is the bias.
+    assert found.expected_operations == 2 * found.multiply_adds
+    assert found.disagreement is None
     assert found.bytes_needed == 4 * (16 * 16 * 8 + found.parameters + 32 * 32 * 8)
-    assert found.intensity == found.operations / found.bytes_moved
+    assert found.intensity == found.expected_operations / found.bytes_needed
+
+
+SMALL = jnp.ones((1, 12, 12, 4))
+
+
+@pytest.mark.parametrize(
+    ("upsample", "multiply_adds"),
+    [
+        (lambda x: up.nearest(x, scale=2), 0),
+        # Rows first, 12 to 24, then columns.
+        (lambda x: up.bicubic(x, scale=2), 4 * 4 * (24 * 12 + 24 * 24)),
+        (lambda x: up.reassemble(x, jnp.ones((1, 24, 24, 1, 5, 5))), 25 * 24 * 24 * 4),
+        (lambda x: up.grid_sample(x, jnp.ones((1, 7, 5, 2)) * 3.3), 4 * 7 * 5 * 4),
+        (lambda x: jax.lax.conv(x, jnp.ones((3, 12, 3, 1)), (2, 1), ((1, 1), (0, 0))), (6 * 3 - 1) * 3 * 12 * 4),
+    ],
+)
+def test_multiply_adds_by_formula(upsample, multiply_adds):
+    found = cost(upsample, SMALL)
+    assert found.multiply_adds == multiply_adds
+    assert multiply_adds == 0 or found.expected_operations >= 1.5 * multiply_adds
+
+
+def test_each_gradient_of_a_convolution_costs_as_much_as_the_convolution():
+    kernel = jnp.ones((4, 4, 4, 3))
+    forward = cost(transposed_conv, SMALL, kernel).multiply_adds
+    both = cost(lambda x, k: jax.vjp(transposed_conv, x, k)[1](jnp.ones((1, 24, 24, 3))), SMALL, kernel)
+    assert both.multiply_adds == 2 * forward
+
+
+@pytest.mark.parametrize("name", ["bicubic", "sub_pixel_conv", "carafe", "dysample"])
+def test_formulas_agree_with_xla(name):
+    method = up.nn.find(name)
+    layer = method.create(8, rngs=nnx.Rngs(0))
+    shapes = [(1, 24, 24, 8), (1, 48, 48, 8)][: 1 + method.uses_guide]
+    found = cost(layer, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes))
+    assert found.operations == pytest.approx(found.expected_operations, rel=0.1)
+    assert found.disagreement is None
+
+
+def test_where_they_do_not_agree_it_is_said_why():
+    loop = cost(lambda x: jax.lax.scan(lambda y, _: (jnp.sin(y) @ y, None), x, length=50)[0], jnp.eye(8))
+    assert loop.multiply_adds == 50 * 8**3
+    assert loop.disagreement == "XLA counts the body of a loop once"
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+show = up.analysis.show
+
+
+def test_figures_of_an_edge():
+    """0.3 into a pixel, so that pixel holds 0.7: nearest passes one half between pixels 7 and 8, linear in between."""
+    by_nearest, by_linear, by_cubic = (
+        _figures.edge_figures(*_figures.edge_profile(_figures._call(name, 8), 8)[1:])
+        for name in ("nearest", "bilinear", "bicubic")
+    )
+    assert by_nearest["place"] == pytest.approx(-0.3, abs=1 / 16)
+    # Linear: from 0 at the center of pixel 7, 0.8 before the edge, to 0.7 one pixel on.
+    assert by_linear["place"] == pytest.approx(-0.8 + 0.5 / 0.7, abs=1e-3)
+    assert by_linear["overshoot"] == 0 < by_cubic["overshoot"]
+    assert by_linear["width"] > by_cubic["width"]
+
+
+def test_figures_of_boundaries():
+    truth = np.zeros((12, 12))
+    truth[3:9, 3:9] = 1
+    assert _figures.boundary_figures(truth, truth) == {"boundary_iou": 1, "wrong": 0}
+    moved = _figures.boundary_figures(np.roll(truth, 1, 0), truth)
+    assert moved["wrong"] == 12 / 24  # two rows of six pixels, along a border of 24
+    assert moved["boundary_iou"] == pytest.approx(10 / 30)  # rings of 20 pixels; ten are of both
+
+
+@pytest.mark.parametrize(("kind", "axes"), [("responses", 1), ("phases", 2), ("edge", 2), ("boundaries", 2)])
+def test_what_is_drawn(kind, axes):
+    figure = show({"nearest": "nearest", "my own": lambda x: up.bilinear(x, scale=2)}, kind)
+    assert len(figure.axes) == axes
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    if kind == "responses":
+        (curves,) = [axes.get_lines()[:2] for axes in figure.axes]
+        f, amplitude = curves[1].get_data()
+        np.testing.assert_allclose(amplitude, np.abs(np.cos(np.pi * f / 2)) ** 3, atol=1e-6)
+        assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["nearest", "my own"]
+
+
+def test_pictures_have_their_figures():
+    picture = np.tile(np.uint8([0, 255]), (4, 2))  # columns in turn: their means are all one half
+    figure = show("nearest", "pictures", picture=picture)
+    assert "PSNR 6.0 dB" in figure.axes[2].texts[0].get_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: show("nearest", "respones"), ValueError, "show: kind='respones'.*Did you mean 'responses'"),
+        (lambda: show("bilinera"), ValueError, "show: name='bilinera'.*bilinear"),
+        (lambda: show({"mine": 3}), TypeError, "show: methods must be names, layers or functions; got int"),
+        (lambda: show([]), ValueError, "show: methods must hold at least one"),
+        (lambda: show("nearest", picture=np.ones((4, 4))), ValueError, "show: kind='responses' takes no picture"),
+        (lambda: show("nearest", "pictures", picture=np.ones((5, 4))), ValueError, "show: picture must be .* of 2"),
+    ],
+)
+def test_figures_refuse_what_they_cannot_draw(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 @pytest.mark.parametrize(

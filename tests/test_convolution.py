@@ -142,6 +142,7 @@ FORMS = [
     ((1, 6), (3, 2), (1, 1), 1, (4, 4), (1, 2), (9, 12)),
     ((8, 1), (4, 4), (1, 1), 1, (4, 1), (2, 0), (16, 4)),
     ((2,), (3,), (1,), 1, (2,), (4,), (5,)),
+    ((5,), (3,), (1,), 2, (4,), (1,), (13,)),
 ]
 
 
@@ -174,7 +175,8 @@ def test_every_form_is_the_definition(monkeypatch, block_bytes, window, strides,
         "chosen": primitive.transposed_conv,
         "dilation": primitive._by_dilation,
         "taps": primitive._by_taps,
-        "phases": lambda *a: primitive._by_phases(*a, convolve=primitive._convolve),
+        "phases": primitive._by_convolutions,
+        "all phases": primitive._by_one_convolution,
         "columns": primitive._by_columns,
     }
     found = outputs_and_gradients(forms, geometry, x, kernel, g)
@@ -452,6 +454,33 @@ def test_gradients_multiply_no_zeros():
         windows = [line for line in text.splitlines() if "window={" in line]
         assert windows
         assert not any("lhs_dilate" in line or "size=16x16" in line for line in windows)
+
+
+def test_what_is_not_a_number_stays_in_its_window():
+    """A window of 3 at stride 2 is 9 outputs, of a phase of one tap and three of more; on every platform."""
+    rng, spatial = np.random.default_rng(0), (5, 4)
+    forms = [
+        (primitive._transposed_conv, primitive._input_gradient),
+        (primitive._transposed_conv_on_cpus, primitive._for_input_gradient_on_cpus),
+        (primitive._transposed_conv_on_one_cpu, primitive._for_input_gradient_on_one_cpu),
+        (primitive._transposed_conv_on_tpu, primitive._input_gradient_on_tpu),
+    ]
+    for window, strides, inner, out in (((3, 3), (2, 2), 2, 3), ((3, 5), (2, 3), 16, 16), ((3, 4), (2, 4), 2, 16)):
+        size = tuple(n * s for n, s in zip(spatial, strides, strict=True))
+        geometry = primitive.Geometry(strides, (1, 1), (0, 0), size, 1)
+        sizes = primitive._Sizes(geometry, spatial, window)
+        kernel = rng.uniform(1, 2, (*window, inner, out)).astype(np.float32)
+        x, y = np.zeros((1, *spatial, inner), np.float32), np.zeros((1, *size, out), np.float32)
+        x[0, 2, 1, 0], y[0, 4, 3, 0] = np.nan, np.nan
+        reached, reaching = np.zeros(size, bool), np.zeros(spatial, bool)
+        reached[2 * strides[0] :, strides[1] :][: window[0], : window[1]] = True
+        for i, j in np.ndindex(spatial):
+            reaching[i, j] = 0 <= 4 - i * strides[0] < window[0] and 0 <= 3 - j * strides[1] < window[1]
+        for forward, backward in forms:
+            if "for" in backward.__name__:
+                backward = functools.partial(primitive._input_gradient, other=backward)
+            np.testing.assert_array_equal(np.isnan(forward(x, kernel, sizes=sizes)[0]).any(-1), reached)
+            np.testing.assert_array_equal(np.isnan(backward(y, kernel, sizes=sizes)[0]).any(-1), reaching)
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])

@@ -1,24 +1,32 @@
 """Calls with one argument out of place end in a right shape, or in an error that names function and argument.
 
-Set UPSAMPLING_FUZZ=3000 for as many calls. They are traced and not run.
+Set UPSAMPLING_FUZZ=3000 for as many calls, or a larger number for all. They are traced and not run.
 """
 
 import inspect
 import os
+import random
 import re
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import upsampling as up
+from tests.modes.calls import public_functions
 
 X, LOW, HIGH = (np.ones(shape, np.float32) for shape in ((2, 4, 6, 4), (2, 4, 6, 9), (2, 8, 12, 4)))
 LABELS = np.zeros((2, 4, 6), np.int32)
 KERNEL = np.ones((3, 3, 4, 8), np.float32)
+
+
+def metrics_of(argument):
+    """The metrics whose first argument this is."""
+    functions = (getattr(up.metrics, name) for name in up.metrics.__all__)
+    return [f for f in functions if inspect.isfunction(f) and next(iter(inspect.signature(f).parameters)) == argument]
+
 
 # Functions with arguments that are right.
 VALID = {
@@ -45,15 +53,26 @@ VALID = {
     up.positions_from_grid: {"grid": np.ones((2, 3, 3, 2), np.float32), "size": 4},
     up.dysample: {"x": X, "offsets": np.ones((2, 8, 12, 1, 2), np.float32)},
     up.flow_warp: {"x": X, "flow": np.ones((2, 8, 12, 2), np.float32)},
-    up.metrics.mean_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.boundary_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.boundary_f1: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.trimap_iou: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.hausdorff_distance: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.average_surface_distance: {"prediction": LABELS, "target": LABELS, "num_classes": 3},
-    up.metrics.distance_transform: {"mask": LABELS},
+    up.bilinear: {"x": X, "scale": 2},
+    up.bicubic: {"x": X, "scale": (1.5, 2)},
+    up.lanczos3: {"x": X, "size": (3, 9)},
+    up.scale_and_translate: {"x": X, "size": 8, "scale": 2, "translation": 0.5},
+    up.fade: {
+        "x": X,
+        "guide": HIGH,
+        "guide_logits": HIGH[..., :1].repeat(9, -1),
+        "map_logits": LOW,
+        "gate_logits": X[..., :1],
+        "kernel_size": 3,
+    },
+    up.affine_grid: {"theta": np.ones((2, 2, 3), np.float32), "size": (4, 6)},
+    **{f: {"prediction": LABELS, "target": LABELS, "num_classes": 3} for f in metrics_of("prediction")},
+    **{f: {"matrix": np.ones((3, 3), np.int32)} for f in metrics_of("matrix")},
+    **{f: {"mask": LABELS} for f in metrics_of("mask")},
     up.metrics.level_sets: {"target": LABELS, "num_classes": 3},
-    up.metrics.iou_of: {"matrix": np.ones((3, 3), np.int32)},
+    up.metrics.boundary_loss: {"probabilities": X, "level_sets": X},
+    up.metrics.image_mean: {"values": X},
+    up.conventions.scipy_zoom: {},
     up.conventions.onnx: {},
 }
 ODD = [
@@ -108,19 +127,33 @@ def is_array(value):
     return isinstance(value, np.ndarray) and value.ndim > 1 and np.issubdtype(value.dtype, np.floating)
 
 
-@settings(max_examples=int(os.environ.get("UPSAMPLING_FUZZ", "250")), derandomize=True, deadline=None, database=None)
-@given(st.data())
-def test_one_argument_out_of_place(data):
-    function = data.draw(st.sampled_from(list(VALID)))
-    argument = data.draw(st.sampled_from(list(inspect.signature(function).parameters)))
-    odd = data.draw(st.sampled_from(ODD))
+def complaint(function, argument, odd):
+    """What is wrong with how a function takes an odd value for one argument, or nothing."""
     arguments = {**VALID[function], argument: odd}
     traced = {name: value for name, value in arguments.items() if is_array(value)}
     static = {name: value for name, value in arguments.items() if name not in traced}
     try:
-        jax.eval_shape(lambda traced: (function(**static, **traced), None)[1], traced)
+        with warnings.catch_warnings(action="error"):
+            jax.eval_shape(lambda traced: (function(**static, **traced), None)[1], traced)
     except (TypeError, ValueError) as error:
-        message = str(error)
-        assert re.match(rf"(conventions\.)?{function.__name__}: ", message), message
-        named = rf"\b({'|'.join(inspect.signature(function).parameters)})\b"
-        assert re.search(named, message), message
+        message, parameters = str(error), inspect.signature(function).parameters
+        if not re.match(rf"(conventions\.)?{function.__name__}: ", message):
+            return f"names no function: {message}"
+        return "" if re.search(rf"\b({'|'.join(parameters)})\b", message) else f"names no argument: {message}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def test_every_function_is_called():
+    assert public_functions() <= {function.__name__ for function in VALID}
+
+
+def test_one_argument_out_of_place():
+    calls = [(f, argument, odd) for f in VALID for argument in inspect.signature(f).parameters for odd in ODD]
+    count = min(int(os.environ.get("UPSAMPLING_FUZZ", "250")), len(calls))
+    wrong = {}
+    for function, argument, odd in random.Random(0).sample(calls, count):
+        if found := complaint(function, argument, odd):
+            wrong[f"{function.__name__}({argument}={odd!r:.60})"] = found
+    assert wrong == {}

@@ -6,6 +6,7 @@ Names by family; `up.nn` has them as Flax layers, `up.metrics` measures what the
 """
 
 from upsampling import analysis, conventions, interop, metrics, nn
+from upsampling.anything import upsample_anything
 from upsampling.attention import neighborhood_attention
 from upsampling.convolution import (
     deconv,
@@ -56,6 +57,7 @@ __all__ = [
     "sub_pixel_conv",
     "transposed_conv",
     "transposed_conv_size",
+    "upsample_anything",
 ]
 
 __version__ = "0.1.0"

@@ -55,8 +55,9 @@ def array(function: str, argument: str, given: Any, *, floating: bool = True) ->
     if isinstance(given, numbers.Real) and not isinstance(given, np.generic):
         # Explicitly: a default that is a number must not be refused by jax.transfer_guard.
         try:
-            given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
-        except OverflowError:
+            with np.errstate(over="raise"):
+                given = jax.device_put(np.asarray(given, jax.dtypes.canonicalize_dtype(type(given))))
+        except (OverflowError, FloatingPointError):
             raise ValueError(f"{function}: {argument} must be a number of 32 bits; got {given!r}.") from None
     if isinstance(given, (np.ndarray, np.generic)):
         known = given.dtype == np.bool_ or jnp.issubdtype(given.dtype, jnp.number)
@@ -96,7 +97,6 @@ def spatial_map(
     *,
     channels: int | None = None,
     floating: bool = True,
-    empty_channels: bool = False,
     what: str = "",
 ) -> jax.Array:
     """Returns `given` as a JAX array, checked to be `(*batch, *spatial, channels)` with `rank` spatial axes.
@@ -107,7 +107,6 @@ def spatial_map(
       rank: number of spatial axes, 1 to 3.
       channels: how many it must have; any number if not given.
       floating: whether it must be floating.
-      empty_channels: whether it may have no channels.
       what: says in the error why it must have that many channels.
 
     Raises:
@@ -115,8 +114,7 @@ def spatial_map(
       ValueError: too few axes, an empty spatial axis, or the wrong number of channels.
     """
     given = array(function, argument, given, floating=floating)
-    inner = given.shape[-1 - rank : -1] if empty_channels else given.shape[-1 - rank :]
-    if not 1 <= rank <= 3 or given.ndim < rank + 1 or 0 in inner:
+    if not 1 <= rank <= 3 or given.ndim < rank + 1 or 0 in given.shape[-1 - rank : -1]:
         raise ValueError(
             f"{function}: {argument} must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none "
             f"empty; got shape {given.shape}."
@@ -301,6 +299,13 @@ def number(
     return per_axis(function, argument, (given,), 1, minimum=minimum, real=real, zero=zero)[0]
 
 
+def widths(function: str, argument: str, given: Any) -> tuple[int, ...]:
+    """Returns a sequence of numbers of channels, one for each layer of a small network, as a tuple."""
+    if not isinstance(given, Sequence) or isinstance(given, (str, bytes)) or not given:
+        raise TypeError(f"{function}: {argument} must be a sequence of whole numbers, one per layer; got {given!r}.")
+    return tuple(number(function, argument, n) for n in given)
+
+
 def finite(function: str, argument: str, given: Any) -> float:
     """Returns a real number, which may be below zero; raises TypeError or ValueError for anything else."""
     if isinstance(given, (bool, np.bool_)) or not isinstance(given, numbers.Real):
@@ -313,12 +318,15 @@ def finite(function: str, argument: str, given: Any) -> float:
 def width(function: str, argument: str, given: Any) -> float:
     """Returns the width of a kernel or a penalty: a real number above zero that 32 bits hold."""
     value = number(function, argument, given, real=True)
-    if value < _SMALLEST:
-        raise ValueError(f"{function}: {argument} must be at least {_SMALLEST:.4g}, which 32 bits hold; got {given!r}.")
+    if not _SMALLEST <= value <= _LARGEST:
+        raise ValueError(
+            f"{function}: {argument} must be at least {_SMALLEST:.4g} and at most {_LARGEST:.4g}, which 32 bits hold; "
+            f"got {given!r}."
+        )
     return value
 
 
-_SMALLEST = float(np.finfo(np.float32).tiny)
+_SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
 def _number(function: str, argument: str, value: Any, *, minimum: int | None, real: bool, zero: bool) -> Any:

@@ -7,9 +7,10 @@ the derivative at one input, random numbers unless another one is given. A layer
 """
 
 import functools
+import math
 import numbers
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from flax import nnx
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers
+from upsampling._operations import count
 
 Upsample = Callable[[jax.Array], jax.Array]
 
@@ -281,6 +283,54 @@ def _equivariance_error(upsample: Upsample, features: int, scale: int, size: int
     return float(np.sqrt(np.mean(difference**2) / max(np.var(found), 1e-30)))
 
 
+def show(
+    methods: Mapping[str, Any] | Sequence[str] | str,
+    kind: Literal["responses", "phases", "edge", "boundaries", "pictures"] = "responses",
+    *,
+    scale: int = 2,
+    picture: Any = None,
+    guide: Any = None,
+    columns: int = 3,
+) -> Any:
+    """Draws what methods do, side by side. Needs matplotlib: `pip install "upsampling[figures]"`.
+
+    - "responses": the amplitude of waves by frequency, one curve per method (`frequency_response`).
+    - "phases": the same for each phase, up to 1/2 cycle per input pixel (`phase_responses`).
+    - "edge": an upright edge before (dots) and after: how far it moves, how wide it becomes, how much it overshoots.
+    - "boundaries": where shapes end when the result is cut at one half, over where they do end, with Boundary IoU of
+      one pixel and wrong pixels per pixel of boundary.
+    - "pictures": the results beside the picture and its smaller copy, with their PSNR.
+
+    Args:
+      methods: names that `up.nn.create` knows, or labels with names, layers or functions, which take one map
+        `(h, w, channels)`. Layers by name have their first values; those that follow a guide get the picture as
+        one for edges and pictures, and zeros for waves.
+      kind: what is drawn.
+      scale: the factor.
+      picture: of "boundaries" and "pictures", `(H, W)` or `(H, W, channels)`, in [0, 1] or of whole numbers: what the
+        means of its cells are upsampled back to. A disc, lines and a corner if not given.
+      guide: what methods by name follow; the picture if not given.
+      columns: pictures in a row.
+
+    Returns:
+      A matplotlib figure, which a notebook shows. `.savefig(path)` writes it.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+      ValueError, TypeError: an unknown name or kind, what cannot be called, sizes that do not fit.
+
+    Example:
+
+    >>> import upsampling as up
+    >>> figure = up.analysis.show(["nearest", "bilinear", "bicubic"], "edge", scale=4)
+    >>> [axes.get_title(loc="left") for axes in figure.axes]
+    ['nearest', 'bilinear', 'bicubic']
+    """
+    from upsampling import _figures  # needs what is imported after this module
+
+    return _figures.show(methods, kind, scale=scale, picture=picture, guide=guide, columns=columns)
+
+
 class RoundTrip(NamedTuple):
     """What is left of a picture that is made smaller and larger again.
 
@@ -347,41 +397,66 @@ def _cell_means(scale: int, size: int) -> Upsample:
 
 
 class Cost(NamedTuple):
-    """What a call costs, as XLA's analysis of the compiled program for this machine has it.
+    """What a call costs: by the formulas of its steps, and by XLA's analysis of the program compiled for this machine.
 
     Attributes:
       parameters: numbers that a layer learns; 0 for a function.
-      operations: floating-point operations.
-      bytes_moved: read and written by the program's parts, each time they are.
+      multiply_adds: by formula, those of sums of products: interpolation, convolutions, windows, samples.
+      expected_operations: by formula, floating-point operations in all. A sum of k products is 2 k - 1; exponentials
+        and the like are none, as in XLA's count.
+      operations: the same as XLA counts them.
+      bytes_moved: read and written by the program's parts, each time they are, as XLA counts them.
       bytes_needed: of arguments and results, once: what no program can do without.
       temporary_bytes: memory beyond arguments and results.
+      loops: loops in the compiled program.
     """
 
     parameters: int
+    multiply_adds: float
+    expected_operations: float
     operations: float
     bytes_moved: float
     bytes_needed: int
     temporary_bytes: int
+    loops: int
 
     @property
     def intensity(self) -> float:
-        """Operations per byte moved."""
-        return self.operations / self.bytes_moved
+        """Operations per byte that must be moved: below a machine's own ratio, its memory decides how long it takes."""
+        return self.expected_operations / self.bytes_needed
+
+    @property
+    def disagreement(self) -> str | None:
+        """Why XLA's count of operations is more than 10 % off the formulas'; None where it is not."""
+        if abs(self.operations - self.expected_operations) <= 0.1 * self.expected_operations:
+            return None
+        if self.loops:
+            return "XLA counts the body of a loop once"
+        if not self.multiply_adds:
+            return "no sums of products: what is left are comparisons and indices, which XLA simplifies"
+        if self.operations > self.expected_operations:
+            return "the program computes some intermediate results more than once"
+        return "the program leaves out or shares what the formulas count"
 
 
 def cost(upsample: Callable[..., jax.Array], *arguments: Any) -> Cost:
-    """Compiles a call and says what it costs; nothing is computed.
+    """Says what a call costs. It is traced and compiled, and not carried out.
 
     Args:
       upsample: a function or layer.
       *arguments: arrays, or `jax.ShapeDtypeStruct` of their shapes.
 
-    Example:
+    Example: bilinear interpolation by 2 takes two products and their sum per axis, of columns after rows.
 
     >>> import jax, upsampling as up
-    >>> found = up.analysis.cost(lambda x: up.nearest(x, scale=2), jax.ShapeDtypeStruct((64, 64, 8), "float32"))
+    >>> found = up.analysis.cost(lambda x: up.bilinear(x, scale=2), jax.ShapeDtypeStruct((64, 64, 8), "float32"))
+    >>> found.expected_operations == 3 * 8 * (128 * 64 + 128 * 128), found.disagreement
+    (True, None)
     >>> found.bytes_needed == 4 * 64 * 64 * 8 * (1 + 4)
     True
+
+    Source: the formulas of separable interpolation, convolutions and reassembly as in Wang et al. 2019,
+    arXiv:1905.02188, section 3.3; Williams et al. 2009, "Roofline", for the intensity.
     """
     parameters: Any = ()
     call = upsample
@@ -392,15 +467,19 @@ def cost(upsample: Callable[..., jax.Array], *arguments: Any) -> Cost:
             return nnx.merge(structure, parameters, rest)(*arguments)
 
         arguments = (parameters, rest, *arguments)
-    compiled = jax.jit(call).lower(*arguments).compile()
-    found, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    leaves = [*jax.tree.leaves(arguments), *jax.tree.leaves(jax.eval_shape(call, *arguments))]
+    traced = jax.jit(call).trace(*arguments)
+    compiled = traced.lower().compile()
+    counted, found, memory = count(traced.jaxpr.jaxpr), compiled.cost_analysis() or {}, compiled.memory_analysis()
+    leaves = [*jax.tree.leaves(arguments), *jax.tree.leaves(traced.out_info)]
     return Cost(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(parameters)),
+        multiply_adds=counted.multiply_adds,
+        expected_operations=counted.operations,
         operations=float(found.get("flops", 0)),  # absent where a program only copies
         bytes_moved=float(found.get("bytes accessed", float("nan"))),
-        bytes_needed=sum(leaf.size * leaf.dtype.itemsize for leaf in leaves),
+        bytes_needed=sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves),
         temporary_bytes=0 if memory is None else int(memory.temp_size_in_bytes),
+        loops=(compiled.as_text() or "").count(" while("),
     )
 
 

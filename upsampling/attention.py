@@ -438,7 +438,7 @@ def fourier_features(x: jax.Array, biases: jax.Array, *, lowest: float = -2.0, h
     Source: Huang et al. 2025, arXiv:2504.14032, and the authors' code; Fu et al. 2024, arXiv:2403.10516.
     """
     name = "fourier_features"
-    x = _arguments.spatial_map(name, "x", x, empty_channels=True)
+    x = _arguments.spatial_map(name, "x", x)
     _arguments.static_size(name, "x", x, 2)
     shape = (2, "frequencies", 2 + x.shape[-1])
     biases = _arguments.shaped(name, "biases", biases, shape, "two more than the channels of x")

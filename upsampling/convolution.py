@@ -88,7 +88,7 @@ def transposed_conv(
     if output_size is not None:
         low, size = _crop_to(name, given, window, strides, padding, output_padding, dilation, output_size)
     geometry = Geometry(strides, dilation, low, size, groups)
-    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, padding == "CIRCULAR")
+    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, _is_circular(padding))
 
 
 @_arguments.hinted
@@ -202,7 +202,7 @@ def deconv(
     )
     geometry = Geometry(strides, dilation, low, size, groups)
     y, kernel = _arguments.promote(y, kernel)
-    return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, padding == "CIRCULAR")
+    return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, _is_circular(padding))
 
 
 @_arguments.hinted
@@ -311,16 +311,20 @@ def sub_pixel_conv(
             f"got {kernel.shape}."
         )
     pads = _conv_padding(name, x.shape[-1 - rank : -1], kernel.shape[:rank], padding)
-    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, padding == "CIRCULAR")
+    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, _is_circular(padding))
 
 
 # Arguments.
 
 
+def _is_circular(padding: Padding) -> bool:
+    return isinstance(padding, str) and padding == "CIRCULAR"
+
+
 def _kernel(function: str, kernel: Any) -> tuple[jax.Array, int]:
     """The kernel as a JAX array, and its number of spatial axes."""
     kernel = _arguments.array(function, "kernel", kernel)
-    if kernel.ndim not in (3, 4, 5) or 0 in kernel.shape:
+    if kernel.ndim not in (3, 4, 5) or 0 in kernel.shape[:-2]:
         raise ValueError(
             f"{function}: kernel must be (*window, in, out) with 1, 2 or 3 window axes, none empty; got {kernel.shape}."
         )
@@ -462,7 +466,7 @@ def _conv_padding(function: str, size: tuple, window: tuple, padding: Any) -> tu
 def _shuffle_arguments(function: str, x: Any, scale: Any, order: Any) -> tuple[jax.Array, tuple[int, ...]]:
     scale = _arguments.per_axis(function, "scale", scale, None)
     _arguments.one_of(function, "order", order, get_args(ChannelOrder))
-    return _arguments.spatial_map(function, "x", x, len(scale), floating=False, empty_channels=True), scale
+    return _arguments.spatial_map(function, "x", x, len(scale), floating=False), scale
 
 
 # Computation.

@@ -144,7 +144,7 @@ def _spatial_logits(n: int, m: int, radius: int, sigma: float) -> np.ndarray:
     """The logarithm of f along one axis, (m, window); minus infinity outside the image."""
     q = _pixel_under(n, m)[:, None] + np.arange(-radius, radius + 1)
     p = (np.arange(m)[:, None] + 0.5) * n / m - 0.5
-    logits = np.where((q >= 0) & (q < n), -((p - q) ** 2) / (2 * sigma**2), -np.inf)
+    logits = np.where((q >= 0) & (q < n), -(((p - q) / sigma) ** 2) / 2, -np.inf)
     # Only differences count, and what is far below the largest would not fit 32 bits.
     return logits - logits.max(1, keepdims=True)
 

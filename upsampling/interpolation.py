@@ -250,7 +250,8 @@ def scale_and_translate(
     x = _arguments.array(name, "x", x, floating=False)
     if jnp.issubdtype(x.dtype, jnp.complexfloating):
         raise TypeError(f"{name}: x must be real; got {x.dtype}.")
-    axes = (axes,) if isinstance(axes, int) else axes
+    if axes is not None:
+        axes = _arguments.per_axis(name, "axes", _arguments.as_sequence(axes), None, minimum=None)
     sizes = _arguments.per_axis(name, "size", size, None if axes is None else len(axes))
     positions, _ = _known_axes(name, x, len(sizes), axes)
     _arguments.one_of(name, "method", method, get_args(Method))
@@ -260,6 +261,8 @@ def scale_and_translate(
     numbers = []
     for argument, given in (("scale", scale), ("translation", translation)):
         values = _arguments.array(name, argument, given, floating=False)
+        if jnp.issubdtype(values.dtype, jnp.complexfloating):
+            raise TypeError(f"{name}: {argument} must be real; got {given!r}.")
         if values.shape not in ((), (len(sizes),)):
             raise ValueError(
                 f"{name}: {argument} must be one number or {len(sizes)} of them, one per spatial axis; "
@@ -346,8 +349,8 @@ def _checked_eight_bit(
 ) -> bool:
     """Whether to compute in the framework's arithmetic for 8 bits; the arguments are checked to have one."""
     try:
-        known = jnp.dtype(dtype) == jnp.uint8
-    except TypeError:
+        known = not isinstance(dtype, (jax.Array, np.ndarray)) and jnp.dtype(dtype) == jnp.uint8
+    except (TypeError, ValueError):
         known = False
     if not known or x.dtype != jnp.uint8:
         raise ValueError(

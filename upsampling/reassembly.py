@@ -1,5 +1,6 @@
 """Upsampling with predicted weights: `reassemble`, and the weights that methods predict for it."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -308,10 +309,10 @@ def _gated_queries(from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.
 
 def fade(
     x: jax.Array,
-    guide: jax.Array,
+    guide: jax.Array | None,
     guide_logits: jax.Array,
     map_logits: jax.Array,
-    gate_logits: jax.Array,
+    gate_logits: jax.Array | None,
     *,
     scale: Numbers = 2,
     size: Numbers | None = None,
@@ -328,7 +329,8 @@ def fade(
       guide: (*batch, *spatial * scale, channels), the encoder's.
       guide_logits: (*batch, *spatial * scale, prod(kernel_size)), predicted from the guide.
       map_logits: (*batch, *spatial, prod(kernel_size)), predicted from `x`; in the paper by the same convolution.
-      gate_logits: (*batch, *spatial, 1), predicted from `x`.
+      gate_logits: (*batch, *spatial, 1), predicted from `x`; or None, and `guide` None, for no gate, the reassembled
+        input alone.
       scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
       size: that of the guide and the result, in place of `scale`, as in `sapa`.
       kernel_size: the window, odd, one number or one per axis.
@@ -354,30 +356,104 @@ def fade(
     name = "fade"
     rank, factors, output = _scale_or_size(name, scale, size)
     x = _arguments.spatial_map(name, "x", x, rank)
-    guide = _arguments.guide(name, guide, x, factors, x.shape[-1], size=output)
+    if (guide is None) != (gate_logits is None):
+        raise ValueError(f"{name}: guide and gate_logits must be given both, or both be None, for no gate.")
+    if guide is not None:
+        guide = _arguments.guide(name, guide, x, factors, x.shape[-1], size=output)
     window = _arguments.odd(name, "kernel_size", kernel_size, rank)
     taps = math.prod(window)
     map_logits = _arguments.shaped(name, "map_logits", map_logits, (*x.shape[:-1], taps))
     guide_logits = _arguments.guide(name, guide_logits, x, factors, taps, size=output, argument="guide_logits")
-    gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*x.shape[:-1], 1))
+    if gate_logits is not None:
+        gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*x.shape[:-1], 1))
     return _fade(x, guide, guide_logits, map_logits, gate_logits, window)
 
 
 @core(5)
 def _fade(
     x: jax.Array,
-    guide: jax.Array,
+    guide: jax.Array | None,
     guide_logits: jax.Array,
     map_logits: jax.Array,
-    gate_logits: jax.Array,
+    gate_logits: jax.Array | None,
     window: tuple[int, ...],
 ) -> jax.Array:
     rank = len(window)
-    size = guide.shape[-1 - rank : -1]
-    gate = _gate(gate_logits, size)
+    size = guide_logits.shape[-1 - rank : -1]
     logits = guide_logits + interpolation._to_size(map_logits, size, "nearest")
     weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
-    return gate * guide + (1 - gate) * _sum_to_size(x, weights, rank)
+    y = _sum_to_size(x, weights, rank)
+    if guide is None or gate_logits is None:
+        return y
+    gate = _gate(gate_logits, size)
+    return gate * guide + (1 - gate) * y
+
+
+def attend_to_neighbors(
+    x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None
+) -> jax.Array:
+    """UPLiFT's local attender: weights over a few pixels around each output pixel, `softmax(logits)`.
+
+    The pixels are, in rows: 5, the pixel and those beside it; 9, a square of 3x3; 13, up to two steps along rows and
+    columns; 17, up to two pixels away in eight directions; 25, a square of 5x5. Beyond the image's edge its nearest
+    pixel is repeated.
+
+    Args:
+      x: (*batch, h, w, channels), any number of batch axes, none included.
+      logits: (*batch, h * scale, w * scale, taps), of 5, 9, 13, 17 or 25 taps.
+      scale: the factor, one whole number or one per axis.
+      size: that of the logits and the result, in place of `scale`, as in `sapa`.
+
+    Returns:
+      (*batch, h * scale, w * scale, channels), in the dtype that the arguments promote to.
+
+    Raises:
+      ValueError: shapes that do not fit, or another number of taps.
+      TypeError: arrays that are not floating, or geometry that is not whole numbers.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> from upsampling.reassembly import attend_to_neighbors
+    >>> attend_to_neighbors(jnp.array([[[0.0], [5.0], [10.0]]]), jnp.zeros((1, 3, 5)), scale=1)[..., 0]  # the mean
+    Array([[1., 5., 9.]], dtype=float32)
+
+    Source: Walmer et al. 2026, arXiv:2601.17950, and the authors' code.
+    """
+    name = "attend_to_neighbors"
+    _, factors, output = _scale_or_size(name, scale, size)
+    x = _arguments.spatial_map(name, "x", x)
+    taps = jnp.shape(logits)[-1] if jnp.ndim(logits) else 0
+    if taps not in NEIGHBORHOODS:
+        raise ValueError(f"{name}: logits must have 5, 9, 13, 17 or 25 channels, one per tap; got {taps}.")
+    return _attend_to_neighbors(x, _arguments.guide(name, logits, x, factors, taps, size=output, argument="logits"))
+
+
+# Which pixels of a square around its center are looked at, by their number.
+_ROWS, _COLUMNS = np.mgrid[-2:3, -2:3]
+NEIGHBORHOODS: dict[int, np.ndarray] = {
+    5: np.abs(_ROWS[1:4, 1:4]) + np.abs(_COLUMNS[1:4, 1:4]) <= 1,
+    9: np.ones((3, 3), bool),
+    13: np.abs(_ROWS) + np.abs(_COLUMNS) <= 2,
+    17: (_ROWS * _COLUMNS == 0) | (np.abs(_ROWS) == np.abs(_COLUMNS)),
+    25: np.ones((5, 5), bool),
+}
+
+
+@core()
+def _attend_to_neighbors(x: jax.Array, logits: jax.Array) -> jax.Array:
+    seen = NEIGHBORHOODS[logits.shape[-1]]
+    weights = jax.nn.softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
+    weights = weights.astype(jnp.result_type(x, logits))
+    # In a square, with zeros where none is looked at.
+    zero, parts, first = jnp.zeros_like(weights[..., :1]), [], 0
+    for used, run in itertools.groupby(seen.ravel()):
+        length = len(list(run))
+        parts.append(weights[..., first : first + length] if used else jnp.repeat(zero, length, -1))
+        first += length if used else 0
+    square = jnp.concatenate(parts, -1).reshape(*weights.shape[:-1], 1, *seen.shape)
+    geometry = _around_nearest(x.shape[-3:-1], weights.shape[-3:-1], seen.shape)
+    return window_sum(*_arguments.promote(x, square), geometry, "replicate")
 
 
 # Cores that methods share.

@@ -62,7 +62,8 @@ def grid_sample(
     Source: Jaderberg et al. 2015, arXiv:1506.02025, equation 5.
     """
     name = "grid_sample"
-    rank = 3 if jnp.shape(positions)[-1:] == (3,) else 2
+    positions = _arguments.array(name, "positions", positions)
+    rank = 3 if positions.shape[-1:] == (3,) else 2
     x = _image(name, x, rank)
     positions = _at_outputs(name, "positions", positions, x, rank)
     _arguments.one_of(name, "method", method, get_args(Method))
@@ -150,7 +151,12 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
 
 
 def dysample(
-    x: jax.Array, offsets: jax.Array, scope: jax.Array | None = None, *, scale: int | Sequence[int] = 2
+    x: jax.Array,
+    offsets: jax.Array,
+    scope: jax.Array | None = None,
+    *,
+    scale: int | Sequence[int] = 2,
+    size: int | Sequence[int] | None = None,
 ) -> jax.Array:
     """Bilinear upsampling that moves each output pixel, in each channel group, by a predicted offset.
 
@@ -163,9 +169,10 @@ def dysample(
         quarters of an input pixel. `groups` divides the channels; group g moves the g-th block of them.
       scope: of the same shape, the dynamic scope: logits of the share of each offset that is used, at most half of it.
       scale: the factor, one whole number or one per axis.
+      size: the output's spatial size, one whole number or one per axis, in place of `scale` where it is no multiple.
 
     Returns:
-      (*batch, H * scale, W * scale, channels), in the dtype of `x`.
+      (*batch, H * scale, W * scale, channels) or (*batch, *size, channels), in the dtype of `x`.
 
     Raises:
       ValueError: shapes that do not fit, or groups that do not divide the channels.
@@ -185,14 +192,17 @@ def dysample(
     """
     name = "dysample"
     x = _image(name, x)
-    scale = _arguments.per_axis(name, "scale", scale, 2)
-    size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
+    if size is None:
+        scale = _arguments.per_axis(name, "scale", scale, 2)
+        size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
+    else:
+        size = _arguments.per_axis(name, "size", size, 2)
     shape = (*x.shape[:-3], *size, "groups", 2)
     offsets = _arguments.shaped(name, "offsets", offsets, shape, f"for x of shape {x.shape}")
     _arguments.divisor(name, "the groups of offsets", offsets.shape[-2], channels=x.shape[-1])
     if scope is not None:
         scope = _arguments.shaped(name, "scope", scope, offsets.shape, "that of offsets")
-    return _dysample(x, offsets, scope, scale)
+    return _dysample(x, offsets, scope)
 
 
 def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge: Edge = "zero") -> jax.Array:
@@ -239,7 +249,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 
 
 def _image(function: str, x: jax.Array, rank: int = 2) -> jax.Array:
-    x = _arguments.spatial_map(function, "x", x, rank, empty_channels=True)
+    x = _arguments.spatial_map(function, "x", x, rank)
     size = x.shape[-1 - rank : -1]
     if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")
@@ -300,16 +310,16 @@ def _sample_volume(x: jax.Array, positions: jax.Array, method: Method, edge: Edg
 @core((1, 2))
 def _affine_grid(theta: jax.Array, size: tuple[int, ...], align_corners: bool) -> jax.Array:
     dtype, rank = theta.dtype, len(size)
-    wide = accumulator(dtype)
-    places = []
-    for n in size[::-1]:
+    batch, maps = theta.shape[:-2], theta.astype(accumulator(dtype))
+    column = lambda k: maps[..., k].reshape(*batch, *(1,) * rank, rank)  # noqa: E731
+    grid = column(rank)
+    # x runs along the last axis, y along the one before, z along that before.
+    for k, n in enumerate(size[::-1]):
         i = np.arange(n)
-        places.append(np.zeros(n) if n == 1 else 2 * i / (n - 1) - 1 if align_corners else (2 * i + 1) / n - 1)
-    base = np.stack([*np.meshgrid(*places[::-1], indexing="ij")[::-1], np.ones(size)], -1)
-    maps = theta.astype(wide).reshape(-1, rank, rank + 1)
-    points = jnp.asarray(base.reshape(-1, rank + 1), wide)
-    grid = jnp.einsum("pk,nck->npc", points, maps, precision="highest")
-    return grid.astype(dtype).reshape(*theta.shape[:-2], *size, rank)
+        places = np.zeros(n) if n == 1 else 2 * i / (n - 1) - 1 if align_corners else (2 * i + 1) / n - 1
+        places = places.reshape(*(1,) * (len(batch) + rank - 1 - k), n, *(1,) * (k + 1))
+        grid = grid + column(k) * jnp.asarray(places, grid.dtype)
+    return grid.astype(dtype)
 
 
 @core((1, 2))
@@ -319,13 +329,14 @@ def _positions_from_grid(grid: jax.Array, size: tuple[int, ...], align_corners: 
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 
-@core((3,))
-def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: tuple[int, int]) -> jax.Array:
+@core()
+def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None) -> jax.Array:
     dtype = accumulator(x.dtype, offsets.dtype)
     offsets = offsets.astype(dtype)
     offsets = offsets * (0.25 if scope is None else 0.5 * jax.nn.sigmoid(scope.astype(dtype)))
     rows, columns = (
-        (jnp.arange(n * s, dtype=dtype) + 0.5) / s - 0.5 for n, s in zip(x.shape[-3:-1], scale, strict=True)
+        (jnp.arange(m, dtype=dtype) + 0.5) / (m / n) - 0.5
+        for n, m in zip(x.shape[-3:-1], offsets.shape[-4:-2], strict=True)
     )
     first = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
     return _sample_groups(x, with_axes(first[..., None, :], offsets.ndim) + offsets, "bilinear", "replicate")

@@ -47,9 +47,21 @@ COLUMNS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
         lambda m: _figure(m["lost"], 3),
     ),
     "params": ("parameters", lambda m: f"{m['parameters']:,}"),
+    "MAC/px": (
+        "multiply-adds per output pixel, by formula",
+        lambda m: f"{m['multiply_adds_per_pixel']:,.0f}",
+    ),
     "flop/px": (
-        "floating-point operations per output pixel, as XLA counts them",
+        "floating-point operations per output pixel, by formula",
         lambda m: f"{m['operations_per_pixel']:,.0f}",
+    ),
+    "XLA": (
+        "operations as XLA counts them in the program for this machine, over those by formula",
+        lambda m: _figure(m["counted"], 2),
+    ),
+    "flop/byte": (
+        "operations per byte of arguments and results",
+        lambda m: f"{m['intensity']:,.1f}",
     ),
     "traffic": (
         "bytes moved over arguments and results once, in the program for this machine",
@@ -95,6 +107,7 @@ def context(found: Found) -> dict[str, Any]:
         "verdict": verdict(found),
         "figures": [{"title": title, "drawing": page.both(chart)} for title, chart in charts(found).items()],
         "table": table(found),
+        "disagreements": disagreements(found),
         **page.assets(),
     }
 
@@ -109,6 +122,15 @@ def verdict(found: Found) -> list[str]:
     fixed = [name for name, of in found["methods"].items() if of["faults"] is not None]
     sound = f"{', '.join(fixed)}: no change of a constant, no shift, no matter where a pixel lies."
     return told or ([sound] if fixed else ["All of these methods learn what they do."])
+
+
+def disagreements(found: Found) -> list[str]:
+    """Why XLA's count is more than 10 % off the formulas', by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, of in found["methods"].items():
+        if of["disagreement"]:
+            by_reason.setdefault(of["disagreement"], []).append(shown_name(name, of))
+    return [f"{', '.join(names)}: {reason}." for reason, names in by_reason.items()]
 
 
 def charts(found: Found) -> dict[str, Chart]:

@@ -42,6 +42,9 @@ def test_what_is_wrong_is_named(folder):
     np.testing.assert_allclose(methods["late_upsampler:Late"]["shift"], [0, 1], atol=1e-6)
     assert methods["sub_pixel_conv"]["faults"] is None  # chance, before it is trained
     assert methods["sub_pixel_conv"]["parameters"] == 3 * 3 * 4 * 16 + 16
+    # A sum of two products per axis, once for half of the pixels, in four channels; and as XLA counts it.
+    assert methods["bilinear"]["operations_per_pixel"] == 3 * 4 * 1.5
+    assert methods["bilinear"]["counted"] == pytest.approx(1)
 
 
 def test_what_a_layer_sees_is_not_what_its_first_values_let_it_see():

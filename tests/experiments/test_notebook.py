@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments import designs, example, logs, study
+from experiments import example, logs, study, trials
 from experiments.data import own
 
 METHODS = ["bilinear", "experiments.example:Blurred"]
@@ -64,9 +64,9 @@ def test_an_own_network_is_named(stored):
 
 def test_upsamplers_of_an_own_network_are_counted():
     plain, learned = (example.TwoSteps(1, 2, method) for method in ("bilinear", "transposed_conv"))
-    added = [designs.count(nnx.state(model, nnx.Param)) for model in (plain, learned)]
-    assert designs.upsampler_parameters(plain, "bilinear") == 0
-    assert designs.upsampler_parameters(learned, "transposed_conv") == added[1] - added[0] > 0
+    added = [trials.count(nnx.state(model, nnx.Param)) for model in (plain, learned)]
+    assert trials.upsampler_parameters(plain, "bilinear") == 0
+    assert trials.upsampler_parameters(learned, "transposed_conv") == added[1] - added[0] > 0
 
 
 def test_a_sink_is_told_every_step_and_every_validation(stored, told):

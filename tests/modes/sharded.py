@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import upsampling as up
 from tests.modes.calls import CALLS
 
 DEVICES = 8
@@ -21,6 +22,19 @@ OWN_FORMS = {
     "similarities",
     "max_unpool",
     "hausdorff_distance",
+}
+
+
+# Functions of maps whose rows are cut over the devices, and of what these share.
+ROWS = {
+    "bicubic": (lambda x: up.bicubic(x, scale=(1.5, 2)), ((1, 32, 6, 4),), ()),
+    "transposed_conv": (up.transposed_conv, ((1, 32, 6, 4),), ((4, 4, 4, 3),)),
+    "transposed_conv, depthwise": (
+        lambda x, kernel: up.transposed_conv(x, kernel, groups=4),
+        ((1, 32, 6, 4),),
+        ((3, 3, 1, 4),),
+    ),
+    "carafe": (lambda x, w: up.carafe(x, w, kernel_size=3), ((1, 32, 6, 4), (1, 32, 6, 36)), ()),
 }
 
 
@@ -57,6 +71,33 @@ def check_automatic(call):
                 yield f"result of shape {a.shape} differs from that of one device"
 
 
+def check_rows(call):
+    """Of maps whose rows are cut only the edges move, forward and backward, and the results are cut alike."""
+    function, maps, shared = ROWS[call.name]
+    mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+    random = np.random.default_rng(0)
+    arrays = [random.uniform(0.1, 0.9, shape).astype(np.float32) for shape in (*maps, *shared)]
+    places = [P(None, "d")] * len(maps) + [P()] * len(shared)
+    cut = [jax.device_put(a, NamedSharding(mesh, place)) for a, place in zip(arrays, places, strict=True)]
+    every = tuple(range(len(arrays)))
+    both = jax.jit(lambda *a: (function(*a), jax.grad(lambda *a: (function(*a) ** 2).sum(), every)(*a)))
+    program = both.lower(*cut).compile()
+    for line in gathered(program.as_text()):
+        yield f"gathers: {line[:200]}"
+    # The gradients of what is shared are added up over the devices, and no map is.
+    added = re.findall(r"= (.*?) all-reduce(?:-start)?\(", program.as_text())
+    sizes = [int(np.prod([int(n) for n in dims.split(",")])) for dims in re.findall(r"\[([\d,]+)\]", " ".join(added))]
+    if max(sizes, default=0) > max((int(np.prod(shape)) for shape in shared), default=0):
+        yield f"adds up maps: {added}"
+    y, gradients = program(*cut)
+    for result in (y, *gradients[: len(maps)]):
+        if result.sharding.spec[:2] != (None, "d"):
+            yield f"result of shape {result.shape} is sharded as {result.sharding.spec}"
+    for a, b in zip(jax.tree.leaves((y, gradients)), jax.tree.leaves(both(*arrays)), strict=True):
+        if not np.allclose(a, b, rtol=1e-4, atol=1e-4):
+            yield f"result of shape {a.shape} differs from that of one device"
+
+
 def check_explicit(call):
     """Types with shardings go in and come out, forward and backward."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Explicit,))
@@ -85,7 +126,7 @@ def check_manual(call):
 def main(names):
     found = {}
     for name in names or CALLS:
-        for check in (check_automatic, check_explicit, check_manual):
+        for check in (check_automatic, check_explicit, check_manual, *[check_rows] * (name in ROWS)):
             try:
                 wrong = list(check(CALLS[name]))
             except Exception as error:

@@ -41,6 +41,8 @@ class State:
     """The entries of a state dict whose names begin with `prefix`, as NumPy arrays; it notes which were taken."""
 
     def __init__(self, state: Mapping[str, Any], prefix: str):
+        if prefix and not prefix.endswith(".") and any(key.startswith(f"{prefix}.") for key in state):
+            prefix = f"{prefix}."
         self._prefix = prefix
         self._given = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
         self._left = set(self._given)
@@ -85,6 +87,51 @@ class State:
         if self._left:
             extra = ", ".join(repr(self._prefix + name) for name in sorted(self._left))
             raise ValueError(f"load_state_dict: state has {extra}, which the layer has no use for.")
+
+
+# What training programs call the state dict in their checkpoints. Of two the first: averaged weights are what counts.
+_WRAPPERS = ("state_dict_ema", "model_ema", "params_ema", "state_dict", "model_state_dict", "model", "net", "params")
+_INNER = ("sd", *_WRAPPERS)
+
+
+def unwrapped(state: Any, prefix: str) -> Mapping[str, Any]:
+    """The state dict in a checkpoint, without the `module.` that `DataParallel` puts before every name.
+
+    Raises:
+      TypeError: what is neither a state dict nor holds one.
+    """
+    names = _WRAPPERS
+    while isinstance(state, Mapping) and any(isinstance(value, Mapping) for value in state.values()):
+        name = next((name for name in names if isinstance(state.get(name), Mapping)), None)
+        if name is None:
+            raise TypeError(
+                f"load_state_dict: state must be a mapping of names to arrays; its entries {sorted(map(str, state))} "
+                f"are no arrays, and none of them is called {', '.join(map(repr, _WRAPPERS))}. Give the right one."
+            )
+        state, names = state[name], _INNER
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"load_state_dict: state must be a mapping of names to arrays, such as module.state_dict(); "
+            f"got {type(state).__name__}."
+        )
+    parallel = "module."
+    if state and not prefix.startswith(parallel) and all(str(key).startswith(parallel) for key in state):
+        return {key.removeprefix(parallel): value for key, value in state.items()}
+    return state
+
+
+def batch_norm(state: State, name: str, norm: nnx.BatchNorm) -> Loaded:
+    """A `BatchNorm1d/2d/3d` whose names begin with `name` (its dot included), with its running averages."""
+    yield from normalization(state, name, norm)
+    yield norm.mean, state.take(name + "running_mean", norm.mean.shape)
+    yield norm.var, state.take(name + "running_var", norm.var.shape)
+    state.skip(name + "num_batches_tracked")
+
+
+def normalization(state: State, name: str, norm: Any) -> Loaded:
+    """A `GroupNorm` or another layer with a scale and a bias."""
+    yield norm.scale, state.take(name + "weight", norm.scale.shape)
+    yield norm.bias, state.take(name + "bias", norm.bias.shape)
 
 
 def convolution(state: State, name: str, layer: HasKernel) -> Loaded:

@@ -8,12 +8,16 @@ import numpy as np
 from flax import nnx
 
 from upsampling import _arguments
-from upsampling.interop import _attention as _attention  # registers its loaders
+from upsampling.interop import _attention as _attention  # registers its loaders, as do all of these
+from upsampling.interop import _frequency as _frequency
 from upsampling.interop import _guided as _guided
+from upsampling.interop import _implicit as _implicit
+from upsampling.interop import _matting as _matting
 from upsampling.interop import _reassembly as _reassembly
 from upsampling.interop import _sampling as _sampling
+from upsampling.interop import _uplift as _uplift
 from upsampling.interop._convolution import from_transposed
-from upsampling.interop._states import LOADERS, State, to_numpy
+from upsampling.interop._states import LOADERS, State, to_numpy, unwrapped
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 
@@ -27,23 +31,31 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `SubPixelConv` | a convolution and `PixelShuffle` |
     | `ResizeConv` | `Upsample` and a convolution |
     | `CARAFE` | mmcv's `CARAFEPack` |
-    | `SAPA` | the authors' `SAPA`, or with similarity "gated" `SAPAExp` with `q_mode="gate"` |
-    | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form |
+    | `SAPA` | the authors' `SAPA`, or with similarity "gated" or "joined" `SAPAExp` with `q_mode` "gate" or "cat" |
+    | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form; not gated, their `SemiShiftUp` |
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
+    | `GuidedFilter` | the maps of the guide in Wu et al.'s networks, and their `ConvGuidedFilter` |
     | `NAF`, `JAFAR` | the authors' modules of these names |
     | `AnyUp` | the authors' `AnyUp`, with or without NATTEN |
     | `LoftUp` | the authors' `UpsamplerwithChannelNorm`, or without `normalize` their `LoftUp` |
-    | `DySample`, `FlowAlignment` | the authors' `DySample`, SFNet's `AlignedModule` |
+    | `UPLiFT` | the authors' `UPLiFT` with a local attender, without noise and refiner |
+    | `FreqFusion` | the authors' `FreqFusion` |
+    | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |
+    | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |
+    | `LIIF` | the `imnet` of the authors' `LIIF`; the entries of its `encoder` are ignored |
+    | `DySample` | the authors' `DySample`, of 2023 with `scope_bias=True` |
+    | `FlowAlignment` | SFNet's `AlignedModule`; with a gate `AlignedModulev2` or `AlignedModulev2PoolingAtten` |
 
     The layer's stride, padding and the like are its own and must be those of the PyTorch module.
 
     Args:
       layer: the layer, changed in place. Its parameters keep their dtype.
       state: names to NumPy arrays or PyTorch tensors, `weight` and, if the layer has one, `bias`; or a checkpoint that
-        has them as `state_dict`. In an `nn.Sequential` with one convolution the names may carry its number, as in
-        `0.weight`.
-      prefix: what precedes the names, such as `"decoder.up1."`. Other entries are ignored.
+        has them as `state_dict`, `model` or the like. A `module.` before all names is taken off. In an
+        `nn.Sequential` with one convolution the names may carry its number, as in `0.weight`.
+      prefix: what precedes the names, such as `"decoder.up1."`; the last dot may be left out. Other entries are
+        ignored.
 
     Returns:
       The layer.
@@ -66,14 +78,7 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     if loader is None:
         known = ", ".join(kind.__name__ for kind in LOADERS)
         raise TypeError(f"load_state_dict: layer must be one of {known}; got {type(layer).__name__}.")
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]  # a whole checkpoint
-    if not isinstance(state, Mapping):
-        raise TypeError(
-            f"load_state_dict: state must be a mapping of names to arrays, such as module.state_dict(); "
-            f"got {type(state).__name__}."
-        )
-    entries = State(state, prefix)
+    entries = State(unwrapped(state, prefix), prefix)
     loaded = list(loader(layer, entries))
     entries.reject_rest()
     for parameter, value in loaded:

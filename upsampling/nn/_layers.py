@@ -223,6 +223,19 @@ def unit_length(x: jax.Array) -> jax.Array:
     return (wide * factor).astype(x.dtype)
 
 
+def make_batch_norm(features: int, param_dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
+    """PyTorch's `BatchNorm2d`, with its running averages in use until the layer's `train()` is called."""
+    return nnx.BatchNorm(
+        features,
+        use_running_average=True,
+        momentum=0.9,
+        epsilon=1e-5,
+        use_fast_variance=False,
+        param_dtype=param_dtype,
+        rngs=rngs,
+    )
+
+
 def batch_norm(x: jax.Array, norm: nnx.BatchNorm) -> jax.Array:
     """What `norm` computes, without promotion of dtypes; with running averages, for any sharding."""
     if not norm.use_running_average:

@@ -13,50 +13,10 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, attention, interpolation
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
-from upsampling.nn.registry import Upsampler, register
+from upsampling.nn._sizes import AnySize
+from upsampling.nn.registry import register
 from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, with_axes
-
-
-class Attender(Upsampler):
-    """What the layers here share: the size of the output, and its guide.
-
-    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H', W', guide_features)` to
-    `(*batch, *size, features)`. The size is the call's `size=`; or the layer's; or that of the guide, which is then
-    `scale` times the input's, or any other of at least the input's. A guide beside a `size` may have any size.
-    """
-
-    features: int
-    guide_features: int
-    scale: tuple[int, ...] | None
-    size: tuple[int, ...] | None
-
-    def _set_sizes(self, features: int, scale: Any, size: Any, guide_features: Any) -> None:
-        name = type(self).__name__
-        if size is not None and scale in (None, 2):
-            self.features, self.scale = _arguments.number(name, "features", features), None
-            self.size = _layers.per_axis(name, "size", size, 2)
-        elif size is not None:
-            raise ValueError(f"{name}: give one of size and scale; got size={size!r}, scale={scale!r}.")
-        else:
-            self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-            self.size = None
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, self.features)
-
-    def _checked(self, x: Any, guide: Any, size: Any) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
-        """The input, the guide, and the size of the output."""
-        name = type(self).__name__
-        x = _layers.checked_map(name, x, self.features, 2)
-        target = self.size if size is None else _arguments.per_axis(name, "size", size, 2)
-        if target is None:
-            high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
-            return x, high, high.shape[-3:-1]
-        given = target if guide is None else jnp.shape(guide)[-3:-1]
-        return x, _arguments.guide(name, guide, x, None, self.guide_features, size=given), target
-
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
-        """Upsamples `x`, to `size` if it is given, along the edges of `guide`."""
-        raise NotImplementedError
 
 
 class ImageBlock(nnx.Module):
@@ -98,7 +58,7 @@ class ImageBranch(nnx.Module):
     spatial_axes=(2,),
     variants={"small": {"dim": 16, "kernel_size": 3, "heads": None, "blocks": 1, "groups": 2}},
 )
-class NAF(Attender):
+class NAF(AnySize):
     """Neighborhood attention with queries and keys from the guide: `upsampling.neighborhood_attention` as a layer.
 
     The guide passes two small networks side by side, one of single pixels and one of 3x3 windows. Their outputs,
@@ -294,7 +254,7 @@ _SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "blocks": 1, "groups": 2}
     spatial_axes=(2,),
     variants={"small": {**_SMALL, "unify_kernel_size": 3}, "natten": {"neighborhood": True}},
 )
-class AnyUp(Attender):
+class AnyUp(AnySize):
     """Attention to a share of the image around each pixel, with queries and keys from the guide and any features.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -405,7 +365,7 @@ class AnyUp(Attender):
     spatial_axes=(2,),
     variants={"small": _SMALL},
 )
-class JAFAR(Attender):
+class JAFAR(AnySize):
     """Attention to all pixels, with queries from the guide, and keys from the guide that the features modulate.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -538,7 +498,7 @@ class TransformerBlock(nnx.Module):
         }
     },
 )
-class LoftUp(Attender):
+class LoftUp(AnySize):
     """A transformer whose queries are the pixels of the guide, with their places, and whose keys are the input's.
 
     Sines and cosines of the places and colors of the guide (`attention.fourier_features`) pass two 3x3 convolutions

@@ -159,6 +159,7 @@ def make_primitive(
     cpu_alone: Callable[..., jax.Array] | None = None,
     gpu: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
+    several: Callable[..., jax.Array] | None = None,
     like: int = 0,
 ) -> Primitive:
     """A primitive of one result, with a form for each platform, that batches by merging the new axis with the first.
@@ -171,6 +172,7 @@ def make_primitive(
       cpu, gpu, tpu: the forms for these platforms.
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
+      several: the form for a GPU in programs for several devices, where maps may be cut along space.
       like: the number of the operand whose dtype the result has.
 
     Returns:
@@ -213,14 +215,20 @@ def make_primitive(
         form = (cpu_alone if is_alone(context) else None) or cpu or default
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
+    def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        form = (several if _devices(context) > 1 else None) or gpu or default
+        return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
+
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
-    for platform, form in (("cuda", gpu), ("rocm", gpu), ("tpu", tpu)):
-        if form is not None:
-            mlir.register_lowering(
-                primitive, mlir.lower_fun(nothing_of_nothing(form), multiple_results=False), platform=platform
-            )
+    if gpu is not None or several is not None:
+        for platform in ("cuda", "rocm"):
+            mlir.register_lowering(primitive, lower_on_gpu, platform=platform)
+    if tpu is not None:
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(nothing_of_nothing(tpu), multiple_results=False), platform="tpu"
+        )
     return primitive
 
 

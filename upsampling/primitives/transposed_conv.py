@@ -3,13 +3,14 @@
 Along each axis `f[i * stride + j * dilation] += x[i] * kernel[j]`, and a stretch of `f` is the output. An output pixel
 `m * stride + r` sums over the taps `j` with `j * dilation = r (mod stride)` and over no others. The pixels of one phase
 `r` are thus an ordinary convolution of the input with every `stride`-th tap, and all phases together are one ordinary
-convolution with `prod(strides)` times the channels and a pixel shuffle. No zeros are multiplied.
+convolution with `prod(strides)` times the channels and a pixel shuffle. No zeros are multiplied, so that a NaN reaches
+those outputs alone whose window holds it.
 
 The map is written in several forms. They differ in what XLA makes of them and of their transposes, which are what a
 gradient runs:
 
 - `_by_product`, `_by_products`: matrix products, where kernel size and stride are equal;
-- `_by_phases`: one ordinary convolution per phase, or one for all; the fastest to compute;
+- `_by_phases`: one ordinary convolution for all phases that have as many taps; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
   convolution, the fastest gradient. On a TPU, which skips the zeros and has no fast way to interleave, the fastest;
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
@@ -101,7 +102,11 @@ class _Sizes(NamedTuple):
 
 
 def _transposed_conv(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_convolutions)(sizes.geometry, x, kernel)
+    return _form(sizes.geometry, x, kernel, product=_by_product, other=_in_one_piece)(sizes.geometry, x, kernel)
+
+
+def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_dilation)(sizes.geometry, x, kernel)
 
 
 def _transposed_conv_on_cpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
@@ -148,8 +153,19 @@ def _kernel_gradient(
     """(n, *inputs, in), (n, *geometry.size, out) -> (*window, in // groups, out)."""
     geometry = sizes.geometry
     kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // geometry.groups, y.shape[-1]), x.dtype)
-    form = product or _by_product if _is_product(geometry, x, kernel) else other or _by_convolutions
+    form = product or _by_product if _is_product(geometry, x, kernel) else other or _by_one_convolution
     return jax.linear_transpose(lambda kernel: form(geometry, x, kernel), kernel)(y)[0]
+
+
+def _is_uneven(geometry: Geometry, kernel: jax.Array) -> bool:
+    """Whether some phases have more taps than others, as with a window of 3 at stride 2."""
+    axes = zip(kernel.shape, geometry.strides, geometry.dilation, strict=False)
+    return any(d == 1 and k > s and k % s for k, s, d in axes)
+
+
+def _in_one_piece(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One convolution, of few zeros: on a GPU several, whose results are then joined, move twice as much."""
+    return (_by_dilation if _is_uneven(geometry, kernel) else _by_convolutions)(geometry, x, kernel)
 
 
 # The fastest forms on a CPU, by measurement. XLA has fast convolutions there for one and two axes, slow ones for three
@@ -166,26 +182,30 @@ def _on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _on_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # One convolution for all phases gives each the window of the largest. Where that is mostly zeros (a window of 3 at
-    # stride 2 becomes one of 4), zeros between the pixels cost less, if the channels are enough to keep XLA busy.
-    window = kernel.shape[: len(geometry.strides)]
+    rank = len(geometry.strides)
+    window, (inner, out) = kernel.shape[:rank], kernel.shape[rank:]
+    if geometry.groups > 1 or rank > 2 or set(geometry.dilation) != {1}:
+        return _by_convolutions(geometry, x, kernel)
+    # Each of the four phases of a window of 3 at stride 2 is a convolution of its own. Where that computes little, and
+    # where XLA is kept busy anyway, one convolution with zeros between the pixels costs less, or one product.
+    uneven = _is_uneven(geometry, kernel)
     filled = math.prod(-(-k // s) * s for k, s in zip(window, geometry.strides, strict=True))
-    plain = geometry.groups == 1 and set(geometry.dilation) == {1}
-    if plain and len(window) == 2 and kernel.shape[-2] >= 64 and 2 * filled >= 3 * math.prod(window):
+    if rank == 2 and 2 * filled >= 3 * math.prod(window) and (inner >= 64 or (uneven and out < 16)):
         return _by_dilation(geometry, x, kernel)
-    return _by_convolutions(geometry, x, kernel)
+    return (_by_products_of_columns if uneven and inner < 16 else _by_convolutions)(geometry, x, kernel)
 
 
 def _on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_on_cpu if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    convolve = _convolve if geometry.groups == 1 else _convolve_by_columns
+    return _by_aligned_phases(geometry, x, kernel, convolve=convolve)
 
 
 def _for_input_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_by_dilation if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    return (_by_dilation if geometry.groups == 1 else _on_cpus)(geometry, x, kernel)
 
 
 def _for_kernel_gradient_on_cpus(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return (_by_convolutions if geometry.groups == 1 else _by_products_of_columns)(geometry, x, kernel)
+    return _on_cpus(geometry, x, kernel)
 
 
 def _for_input_gradient_on_one_cpu(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -228,8 +248,7 @@ def _by_product(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
     rank, out = len(strides), kernel.shape[-1]
     taps = kernel.reshape(math.prod(strides), -1, groups, out // groups).transpose(2, 1, 0, 3)
     taps = taps.reshape(groups, kernel.shape[-2], -1)
-    y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, math.prod(strides))
-    y = y.reshape(*x.shape[:-1], *strides, out)
+    y = _grouped_product(x, taps, math.prod(strides)).reshape(*x.shape[:-1], *strides, out)
     order = itertools.chain(*((1 + a, 1 + rank + a) for a in range(rank)))
     return y.transpose(0, *order, 1 + 2 * rank).reshape(x.shape[0], *geometry.size, out)
 
@@ -299,7 +318,7 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     taps = kernel.reshape(count, -1, groups, out // groups).transpose(2, 1, 0, 3).reshape(groups, kernel.shape[-2], -1)
 
     def block(x: jax.Array, taps: jax.Array) -> jax.Array:
-        y = _grouped_product(x.reshape(-1, x.shape[-1]), taps, count).reshape(*x.shape[:-1], count * out)
+        y = _grouped_product(x, taps, count)
         zero, scattered = jnp.zeros((), x.dtype), []
         shares = lax.split(y, (out,) * count, axis=rank)
         for tap, share in zip(itertools.product(*map(range, window)), shares, strict=True):
@@ -331,8 +350,8 @@ def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 class _Phase(NamedTuple):
     """Along one axis: output pixels `m * stride + residue` sum `x[m - shift - u * spacing] * taps[u]` over `u`.
 
-    Their taps are `kernel[first::every]`. Without dilation all phases have the same shift and spacing, so that one
-    `_Phase` holds several `residues`, `0, 1, ...`, and every so many taps belong to each.
+    Their taps are `kernel[first::every]`. Without dilation those of several `residues`, `first, first + 1, ...`, are
+    one `_Phase`: they have the same shift and spacing, and each as many taps, or one less and a zero.
     """
 
     first: int
@@ -342,22 +361,42 @@ class _Phase(NamedTuple):
     spacing: int
 
 
-def _phases(window: int, stride: int, dilation: int) -> list[_Phase]:
-    """The phases of one axis in the order of their residues, which are multiples of `gcd(stride, dilation)`."""
+def _phases(window: int, stride: int, dilation: int, *, joined: bool = False) -> list[_Phase]:
+    """The phases of one axis in the order of their residues, which are multiples of `gcd(stride, dilation)`.
+
+    Without dilation they are one where all have as many taps, or `joined`; else two. A zero in the place of a tap
+    carries a NaN to outputs whose window does not hold it.
+    """
     if dilation == 1:
-        return [_Phase(0, 1, min(window, stride), 0, 1)]
+        longer = min(window, stride) if joined else window % stride or stride
+        shorter = min(window, stride) - longer
+        phases = [_Phase(0, stride, longer, 0, 1), _Phase(longer, stride, shorter, 0, 1)]
+        return [phase for phase in phases if phase.residues > 0]
     common = math.gcd(stride, dilation)
     every = stride // common
     first = sorted(range(every), key=lambda p: p * dilation % stride)
     return [_Phase(p, every, 1, p * dilation // stride, dilation // common) for p in first]
 
 
-def _by_phases(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
-    """Ordinary convolutions, by `convolve`, whose results are interleaved."""
+def _by_phases(
+    geometry: Geometry,
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    convolve: Callable,
+    joined: bool = False,
+    phases: Sequence[Sequence[_Phase]] = (),
+) -> jax.Array:
+    """Ordinary convolutions, by `convolve`, whose results are interleaved.
+
+    `phases`, where given, are those of each axis, which count from the first output and not from the full result's.
+    """
     rank = len(geometry.strides)
-    axes = tuple(zip(geometry.low, geometry.size, geometry.strides, strict=True))
+    low = (0,) * rank if phases else geometry.low
+    axes = tuple(zip(low, geometry.size, geometry.strides, strict=True))
     rows = tuple((low // s, -(-(low + n) // s)) for low, n, s in axes)
-    phases = [_phases(*a) for a in zip(kernel.shape[:rank], geometry.strides, geometry.dilation, strict=True)]
+    spacings = zip(kernel.shape, geometry.strides, geometry.dilation, strict=False)
+    phases = phases or [_phases(*spacing, joined=joined) for spacing in spacings]
 
     def interleave(chosen: tuple[_Phase, ...]) -> jax.Array:
         """(n, rows, phases, rows, phases, ..., out), the last axes complete, the first as `chosen`."""
@@ -384,8 +423,7 @@ def _one_phase(
 ) -> jax.Array:
     """(n, rows, count, rows, count, ..., out), the residues that `phases` hold."""
     rank, counts = len(phases), tuple(p.residues for p in phases)
-    taps = kernel[tuple(slice(p.first, None, p.every) for p in phases)]
-    windows = tuple(-(-n // c) for n, c in zip(taps.shape, counts, strict=False))
+    windows = tuple(len(range(p.first, k, p.every)) for p, k in zip(phases, kernel.shape, strict=False))
     lengths = tuple(stop - start for start, stop in rows)
     out = kernel.shape[-1]
     pads = tuple(
@@ -396,9 +434,11 @@ def _one_phase(
         # No tap, or no input pixel, reaches this phase.
         return jnp.zeros((x.shape[0], *itertools.chain(*zip(lengths, counts, strict=True)), out), x.dtype)
     # The taps of each residue: (window, count, ...) per axis, then the counts to the output channels of each group.
-    margins = [(0, w * c - n, 0) for w, c, n in zip(windows, counts, taps.shape, strict=False)]
-    taps = lax.pad(taps, jnp.zeros((), taps.dtype), [*margins, (0, 0, 0), (0, 0, 0)])
-    taps = taps.reshape(*itertools.chain(*zip(windows, counts, strict=True)), -1, groups, out // groups)
+    margins = [(-p.first, p.first + w * p.every - k, 0) for p, w, k in zip(phases, windows, kernel.shape, strict=False)]
+    taps = lax.pad(kernel, jnp.zeros((), kernel.dtype), [*margins, (0, 0, 0), (0, 0, 0)])
+    taps = taps.reshape(*itertools.chain(*((w, p.every) for p, w in zip(phases, windows, strict=True))), -1, out)
+    taps = taps[tuple(itertools.chain(*((slice(None), slice(n)) for n in counts)))]
+    taps = taps.reshape(*taps.shape[:-1], groups, out // groups)
     even, odd = tuple(range(0, 2 * rank, 2)), tuple(range(1, 2 * rank, 2))
     taps = taps.transpose(*even, 2 * rank, 2 * rank + 1, *odd, 2 * rank + 2)
     taps = lax.rev(taps, tuple(range(rank))).reshape(*windows, kernel.shape[-2], -1)
@@ -413,8 +453,25 @@ def _by_convolutions(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax
     return _by_phases(geometry, x, kernel, convolve=_convolve)
 
 
+def _by_one_convolution(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The same with zeros for the taps that some phases have less. Its transpose to the kernel drops them."""
+    return _by_phases(geometry, x, kernel, convolve=_convolve, joined=True)
+
+
 def _by_products_of_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     return _by_phases(geometry, x, kernel, convolve=_convolve_by_columns)
+
+
+def _by_aligned_phases(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, convolve: Callable) -> jax.Array:
+    """`_by_phases`, none of which begins before the output: where an image is cut over devices, so is each phase."""
+    axes = zip(geometry.low, geometry.size, geometry.strides, geometry.dilation, strict=True)
+    if any(size % stride or dilation > 1 for _, size, stride, dilation in axes):
+        return _by_phases(geometry, x, kernel, convolve=convolve)
+    phases = [
+        [_Phase(p % s, s, 1, -(p // s), 1) for p in range(low, low + s)]
+        for low, s in zip(geometry.low, geometry.strides, strict=True)
+    ]
+    return _by_phases(geometry, x, kernel, convolve=convolve, phases=phases)
 
 
 def _convolve(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tuple, groups: int) -> jax.Array:
@@ -445,13 +502,12 @@ def _convolve_by_columns(x: jax.Array, taps: jax.Array, pads: tuple, spacing: tu
         lax.slice(x, (0, *start, 0), (x.shape[0], *(f + n for f, n in zip(start, lengths, strict=True)), x.shape[-1]))
         for start in itertools.product(*(range(0, w * d, d) for w, d in zip(windows, spacing, strict=True)))
     ]
-    pixels = x.shape[0] * math.prod(lengths)
-    count = len(columns)
-    columns = jnp.stack(columns, rank + 1).reshape(pixels, count, groups, -1)
-    columns = columns.swapaxes(1, 2).reshape(pixels, -1)
+    count, pixels = len(columns), (x.shape[0], *lengths)
+    columns = jnp.stack(columns, rank + 1).reshape(*pixels, count, groups, -1)
+    columns = columns.swapaxes(-3, -2).reshape(*pixels, -1)
     taps = taps.reshape(count, -1, groups, taps.shape[-1] // groups)
     taps = taps.transpose(2, 0, 1, 3).reshape(groups, -1, taps.shape[-1])
-    return _grouped_product(columns, taps, 1).reshape(x.shape[0], *lengths, -1)
+    return _grouped_product(columns, taps, 1)
 
 
 def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -489,12 +545,13 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
 
 
 def _grouped_product(x: jax.Array, taps: jax.Array, count: int) -> jax.Array:
-    """(pixels, groups * in), (groups, in, count * out) -> (pixels, count * groups * out)."""
-    groups = taps.shape[0]
+    """(..., groups * in), (groups, in, count * out) -> (..., count * groups * out)."""
+    # Not of pixels in one axis: of such no device could keep its part of the image.
+    groups, pixels = taps.shape[0], x.shape[:-1]
     if groups == 1:
-        return x @ taps[0]
-    y = jnp.einsum("pgi,gio->pgo", x.reshape(x.shape[0], groups, -1), taps)
-    return y.reshape(x.shape[0], groups, count, -1).swapaxes(1, 2).reshape(x.shape[0], -1)
+        return lax.dot_general(x, taps[0], (((x.ndim - 1,), (0,)), ((), ())))
+    y = jnp.einsum("...gi,gio->...go", x.reshape(*pixels, groups, -1), taps)
+    return y.reshape(*pixels, groups, count, -1).swapaxes(-3, -2).reshape(*pixels, -1)
 
 
 def _scan(block: Callable, x: jax.Array, taps: jax.Array) -> jax.Array:
@@ -520,6 +577,7 @@ _transposed_conv_p = make_primitive(
     static=("sizes",),
     cpu=_transposed_conv_on_cpus,
     cpu_alone=_transposed_conv_on_one_cpu,
+    several=_transposed_conv_on_gpus,
     tpu=_transposed_conv_on_tpu,
 )
 _input_gradient_p = make_primitive(

@@ -228,9 +228,8 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
         weights, values = (_pad_zeros(pick(a, phase), reach).astype(wide) for a in (w, y))
         for tap, start in geometry.starts:
             first = tuple(r - s for r, s in zip(reach, start, strict=True))
-            last = tuple(f + p for f, p in zip(first, geometry.padded, strict=True))
-            where = (slice(None), *(slice(f, e) for f, e in zip(first, last, strict=True)))
-            terms = weights[where][(..., *tap, None)] * _grouped(geometry, values[where])
+            own, seen = (_part(a, first, geometry.padded) for a in (weights[(..., *tap)], values))
+            terms = own[..., None] * _grouped(geometry, seen)
             total += terms.reshape(total.shape)
         return total, None
 
@@ -520,8 +519,7 @@ def _read(geometry: Geometry, x: jax.Array, start: tuple[int, ...]) -> jax.Array
     """The pixels that one tap of every window reads, by groups, in a shape that broadcasts with that of `_split`."""
     if not geometry.uniform:
         return _take(_grouped(geometry, x), tuple(map(np.asarray, geometry.centers)), start)
-    last = tuple(f + n for f, n in zip(start, geometry.size, strict=True))
-    x = _grouped(geometry, lax.slice(x, (0, *start, 0), (x.shape[0], *last, x.shape[-1])))
+    x = _grouped(geometry, _part(x, start, geometry.size))
     return x.reshape(x.shape[0], *itertools.chain(*((n, 1) for n in geometry.size)), *x.shape[-2:])
 
 
@@ -529,6 +527,16 @@ def _take(x: jax.Array, centers: tuple, start: tuple[int, ...]) -> jax.Array:
     for axis, (first, rows) in enumerate(zip(start, centers, strict=True), start=1):
         x = x.take(rows + first, axis, mode="clip")
     return x
+
+
+def _part(a: jax.Array, first: tuple[int, ...], sizes: tuple[int, ...]) -> jax.Array:
+    """A part of the spatial axes, which follow the first, cut axis by axis.
+
+    Where rows are cut over devices, all taps of one row of the window so share one exchange of edges.
+    """
+    for axis, (begin, n) in enumerate(zip(first, sizes, strict=True), start=1):
+        a = lax.slice_in_dim(a, begin, begin + n, axis=axis)
+    return a
 
 
 def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:

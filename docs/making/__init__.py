@@ -1,0 +1,1 @@
+"""How the site is made: tables, figures, pages of the reference and of notebooks."""

@@ -1,0 +1,164 @@
+"""UPLiFT as a layer."""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from upsampling import _arguments, convolution, interpolation, reassembly
+from upsampling._arguments import Numbers
+from upsampling.nn import _layers
+from upsampling.nn._sizes import AnySize
+from upsampling.nn.registry import register
+from upsampling.primitives._common import core
+
+
+class ConvBlock(nnx.Module):
+    """3x3 convolutions, each with batch normalization and ReLU, and a 1x1 convolution; the input is added.
+
+    The input's channels beyond those of the result are left out of the sum, and missing ones are zero.
+    """
+
+    def __init__(self, inputs: int, width: int, count: int, rngs: nnx.Rngs, param_dtype: DTypeLike):
+        draw = _layers.LECUN
+        widths = (inputs, *(width,) * count)
+        kernels = [_layers.parameter(rngs, draw, (3, 3, *pair), param_dtype) for pair in itertools.pairwise(widths)]
+        self.kernels = nnx.List(kernels)
+        self.norms = nnx.List([_layers.make_batch_norm(width, param_dtype, rngs) for _ in range(count)])
+        self.last = _layers.parameter(rngs, draw, (width, width), param_dtype)
+        self.bias = nnx.Param(jnp.zeros(width, param_dtype))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x
+        for kernel, norm in zip(self.kernels, self.norms, strict=True):
+            y = jax.nn.relu(_layers.batch_norm(_layers.encode(y, kernel[...].astype(y.dtype)), norm))
+        return _added(x, _layers.project(y, self.last[...].astype(y.dtype), self.bias[...].astype(y.dtype)))
+
+
+@core()
+def _added(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x + y` with the channels of `y`."""
+    missing = y.shape[-1] - x.shape[-1]
+    return y + jnp.pad(x[..., : y.shape[-1]], [(0, 0)] * (x.ndim - 1) + [(0, max(missing, 0))])
+
+
+@register(
+    "uplift",
+    family="reassembly",
+    paper="Walmer et al. 2026, arXiv:2601.17950",
+    uses_guide=True,
+    spatial_axes=(2,),
+    variants={"small": {"image_features": (8, 8), "hidden": 8, "neighbors": 9}},
+)
+class UPLiFT(AnySize):
+    """Doubles the size again and again by one small network, which picks among pixels with an image's help.
+
+    An encoder sees the image once, at its own size. In each step a decoder sees the map and the image's features,
+    brought to the sizes before and after by the nearest pixels, and puts out the logits of a few pixels around each
+    output pixel (`upsampling.reassembly.attend_to_neighbors`). So the values stay those of the input, averaged.
+
+    Args:
+      features: channels of the input and the output.
+      scale: factor, one whole number for both axes or one per axis. The result of the last step is brought to it by
+        bilinear interpolation, with antialiasing, where it is no power of two.
+      size: the output's size, in place of `scale`.
+      guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
+      image_features: channels of the encoder's blocks; the last two are seen by the decoder.
+      hidden: channels of the decoder's blocks.
+      neighbors: how many pixels are picked among: 5, 9, 13, 17 or 25.
+      steps: how many times the size is doubled; None for as often as the output's size needs.
+      guide_scale: what the guide is resized by before the encoder sees it. The authors have 16 / 14 for networks whose
+        patches have 14 pixels, so that the image fits the doubled features.
+      dtype, param_dtype, rngs: as in `TransposedConv`. Weights are computed at least in float32.
+
+    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H', W', guide_features)` to `(*batch, *size, features)`.
+    The size is the call's `size=`, or the layer's, or the guide's, which is then `scale` times the input's, or any
+    other of at least the input's.
+
+    The defaults are the authors' for DINOv2 and DINOv3; the variant "small" of `create` is for a CPU. Their form for
+    latents of diffusion, with noise and a refiner, is left out. Batch normalization uses its running averages until
+    `layer.train()` is called, and again after `layer.eval()`.
+
+    Raises:
+      ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> layer = up.nn.create("uplift", 8, size=(14, 14), guide_features=3, variant="small", rngs=nnx.Rngs(0))
+    >>> layer(jnp.ones((4, 4, 8)), jnp.ones((16, 16, 3))).shape
+    (14, 14, 8)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        scale: Numbers | None = 2,
+        *,
+        size: Numbers | None = None,
+        guide_features: int | None = None,
+        image_features: Sequence[int] = (16, 32, 64, 128, 128),
+        hidden: int = 64,
+        neighbors: int = 17,
+        steps: int | None = None,
+        guide_scale: float = 1.0,
+        dtype: DTypeLike | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        name = "UPLiFT"
+        self._set_sizes(features, scale, size, guide_features)
+        widths = _arguments.widths(name, "image_features", image_features)
+        if len(widths) < 2:
+            raise ValueError(f"{name}: image_features must have at least two numbers; got {widths}.")
+        hidden = _arguments.number(name, "hidden", hidden)
+        neighbors = _arguments.number(name, "neighbors", neighbors)
+        if neighbors not in reassembly.NEIGHBORHOODS:
+            raise ValueError(f"{name}: neighbors must be 5, 9, 13, 17 or 25; got {neighbors}.")
+        self.steps = None if steps is None else _arguments.number(name, "steps", steps)
+        self.guide_scale = _arguments.width(name, "guide_scale", guide_scale)
+        self.dtype = dtype
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
+        made = (rngs, param_dtype)
+        pairs = itertools.pairwise((self.guide_features, *widths))
+        self.encoder = nnx.List([ConvBlock(inputs, width, 1, *made) for inputs, width in pairs])
+        self.before = ConvBlock(self.features + widths[-1], hidden, 2, *made)
+        self.up_kernel = _layers.parameter(rngs, _layers.LECUN, (2, 2, hidden, hidden), param_dtype)
+        self.up_bias = nnx.Param(jnp.zeros(hidden, param_dtype))
+        self.after = ConvBlock(hidden + widths[-2], hidden, 2, *made)
+        self.logits_kernel = _layers.parameter(rngs, _layers.LECUN, (hidden, neighbors), param_dtype)
+        self.logits_bias = nnx.Param(jnp.zeros(neighbors, param_dtype))
+
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
+        """Upsamples `x`, to `size` if it is given, with the help of `guide`."""
+        x, high, target = self._checked(x, guide, size)
+        x, high = _layers.cast(self.dtype or jnp.result_type(x, self.up_kernel[...]), x, high)
+        ratio = max(m / n for n, m in zip(x.shape[-3:-1], target, strict=True))
+        steps = self.steps or max(math.ceil(math.log2(ratio)), 1)
+        if self.guide_scale != 1:
+            # A hair more, for factors that are no binary fractions: 16 / 14 of 14 is 16.
+            size = tuple(math.floor(n * self.guide_scale + 1e-6) for n in high.shape[-3:-1])
+            high = interpolation.bilinear(high, size, antialias=True)
+        seen = [high]
+        for block in self.encoder:
+            seen.append(block(seen[-1]))
+        for _ in range(steps):
+            x = reassembly.attend_to_neighbors(x, self.logits(x, seen[-1], seen[-2]))
+        return interpolation.bilinear(x, target, antialias=True)
+
+    def logits(self, x: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
+        """The logits of twice the size of `x`, with the image's features for before and after the doubling."""
+        small, large = x.shape[-3:-1], tuple(2 * n for n in x.shape[-3:-1])
+        y = self.before(jnp.concatenate([x, interpolation.nearest(before, small)], -1))
+        kernel, bias = (p[...].astype(y.dtype) for p in (self.up_kernel, self.up_bias))
+        doubled = convolution.transposed_conv(y, kernel, bias, strides=2, padding=0)
+        y = doubled + interpolation.bilinear(y, large, convention="torch_align_corners")
+        y = self.after(jnp.concatenate([y, interpolation.nearest(after, large)], -1))
+        kernel, bias = (p[...].astype(y.dtype) for p in (self.logits_kernel, self.logits_bias))
+        return _added(y, _layers.project(y, kernel, bias))

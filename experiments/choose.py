@@ -24,7 +24,7 @@ class Choose:
     """Say which upsampling method serves which need, from the results of one run or several."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
-    """Folders of finished runs."""
+    """Folders of finished runs; or RESULTS.json, for all runs of the evidence."""
 
 
 def prepare(command: Choose) -> list[Found]:
@@ -37,6 +37,9 @@ def prepare(command: Choose) -> list[Found]:
         raise ValueError("--from: give the folder of at least one finished run.")
     found = []
     for folder in command.runs:
+        if folder.is_file():
+            found += _kept(folder)
+            continue
         for name in ("results.json", "timing.json"):
             if not (folder / name).is_file():
                 raise FileNotFoundError(f"--from {folder}: no finished run here (there is no {name}).")
@@ -45,6 +48,14 @@ def prepare(command: Choose) -> list[Found]:
             raise ValueError(f"--from {folder}: results.json is of another version.")
         found.append((results, files.read_json(folder / "timing.json")))
     return found
+
+
+def _kept(path: Path) -> list[Found]:
+    """The runs of evidence that was written before."""
+    try:
+        return [(run["results"], run["timing"]) for run in files.read_json(path)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"--from {path}: no evidence of finished runs ({error!r}).") from error
 
 
 def show(found: Sequence[Found]) -> None:

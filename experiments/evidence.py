@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import choose, console, files, results
+from experiments import choose, console, files, results, tasks
 from experiments.choose import Found
 
 # mIoU / Boundary IoU of SegFormer-B1 on ADE20K, as FADE's authors publish them (Lu et al. 2022, arXiv:2207.10392).
@@ -24,7 +24,7 @@ class Evidence:
     """Gather the results of finished runs into the document that is committed."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="FOLDER")]
-    """Folders of finished runs."""
+    """Folders of finished runs; or a former RESULTS.json, whose runs are kept."""
     notes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Markdown that explains what was found, to stand at the end."""
     out: Path = Path(__file__).parent
@@ -56,7 +56,7 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
             method: {
                 **outcome,
                 "seeds": {
-                    seed: {"figures": {m: f["mean"] for m, f in one["figures"].items()}}
+                    seed: {"figures": {m: _mean(f) for m, f in one["figures"].items()}}
                     for seed, one in outcome["seeds"].items()
                 },
             }
@@ -66,10 +66,15 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
     return {**run, "designs": designs}
 
 
+def _mean(figure: Any) -> Any:
+    """A figure's mean; evidence that is read again holds no more of it."""
+    return figure["mean"] if isinstance(figure, Mapping) else figure
+
+
 def document(found: Sequence[Found], notes: str = "") -> str:
     """RESULTS.md, with `notes` at its end."""
     lines = [
-        "# What upsampling methods do to boundaries",
+        f"# {_heading(found)}",
         "",
         "Written by `python -m experiments evidence --from FOLDER...` from the runs below; not edited by hand. "
         "Differences are paired by seed; ± is Student's 95 % interval over seeds. Methods that share a letter cannot "
@@ -82,8 +87,16 @@ def document(found: Sequence[Found], notes: str = "") -> str:
     return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
 
 
+def _heading(found: Sequence[Found]) -> str:
+    """What the tasks of the runs ask."""
+    asked = (tasks.of_results(run).words.heading for run, _ in found)
+    asked = dict.fromkeys(heading.removeprefix("What the upsampler does ") for heading in asked)
+    return f"What upsampling methods do {', '.join(asked)}"
+
+
 def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
-    lines = ["", f"## {run['data']['name']}", "", run["data"]["description"], ""]
+    task = "" if "task" not in run else f"{run['task'].capitalize()}: "
+    lines = ["", f"## {task}{run['data']['name']}", "", run["data"]["description"], ""]
     lines += [" ".join(results.verdict(run)), ""] if run["designs"] else []
     for of in (run["analytic"], *run["analytic"]["others"]) if run["analytic"] else ():
         for what, measured in (("bare", of["methods"]), ("trained on shapes", of["trained"])):
@@ -116,7 +129,7 @@ def _published(found: Sequence[Found]) -> list[str]:
     """Ours beside FADE's table, for the methods and designs that are in both: networks and data differ."""
     rows = []
     for run, _ in found:
-        for design, of in run["designs"].items():
+        for design, of in run["designs"].items() if "boundary_iou" in run["measures"] else ():
             shared = [name for name in FADE_TABLE if name in of["methods"]]
             if len(shared) < 2 or "bilinear" not in shared:
                 continue

@@ -74,7 +74,7 @@ class Generation(Comparison):
 
     data: Literal["digits", "photographs", "folder"] = "digits"
     """digits: scikit-learn's, of 8 x 8 pixels, enlarged to 16 x 16. photographs: patches of those that scikit-image and
-    scikit-learn ship, reduced by 2, which need many more steps. folder: patches of the pictures at --path, reduced by 2."""
+    scikit-learn ship, reduced by 2; they need many more steps. folder: patches of the pictures at --path, reduced."""
     path: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """The folder of --data folder."""
     methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (

@@ -70,7 +70,7 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
 def document(found: Sequence[Found], notes: str = "") -> str:
     """RESULTS.md, with `notes` at its end."""
     lines = [
-        "# What upsampling methods do to boundaries",
+        f"# {_heading(found)}",
         "",
         "Written by `python -m experiments evidence --from FOLDER...` from the runs below; not edited by hand. "
         "Differences are paired by seed; ± is Student's 95 % interval over seeds. Methods that share a letter cannot "
@@ -83,8 +83,16 @@ def document(found: Sequence[Found], notes: str = "") -> str:
     return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
 
 
+def _heading(found: Sequence[Found]) -> str:
+    """What the tasks of the runs ask."""
+    asked = (tasks.of_results(run).words.heading for run, _ in found)
+    asked = dict.fromkeys(heading.removeprefix("What the upsampler does ") for heading in asked)
+    return f"What upsampling methods do {', '.join(asked)}"
+
+
 def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
-    lines = ["", f"## {run['data']['name']}", "", run["data"]["description"], ""]
+    task = "" if "task" not in run else f"{run['task'].capitalize()}: "
+    lines = ["", f"## {task}{run['data']['name']}", "", run["data"]["description"], ""]
     lines += [" ".join(results.verdict(run)), ""] if run["designs"] else []
     for of in (run["analytic"], *run["analytic"]["others"]) if run["analytic"] else ():
         for what, measured in (("bare", of["methods"]), ("trained on shapes", of["trained"])):

@@ -187,6 +187,11 @@ def _csv(results: Mapping[str, Any]) -> str:
         for method, outcome in of["methods"].items()
         for seed, entry in outcome["seeds"].items()
     ]
+    rows += [
+        ((design, name, ""), own["figures"])
+        for design, of in results["designs"].items()
+        for name, own in of.get("baselines", {}).items()
+    ]
     if results["baseline"]:
         rows.append((("", results["baseline"]["name"], ""), results["baseline"]["figures"]))
     text = io.StringIO()

@@ -101,7 +101,8 @@ def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
                 lines += [*_table(results.analytic_rows(measured)), ""]
     for design, of in run["designs"].items():
         seeds = ", ".join(map(str, of["seeds"]))
-        lines += [f"### {design}, seeds {seeds}, against {of['against']}", ""]
+        thin = ", thin decoder" if design == "unet" and run["settings"].get("decoder") == "thin" else ""
+        lines += [f"### {design}{thin}, seeds {seeds}, against {of['against']}", ""]
         lines += [*_table(results.rows(run, timing, design)[0]), ""]
         lines += [line for sentence in results.ahead(run, design) for line in (sentence, "")]
     machines = {tuple(job["machine"].items()) for d in timing.values() for m in d.values() for job in m.values()}

@@ -43,7 +43,8 @@ def test_dysample_has_the_papers_parameters():
         leaf.size for leaf in jax.tree.leaves(nnx.state(up.nn.DySample(64, rngs=nnx.Rngs(0), **options), nnx.Param))
     )
     assert count() == 64 * 32 + 32
-    assert count(dynamic_scope=True) == 2 * (64 * 32 + 32)
+    assert count(dynamic_scope=True) == 2 * 64 * 32 + 32
+    assert count(dynamic_scope=True, scope_bias=True) == 2 * (64 * 32 + 32)
     assert count(style="pl", groups=8) == 16 * 16 + 16
 
 

@@ -24,7 +24,7 @@ class Comparison(Session):
     """Upsampling methods to compare: names of the library, your own as package.module:Class, or all."""
     against: str = "bilinear"
     """The method that all others are held against; the first one where it is not among them."""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (0, 1, 2)
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (0, 1, 2, 3, 4)
     """One training per method and seed; differences between methods are paired by seed."""
     variants: tuple[str, ...] = ("features", "small")
     """Named settings that methods take where they have them, before their authors' own."""

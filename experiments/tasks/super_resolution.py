@@ -95,6 +95,8 @@ class SuperResolution(Comparison):
         "dysample",
     )
     """Upsampling methods to compare: names of the library, your own as package.module:Class, or all."""
+    steps: int = 300
+    """Training steps of each network."""
     depth: int = 4
     """Residual blocks of edsr."""
     patch: int = 16

@@ -464,6 +464,7 @@ def test_what_is_not_a_number_stays_in_its_window():
         (primitive._transposed_conv_on_cpus, primitive._for_input_gradient_on_cpus),
         (primitive._transposed_conv_on_one_cpu, primitive._for_input_gradient_on_one_cpu),
         (primitive._transposed_conv_on_tpu, primitive._input_gradient_on_tpu),
+        (primitive._transposed_conv_on_gpu, primitive._input_gradient_on_gpu),
     ]
     for window, strides, inner, out in (((3, 3), (2, 2), 2, 3), ((3, 5), (2, 3), 16, 16), ((3, 4), (2, 4), 2, 16)):
         size = tuple(n * s for n, s in zip(spatial, strides, strict=True))

@@ -521,7 +521,7 @@ def test_matrices_and_plain_gathers_give_the_same():
         axes = tuple(map(taps.Axis, shape[1:3], size))
         operators = tuple(zip((1, 2), taps.operators(axes, method, conventions.torch, antialias), strict=True))
         expected = resampling.resample(x, operators)
-        for rule in (resampling._by_matrices, resampling._by_gathers, resampling._by_shifts):
+        for rule in (resampling._on_tpu, resampling._by_gathers, resampling._by_shifts):
             actual = jax.jit(functools.partial(rule, operators=operators))(x)
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
             if taps.operators(axes, method, conventions.torch, antialias)[0].selection:
@@ -542,6 +542,24 @@ def test_shifts_are_the_taps_and_carry_what_is_not_a_number_no_further(conventio
             np.testing.assert_array_equal(np.isnan(actual), np.broadcast_to(dense[:, 1] != 0, actual.shape))
             expected = np.where(dense[:, 1] != 0, np.nan, np.nan_to_num(given) @ dense.T)
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
+
+def test_copies_on_a_tpu_keep_what_is_no_number_in_its_place():
+    """Whole factors of both axes, of one, and of neither; and the sum that is the gradient."""
+    x = image(0, 2, 5, 6, 3)
+    x[0, 1, 2, 0], x[1, 4, 5, 2], x[1, 0, 0, 1] = np.nan, np.inf, -np.inf
+    for size in ((10, 18), (5, 12), (7, 12), (7, 8), (2, 3)):
+        axes = tuple(map(taps.Axis, (5, 6), size))
+        operators = tuple(zip((1, 2), taps.operators(axes, "nearest", conventions.torch, False), strict=True))
+        rows, columns = (o.indices[:, 0] for _, o in operators)
+        actual = resampling._on_tpu(jnp.asarray(x), operators=operators)
+        np.testing.assert_array_equal(actual, x[:, rows][:, :, columns])
+        if size == (10, 18):
+            y = image(1, 2, 10, 18, 3)
+            y[0, 4, 7, 1] = np.nan
+            sums = y.reshape(2, 5, 2, 6, 3, 3).sum((2, 4))
+            transposed = tuple((axis, o.transpose) for axis, o in operators)
+            np.testing.assert_allclose(resampling._on_tpu(jnp.asarray(y), operators=transposed), sums, atol=1e-5)
 
 
 def test_matrices_of_long_axes_are_multiplied_block_by_block():

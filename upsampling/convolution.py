@@ -479,10 +479,12 @@ def _transposed_conv(
     def compute(x: jax.Array, kernel: jax.Array) -> jax.Array:
         if not circular:
             return apply_transposed_conv(geometry, x, kernel)
-        rank = len(geometry.strides)
+        rank, dtype, wide = len(geometry.strides), x.dtype, accumulator(x.dtype)
         size = full_size(x.shape[1:-1], kernel.shape[:rank], geometry.strides, geometry.dilation)
         full = geometry._replace(low=(0,) * rank, size=size)
-        return _wrap(apply_transposed_conv(full, x, kernel), geometry.low, geometry.size)
+        # Folded before it is rounded.
+        y = apply_transposed_conv(full, x.astype(wide), kernel.astype(wide))
+        return _wrap(y, geometry.low, geometry.size).astype(dtype)
 
     return _add_bias(compute, x, kernel, bias)
 
@@ -490,13 +492,14 @@ def _transposed_conv(
 def _add_bias(
     compute: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array, kernel: jax.Array, bias: jax.Array | None
 ) -> jax.Array:
-    """`compute(x, kernel) + bias` with the batch axes of `x` merged into one, in float32 at least."""
+    """`compute(x, kernel) + bias` with the batch axes of `x` merged into one, the sum in float32 at least."""
     rank, wide = kernel.ndim - 2, accumulator(x.dtype)
     batch = x.shape[: -1 - rank]
-    y = compute(x.reshape(math.prod(batch), *x.shape[-1 - rank :]).astype(wide), kernel.astype(wide))
+    # In the dtype of `x`: the primitive accumulates in float32, and a GPU would write a float32 map for it.
+    y = compute(x.reshape(math.prod(batch), *x.shape[-1 - rank :]), kernel)
     if bias is not None:
-        y = y + with_axes(bias.astype(wide), y.ndim)
-    return y.astype(x.dtype).reshape(*batch, *y.shape[1:])
+        y = (y.astype(wide) + with_axes(bias.astype(wide), y.ndim)).astype(x.dtype)
+    return y.reshape(*batch, *y.shape[1:])
 
 
 def _wrap(y: jax.Array, low: tuple[int, ...], size: tuple[int, ...]) -> jax.Array:

@@ -8,7 +8,8 @@ How it is computed depends on the platform:
 * CPU and GPU: a sum of gathers for each axis, one per tap, which XLA fuses into one loop. Several axes in one loop
   cost the product of their taps but no intermediate array; where that product is large the intermediate is written.
 * TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis; of a long axis, those blocks of it
-  that hold taps. This spreads a NaN to all outputs of a block.
+  that hold taps. This spreads a NaN to all outputs of a block. Pixels that are only copied go through no matrix: whole
+  factors are one sum over windows of zeros and one pixel, and so is the gradient.
 * Several devices, CPU and GPU: a sum of shifted images, so that where an axis is cut over the devices only edges move.
   On one GPU it would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is by matrices, whose
   results the partitioner adds up over the devices where the axis is cut.
@@ -259,10 +260,39 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     return y.reshape(*y.shape[:axis], taps.outputs, *y.shape[axis + 2 :])
 
 
-def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
-    """Multiplies by a matrix for each axis."""
+def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return _select(x, operators)
+    if all(taps.transpose.repeats for _, taps in operators):
+        return _sum_repeats(x, operators)
+    if not all(taps.selection for _, taps in operators):
+        return _by_matrices(x, operators=operators)
+    x = _select(x, [(axis, taps) for axis, taps in operators if not taps.repeats])
+    return _spread(x, [(axis, taps) for axis, taps in operators if taps.repeats])
+
+
+def _spread(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
+    """`_repeat` as one sum over windows that hold one pixel each: a TPU lays a broadcast of two out as one of 8."""
+    if not operators:
+        return x
+    times = [1] * x.ndim
+    for axis, taps in operators:
+        times[axis] = taps.repeats
+    margins = [(t - 1, t - 1) for t in times]
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, times, [1] * x.ndim, margins, times)
+
+
+def _sum_repeats(x: jax.Array, operators: Operators) -> jax.Array:
+    """The transpose of `_spread`."""
+    times = [1] * x.ndim
+    for axis, taps in operators:
+        times[axis] = taps.transpose.repeats
+    wide = x.astype(accumulator(x.dtype))
+    return lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, times, times, "VALID").astype(x.dtype)
+
+
+def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
+    """Multiplies by a matrix for each axis."""
     dtype = x.dtype
     x = x.astype(accumulator(dtype))
     for axis, taps, _ in _schedule(x.shape, operators):
@@ -305,7 +335,7 @@ _resample_p = make_primitive(
     several=_by_shifts,
     # The partitioner knows no layout constraints and would gather all shards for them.
     cpu_alone=functools.partial(_by_gathers_on_cpu, order=_row_major),
-    tpu=_by_matrices,
+    tpu=_on_tpu,
 )
 
 

@@ -13,12 +13,15 @@ gradient runs:
 - `_by_phases`: one ordinary convolution for all phases that have as many taps; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
   convolution, the fastest gradient. On a TPU, which skips the zeros and has no fast way to interleave, the fastest;
+  and on a GPU, where cuDNN has all three and nothing is shuffled;
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
 
 `transposed_conv` computes by one form and differentiates by others. It is a primitive, linear in both arguments, and so
 are its gradients to the input and to the kernel: the transposes of each are the other two, so any derivative works.
+Half precision accumulates in float32: convolutions and products of GPUs and TPUs do so inside, and read and write half
+precision; sums, and a CPU's forms, are widened here.
 `convolve` is the ordinary convolution of stride 1, which is a transposed one with the flipped kernel.
 """
 
@@ -105,6 +108,15 @@ def _transposed_conv(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.A
     return _form(sizes.geometry, x, kernel, product=_by_product, other=_in_one_piece)(sizes.geometry, x, kernel)
 
 
+def _transposed_conv_on_gpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    # cuDNN has this one convolution, also where kernel and stride are equal; in groups or dilated XLA finds none.
+    plain = sizes.geometry.groups == 1 and set(sizes.geometry.dilation) == {1}
+    form = _by_dilation if plain else _in_one_piece
+    if _is_sum_of_shifts(sizes.geometry, kernel):
+        form = _by_shifts
+    return form(sizes.geometry, x, kernel)
+
+
 def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
     return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_dilation)(sizes.geometry, x, kernel)
 
@@ -155,6 +167,17 @@ def _kernel_gradient(
     kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // geometry.groups, y.shape[-1]), x.dtype)
     form = product or _by_product if _is_product(geometry, x, kernel) else other or _by_one_convolution
     return jax.linear_transpose(lambda kernel: form(geometry, x, kernel), kernel)(y)[0]
+
+
+def _input_gradient_on_gpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    form = _by_dilation if set(sizes.geometry.dilation) == {1} else _by_convolutions
+    return _input_gradient(y, kernel, sizes=sizes, product=_by_dilation, other=form)
+
+
+def _kernel_gradient_on_gpu(x: jax.Array, y: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    """The transpose of the input's gradient, a strided convolution: cuDNN has a gradient of it."""
+    kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // sizes.geometry.groups, y.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _input_gradient_on_gpu(y, kernel, sizes=sizes), kernel)(x)[0]
 
 
 def _is_uneven(geometry: Geometry, kernel: jax.Array) -> bool:
@@ -274,6 +297,8 @@ def _is_sum_of_shifts(geometry: Geometry, kernel: jax.Array) -> bool:
 
 def _by_shifts(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """A sum over the taps of the shifted input, which XLA fuses into one loop."""
+    dtype, wide = x.dtype, _common.accumulator(x.dtype)
+    x, kernel = x.astype(wide), kernel.astype(wide)
     reach = tuple(d * (k - 1) for d, k in zip(geometry.dilation, kernel.shape, strict=False))
     margins = [
         (r - low, low + size - n, 0)
@@ -285,7 +310,7 @@ def _by_shifts(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array
         first = tuple(r - t * d for r, t, d in zip(reach, tap, geometry.dilation, strict=True))
         seen = tuple(slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
         terms.append(x[(slice(None), *seen)] * with_axes(kernel[(*tap, 0)], x.ndim))
-    return functools.reduce(jnp.add, terms)
+    return functools.reduce(jnp.add, terms).astype(dtype)
 
 
 def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -567,6 +592,17 @@ def _dimension_numbers(rank: int) -> tuple[str, str, str]:
     return f"N{axes}C", f"{axes}IO", f"N{axes}C"
 
 
+def _wide(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The form computed in float32 at least: a CPU rounds what it sums in half precision after every step."""
+
+    @functools.wraps(form)
+    def compute(a: jax.Array, b: jax.Array, *, sizes: _Sizes) -> jax.Array:
+        wide = _common.accumulator(a.dtype)
+        return form(a.astype(wide), b.astype(wide), sizes=sizes).astype(a.dtype)
+
+    return compute
+
+
 # The primitives.
 
 
@@ -575,8 +611,9 @@ _transposed_conv_p = make_primitive(
     lambda x, kernel, *, sizes: (x[0], *sizes.geometry.size, kernel[-1]),
     _transposed_conv,
     static=("sizes",),
-    cpu=_transposed_conv_on_cpus,
-    cpu_alone=_transposed_conv_on_one_cpu,
+    cpu=_wide(_transposed_conv_on_cpus),
+    cpu_alone=_wide(_transposed_conv_on_one_cpu),
+    gpu=_transposed_conv_on_gpu,
     several=_transposed_conv_on_gpus,
     tpu=_transposed_conv_on_tpu,
 )
@@ -585,8 +622,9 @@ _input_gradient_p = make_primitive(
     lambda y, kernel, *, sizes: (y[0], *sizes.inputs, kernel[-2] * sizes.geometry.groups),
     _input_gradient,
     static=("sizes",),
-    cpu=functools.partial(_input_gradient, other=_for_input_gradient_on_cpus),
-    cpu_alone=functools.partial(_input_gradient, other=_for_input_gradient_on_one_cpu),
+    cpu=_wide(functools.partial(_input_gradient, other=_for_input_gradient_on_cpus)),
+    cpu_alone=_wide(functools.partial(_input_gradient, other=_for_input_gradient_on_one_cpu)),
+    gpu=_input_gradient_on_gpu,
     tpu=_input_gradient_on_tpu,
 )
 _kernel_gradient_p = make_primitive(
@@ -594,8 +632,9 @@ _kernel_gradient_p = make_primitive(
     lambda x, y, *, sizes: (*sizes.window, x[-1] // sizes.geometry.groups, y[-1]),
     _kernel_gradient,
     static=("sizes",),
-    cpu=functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_cpus),
-    cpu_alone=functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_one_cpu),
+    cpu=_wide(functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_cpus)),
+    cpu_alone=_wide(functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_one_cpu)),
+    gpu=_kernel_gradient_on_gpu,
     tpu=functools.partial(_kernel_gradient, product=_by_dilation, other=_by_dilation),
 )
 

@@ -4,6 +4,7 @@
 out. The tables stand beside those of times, as GROUP-compiled-TARGET.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _ALIKE = (
     "Temporaries, MB: memory beside arguments and results. Float32, MB: what is written in float32, which "
     "in half precision should be no map. Apart: what is not fused with others, and custom calls. "
     "Gathers and scatters are those that the compiler was given. Loops count once for every trip; where data decide "
-    "about a loop or a branch, one trip, and the dearest branch."
+    "about a loop or a branch, one trip, and the dearest branch. Compile: seconds of processors, all threads together."
 )
 
 # What stands between a row and its aim, and what was tried. The first of a pair for GPUs, the second for TPUs.
@@ -93,21 +94,35 @@ def check(group: str, wanted: Sequence[str]) -> None:
 
 
 def measure(group: str, target: str, only: Sequence[str], names: Sequence[str], out: Path | None) -> None:
-    """Compiles the programs of a group for a target, and writes the table to the folder, if there is one."""
+    """Compiles the programs of a group for a target, and writes the table to the folder, if there is one.
+
+    A part of a group takes the place of its own rows where the same compilers made the table that is there.
+    """
     jax.config.update("jax_platforms", "cpu")  # or jax looks for a GPU to go with the plug-in
-    rows = []
+    machine = targets.versions(target)
+    path = None if out is None else out / f"{group}-compiled-{target}"
+    rows = {} if path is None or not (only or names) else _table(path, machine)
+    made = 0
     for row in _rows(group, target, only, names):
-        rows.append(row)
+        made, rows[row["name"]] = made + 1, row
         words = (f"{head} {cell}" for head, cell in zip(_head(target), _cells(target, row["figures"]), strict=True))
         console.say(f"{target} {row['name']}: {', '.join(words)}")
-    if not rows:
+        if path is not None:
+            # After every row: a group can take an hour.
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path.with_name(path.name + ".json"), {"compilers": machine, "rows": list(rows.values())})
+            files.write_text(path.with_name(path.name + ".md"), _markdown(group, target, list(rows.values()), machine))
+    if not made:
         console.say(f"no program of {group} has a name with {' '.join(only)}")
-    elif out is not None:
-        path, machine = out / f"{group}-compiled-{target}", targets.versions(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path.with_name(path.name + ".json"), {"compilers": machine, "rows": rows})
-        files.write_text(path.with_name(path.name + ".md"), _markdown(group, target, rows, machine))
+    elif path is not None:
         console.say(f"Table: {path}.md")
+
+
+def _table(path: Path, machine: Mapping[str, str]) -> dict[str, Any]:
+    """The rows that stand there by name, if these compilers made them."""
+    source = path.with_name(path.name + ".json")
+    table = json.loads(source.read_text()) if source.exists() else {"compilers": None}
+    return {row["name"]: row for row in table["rows"]} if table["compilers"] == machine else {}
 
 
 def _rows(group: str, target: str, only: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -124,7 +124,7 @@ def _neighborhood_attention(
     else:
         seen = None
     batch = x.shape[:-3]
-    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
     if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
@@ -237,7 +237,7 @@ def _attend_in_tiles(
         length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
         rows = _Tiles(np.zeros(-(-total // length), int), length, 1, None)
         columns = _Tiles(np.zeros(1, int), 1, count, None)
-        queries = queries.reshape(n, total, 1, -1)
+        queries = queries.reshape(n, total, 1, queries.shape[-1])
         x, keys = (a.reshape(n, 1, count, a.shape[-1]) for a in (x, keys))
     else:
         length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
@@ -282,7 +282,7 @@ def _attend_in_tiles(
         queries = jnp.moveaxis(queries.reshape(n, count, length, *queries.shape[2:]), 1, 0)
         step = jax.checkpoint(lambda _, tile: (None, attend(*tile)), prevent_cse=False)
         y = jnp.moveaxis(lax.scan(step, None, (queries, *tiles))[1], 0, 1)
-    y = y.reshape(n, -1, y.shape[-1])
+    y = y.reshape(n, math.prod(y.shape[1:-1]), y.shape[-1])
     return lax.slice_in_dim(y, 0, output[0] * output[1], axis=1).reshape(n, *output, y.shape[-1])
 
 
@@ -513,17 +513,17 @@ def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def total(maps: jax.Array) -> jax.Array:
         """(channels, n, H, W) -> (n, H, W, channels of the result)"""
-        flat = maps.reshape(-1, height, width, 1)
+        flat = maps.reshape(math.prod(maps.shape[:2]), height, width, 1)
         y = convolve(flat, kernel, pads=pads, dilation=(1, 1), groups=1)
         return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
 
-    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     at_once = tile_length(
         channels, max(_common.TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1)
     )
     whole = channels // at_once * at_once
     y = total(maps[: channels - whole + at_once])
     if whole > at_once:
-        parts = maps[channels - whole + at_once :].reshape(-1, at_once, *maps.shape[1:])
+        parts = maps[channels - whole + at_once :].reshape(whole // at_once - 1, at_once, *maps.shape[1:])
         y, _ = lax.scan(jax.checkpoint(lambda y, part: (y + total(part), None), prevent_cse=False), y, parts)
     return (y / channels).astype(x.dtype).reshape(*batch, height, width, kernel.shape[-1])

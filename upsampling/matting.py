@@ -186,7 +186,7 @@ def cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
     x = _arguments.spatial_map(name, "x", x)
     channels = 1 if jnp.shape(kernels)[-1:] == (1,) else x.shape[-1]
     kernels = _arguments.shaped(name, "kernels", kernels, (*x.shape[:-3], "k", "k", channels))
-    if x.shape[-3] % 2 or x.shape[-2] % 2 or not kernels.size:
+    if x.shape[-3] % 2 or x.shape[-2] % 2 or 0 in kernels.shape[-3:]:
         raise ValueError(
             f"{name}: x must have even height and width, and kernels must not be empty; got shapes {x.shape} and "
             f"{kernels.shape}."
@@ -207,7 +207,7 @@ def _cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
     kernels = kernels.reshape(*batch, window, 2, window, 2, kernels.shape[-1])
     first = len(batch)
     order = (*range(first), first + 1, first + 3, first + 4, first, first + 2)
-    weights = kernels.transpose(order).reshape(*batch, 1, 1, -1, window, window)
+    weights = kernels.transpose(order).reshape(*batch, 1, 1, 4 * kernels.shape[-1], window, window)
     cells = convolution._pixel_unshuffle(x, (2, 2), "DCR")
     size = (height // 2, width // 2)
     weights = jnp.broadcast_to(weights, (*batch, *size, *weights.shape[-3:]))

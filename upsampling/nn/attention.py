@@ -647,7 +647,7 @@ class LoftUp(AnySize):
     def _rows_at_once(self, image: jax.Array) -> int:
         """How many rows of all images have maps that fit."""
         batch = image.shape[:-3]
-        images = math.prod(batch) if _arguments.is_static(*batch) else 1
+        images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
         channels = max(self.guide_norm.num_features, 2 * self.norm.num_features)
         return max(_common.TILE_BYTES // (images * image.shape[-2] * channels * 4), 1)
 

@@ -39,3 +39,8 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fills in the tables."""
     return tables.filled(markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Takes out the one script that the theme would load from the web; pages are read offline."""
+    return output.replace('<script src="https://unpkg.com/iframe-worker/shim"></script>', "")

@@ -227,7 +227,8 @@ class A2U(AnySize):
         self.encoder_kernel_size = _arguments.number(name, "encoder_kernel_size", encoder_kernel_size)
         share = _arguments.flag(name, "share", share)
         channels = self.guide_features
-        groups = _arguments.divisor(name, "groups", groups or math.gcd(32, channels), guide_features=channels)
+        groups = math.gcd(32, channels) if groups is None else groups
+        groups = _arguments.divisor(name, "groups", groups, guide_features=channels)
         self.dtype = dtype
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}

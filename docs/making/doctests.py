@@ -1,6 +1,7 @@
 """Docstrings as Markdown: examples, which stand in them as doctests, become blocks of code."""
 
 import re
+import textwrap
 from typing import Any
 
 import griffe
@@ -17,12 +18,13 @@ class Doctests(griffe.Extension):
 def fenced(text: str) -> str:
     """The text with a fence around each run of lines that starts with a prompt and ends before a blank one.
 
-    >>> print(fenced("Example:\\n\\n>>> 1 + 1\\n2"))
-    Example:
-    <BLANKLINE>
-    ```pycon
-    >>> 1 + 1
-    2
-    ```
+    An example may be indented; what is indented in Markdown is no fence, so it is moved to the left.
+
+    >>> fenced("Such as:\\n\\n    >>> 1 + 1\\n    2\\n\\nThe end.").splitlines()
+    ['Such as:', '', '```pycon', '>>> 1 + 1', '2', '```', '', 'The end.']
     """
-    return re.sub(r"^( *)>>> .*(?:\n *\S.*)*", r"\1```pycon\n\g<0>\n\1```", text, flags=re.MULTILINE)
+    return re.sub(r"^ *>>> .*(?:\n *\S.*)*", _fence, text, flags=re.MULTILINE)
+
+
+def _fence(found: re.Match[str]) -> str:
+    return f"```pycon\n{textwrap.dedent(found[0])}\n```"

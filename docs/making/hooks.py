@@ -41,15 +41,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     return tables.filled(markdown)
 
 
-# The one script that the theme would load from the web; pages are read offline.
+# The one script that the theme would load from the web, and what stands in its place: pages are read offline.
 _FROM_THE_WEB = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+_SEARCH_IN_FILES = f"<script>{Path(__file__).with_name('search_in_files.js').read_text(encoding='utf-8')}</script>"
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
-    """Takes out what pages would load from the web."""
-    return output.replace(_FROM_THE_WEB, "")
+    """Nothing is loaded from the web."""
+    return output.replace(_FROM_THE_WEB, _SEARCH_IN_FILES)
 
 
 def on_post_template(output_content: str, template_name: str, config: Any) -> str:
     """The same of pages that are none of the documentation's, such as 404.html."""
-    return output_content.replace(_FROM_THE_WEB, "")
+    return output_content.replace(_FROM_THE_WEB, _SEARCH_IN_FILES)

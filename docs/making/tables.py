@@ -54,12 +54,12 @@ def methods() -> str:
                 "takes": ", ".join(takes) or "–",
                 "axes": _axes(method.spatial_axes),
                 "variants": ", ".join(f"`{v}`" for v in method.variants) or "–",
-                "source": _linked(method.paper),
                 "parameters": f"{parameters:,}",
-                "multiply-adds per output pixel": f"{multiply_adds:,.0f}",
+                "MAC per pixel": f"{multiply_adds:,.0f}",
+                "source": _linked(method.paper),
             }
         )
-    return markdown(rows, left=6)
+    return markdown(rows, left=5)
 
 
 def _axes(axes: Sequence[int]) -> str:
@@ -236,10 +236,11 @@ def analytic(factor: int = 4) -> str:
     raise LookupError(f"RESULTS.json holds no analytic run of factor {factor}.")
 
 
-def choice() -> str:
-    """Which method for which need, as `python -m experiments choose` says."""
+def choice(*where: str) -> str:
+    """Which method for which need, as `python -m experiments choose` says, of runs with one of these words."""
     rows = choose.choose(choose.prepare(choose.Choose((RESULTS,))))
-    return markdown([{k: f"`{v}`" if k == "method" else v for k, v in row.items()} for row in rows], left=5)
+    kept = [row for row in rows if any(word in row["found on"] for word in where)]
+    return markdown([{k: f"`{v}`" if k == "method" else v for k, v in row.items()} for row in kept], left=5)
 
 
 def commands() -> str:
@@ -294,7 +295,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "frozen isbi2012": functools.partial(frozen, "isbi2012"),
     "analytic": analytic,
     "analytic 2": functools.partial(analytic, 2),
-    "choice": choice,
+    "choice": functools.partial(choice, "frozen", "analytic"),
+    "choice for pictures": functools.partial(choice, "photographs"),
     "commands": commands,
     "evidence": evidence,
     "definitions": definitions,

@@ -9,7 +9,7 @@ import numpy as np
 import tyro
 
 from experiments import console, files, tasks
-from experiments.results import shown_name
+from experiments.results import design_name, shown_name
 
 BUDGETS = (1.5, 3.0)  # times the lowest cost
 _SAME_COST = 1.05  # costs as close as this are one: a step's time is not measured more exactly
@@ -90,7 +90,9 @@ def choose(found: Iterable[Found]) -> list[dict[str, str]]:
         designs = {name: of for name, of in results["designs"].items() if len(of["methods"]) > 1}
         shown = {name: of for name, of in designs.items() if name != "unet"} or designs
         for name, of in shown.items():
-            rows += _by_need(results, of, timing.get(name, {}), f"{results['data']['name']}, {name}")
+            rows += _by_need(
+                results, of, timing.get(name, {}), f"{results['data']['name']}, {design_name(name, results)}"
+            )
         rows += _least_shift(results["analytic"])
     order = list(dict.fromkeys(row["need"] for row in rows))
     return sorted(rows, key=lambda row: order.index(row["need"]))

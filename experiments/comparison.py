@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import tyro
 
@@ -12,6 +12,7 @@ import upsampling as up
 from experiments import methods, training
 from experiments.session import Session
 from experiments.settings import Job
+from experiments.trials import Programs, Watch
 
 _Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 
@@ -118,9 +119,17 @@ class Comparison(Session):
             raise ValueError(f"--{_option(name)} {getattr(self, name)}: must be at least {least}.")
 
 
-def variant(config: Comparison, job: Job) -> str | None:
-    """The named settings that a job's method takes; None for its authors' own."""
-    return methods.variant_of(job.method, config.variants)
+class Stage(NamedTuple):
+    """What all trainings of one design and seed share where nothing is trained beforehand: their number of steps."""
+
+    steps: int
+
+
+def stage(
+    job: Job, config: Comparison, data: Any, place: Path, programs: Programs, watch: Watch, network: Any = None
+) -> Stage:
+    """The stage of a task that trains nothing beforehand."""
+    return Stage(config.steps)
 
 
 def sentences(settings: Mapping[str, Any], what: str) -> list[str]:

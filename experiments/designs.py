@@ -249,7 +249,6 @@ def train(
         logits, rest = network.train(params, rest, *(batch[name] for name in names))
         return task.loss(logits, batch["label"], data.ignore_index), rest
 
-    variant = methods.variant_of(job.method, config.variants)
     trial = Trial(
         model,
         params,
@@ -259,21 +258,12 @@ def train(
         validate=lambda *variables: task.validate(predict(variables, data.validation), data),
         predict=lambda *variables: predict(variables, data.test),
         measure=lambda predictions: task.measure(predictions, data.test, data),
-        told={"variant": variant, "learning_rate": rate, "receptive_field": receptive_field(job, config)},
+        variant=methods.variant_of(job.method, config.variants),
+        receptive_field=receptive_field(job, config),
     )
     options = _options(config, shared.steps, rate, shared.validations)
-    outcome, programs[job.design, job.method] = trials.carry_out(
-        trial,
-        job.method,
-        options,
-        place,
-        data.test,
-        data.classes,
-        watch,
-        program=programs.get((job.design, job.method)),
-        checkpoint_every=config.checkpoint_every,
-    )
-    return outcome
+    every = config.checkpoint_every
+    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
 
 
 def _options(config: Segmentation, steps: int, rate: float, validations: int) -> training.Options:
@@ -296,7 +286,8 @@ def receptive_field(job: Job, config: Segmentation) -> tuple[int, int]:
 # --- for the engine ---------------------------------------------------------------------------------------------------
 
 
-def _check(config: Segmentation, data: Dataset) -> None:
+def check_crop(config: Any, data: Dataset) -> None:
+    """Raises ValueError for crops that are larger than a training image."""
     for name, example in zip(data.train.names, data.train.examples, strict=True):
         if min(example["label"].shape) < config.crop:
             height, width = example["label"].shape
@@ -307,7 +298,7 @@ TASK = tasks.Task(
     name="segmentation",
     settings=Segmentation,
     resolve=settings.resolve,
-    check=_check,
+    check=check_crop,
     has_trunk=lambda config, job: kind(job.design) == "frozen",
     measures=task.MEASURES,
     primary=task.PRIMARY,

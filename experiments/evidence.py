@@ -101,8 +101,7 @@ def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
                 lines += [*_table(results.analytic_rows(measured)), ""]
     for design, of in run["designs"].items():
         seeds = ", ".join(map(str, of["seeds"]))
-        thin = ", thin decoder" if design == "unet" and run["settings"].get("decoder") == "thin" else ""
-        lines += [f"### {design}{thin}, seeds {seeds}, against {of['against']}", ""]
+        lines += [f"### {results.design_name(design, run)}, seeds {seeds}, against {of['against']}", ""]
         lines += [*_table(results.rows(run, timing, design)[0]), ""]
         lines += [line for sentence in results.ahead(run, design) for line in (sentence, "")]
     machines = {tuple(job["machine"].items()) for d in timing.values() for m in d.values() for job in m.values()}
@@ -190,7 +189,7 @@ def _beside(table: Published, run: Mapping[str, Any], design: str, of: Mapping[s
             f"published {' / '.join(table.columns)}": " / ".join(f"{v:.2f}" for v in table.figures[name]),
             f"published gain, {column}": f"{gain(name):+.2f}",
             f"ours, gain in {title}, hundredths": f"{100 * (mean(name) - mean('bilinear')):+.2f}",
-            "found on": f"{run['data']['name']}, {design}",
+            "found on": f"{run['data']['name']}, {results.design_name(design, run)}",
         }
         for name in shared
     ]

@@ -216,6 +216,11 @@ def shown_name(name: str, outcome: Mapping[str, Any]) -> str:
     return name if outcome["variant"] is None else f"{name} ({outcome['variant']})"
 
 
+def design_name(design: str, results: Mapping[str, Any]) -> str:
+    """A design's name with what of the settings it must say."""
+    return f"{design} {tasks.of_results(results).words.form(design, results['settings'])}".rstrip()
+
+
 def rows(
     results: Mapping[str, Any], timing: Mapping[str, Any], design: str
 ) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
@@ -350,6 +355,7 @@ def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> s
     lower = results["measures"][primary]["lower_is_better"]
     where = words.where[kind(design)]
     where += f", factor {named_stride(design)}" if named_stride(design) else ""
+    where += f", {form}" if (form := words.form(design, results["settings"])) else ""
     if len(of["seeds"]) < 2 or len(names) < 2:
         return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
     differences = {name: of["methods"][name]["paired"][primary] for name in names if name != against}

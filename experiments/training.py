@@ -250,6 +250,11 @@ def cast(params: Params, precision: Precision) -> Params:
     return jax.tree.map(to, params)
 
 
+def dtype_of(params: Params) -> jnp.dtype:
+    """What the parameters are in, and are to be computed in."""
+    return jax.tree.leaves(params)[0].dtype
+
+
 def _save(path: Path | None, state, history: History, batches: Batches) -> None:
     if path is not None:
         checkpoints.save(path, state, {"history": asdict(history), "batches": batches.get_state()})

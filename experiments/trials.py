@@ -1,7 +1,7 @@
 """One training, whatever the task: from its parts to the files that it leaves, and back."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +11,7 @@ from flax import nnx
 
 import upsampling as up
 from experiments import checkpoints, devices, files, methods, runs, training
+from experiments.settings import Job
 from experiments.statistics import Sums
 
 
@@ -52,7 +53,8 @@ class Trial(NamedTuple):
       validate: the same.
       predict: the two trees that a training ends with to what is made of every test image: arrays of bytes.
       measure: these to each measure's sums, the curve's among them.
-      told: what the result says beside its figures, before them.
+      variant: the named settings of the method; None for its authors' own.
+      receptive_field: rows and columns of the upsampler's input that one of its output pixels depends on.
     """
 
     model: nnx.Module
@@ -63,22 +65,25 @@ class Trial(NamedTuple):
     validate: Callable[[Any, Any], dict[str, float]]
     predict: Callable[[Any, Any], list[np.ndarray]]
     measure: Callable[[Sequence[np.ndarray]], dict[str, Sums]]
-    told: Mapping[str, Any]
+    variant: str | None
+    receptive_field: tuple[int, int]
 
 
 def carry_out(
     trial: Trial,
-    method: str,
+    job: Job,
     options: training.Options,
     place: Path,
-    test: Split,
-    classes: Sequence[str],
+    data: Any,
+    programs: Programs,
     watch: Watch,
     *,
-    program: training.Program | None,
     checkpoint_every: float,
-) -> tuple[Outcome, training.Program]:
-    """Trains, or goes on with it; stores figures, sums and predictions in the folder `place`."""
+) -> Outcome:
+    """Trains, or goes on with it; stores figures, sums and predictions in the folder `place`.
+
+    The compiled step is that of the job's design and method in `programs`, or is put there.
+    """
     fitted = training.fit(
         trial.params,
         trial.statistics,
@@ -89,35 +94,26 @@ def carry_out(
         validate=trial.validate,
         **watch._asdict(),
         checkpoint_every=checkpoint_every,
-        program=program,
+        program=programs.get((job.design, job.method)),
     )
+    programs[job.design, job.method] = fitted.program
     predictions = trial.predict(fitted.params, fitted.statistics)
-    return _store(place, trial, method, fitted, predictions, test, classes), fitted.program
-
-
-def _store(
-    place: Path,
-    trial: Trial,
-    method: str,
-    fitted: training.Fit,
-    predictions: list[np.ndarray],
-    test: Split,
-    classes: Sequence[str],
-) -> Outcome:
     sums = trial.measure(predictions)
     # Numbered, since images differ in size and a name may be anything.
     numbered = {f"label{i}": prediction for i, prediction in enumerate(predictions)}
-    files.write_arrays(place / "predictions.npz", names=np.array(test.names), **numbered)
+    files.write_arrays(place / "predictions.npz", names=np.array(data.test.names), **numbered)
     parts = {f"{name}/{k}": part for name, of in sums.items() for k, part in enumerate((of.numerator, of.denominator))}
     files.write_arrays(place / "sums.npz", **parts)
     result = files.write_sealed(
         place / "result.json",
         {
-            **trial.told,
-            "figures": figures(sums, classes),
+            "variant": trial.variant,
+            "learning_rate": options.learning_rate,
+            "receptive_field": trial.receptive_field,
+            "figures": figures(sums, data.classes),
             "curve": curve(sums),
             "parameters": count(nnx.state(trial.model, nnx.Param)),
-            "upsampler_parameters": upsampler_parameters(trial.model, method),
+            "upsampler_parameters": upsampler_parameters(trial.model, job.method),
             "operations_per_step": fitted.cost.operations,
             "temporary_bytes": fitted.cost.temporary_bytes,
             "loss": fitted.history.loss,
@@ -135,6 +131,19 @@ def _store(
 # --- prediction and figures -------------------------------------------------------------------------------------------
 
 CHUNK = 8  # images predicted and measured at a time
+
+
+def by_shape(shapes: Iterable[tuple[int, ...]]) -> Iterator[list[int]]:
+    """The places of images of one shape, a few at a time, for images of these shapes.
+
+    >>> list(by_shape([(4, 4), (2, 2), (4, 4)]))
+    [[0, 2], [1]]
+    """
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i, shape in enumerate(shapes):
+        found.setdefault(shape, []).append(i)
+    for members in found.values():
+        yield from (members[start : start + CHUNK] for start in range(0, len(members), CHUNK))
 
 
 class Chunk(NamedTuple):

@@ -40,7 +40,30 @@ def _augmented(example: Example, rng: np.random.Generator, *, data: Dataset, cro
     return Example(image=np.ascontiguousarray(example["image"]), label=np.ascontiguousarray(example["label"]))
 
 
-class StoredBatches:
+class Numbered:
+    """Endless batches, of which the n-th depends on n alone; so the place in them is a number, and can be stored."""
+
+    _next = 0
+
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        """The batch of this number, from 0."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        number, self._next = self._next, self._next + 1
+        return self.batch(number)
+
+    def get_state(self) -> dict[str, int]:
+        return {"next": self._next}
+
+    def set_state(self, state: Mapping[str, int]) -> None:
+        self._next = state["next"]
+
+
+class StoredBatches(Numbered):
     """Endless batches of stored arrays, in an order that depends on the seed alone; its place can be stored.
 
     Args:
@@ -55,20 +78,9 @@ class StoredBatches:
         self._count = len(next(iter(arrays.values())))
         if self._count < size:
             raise ValueError(f"a batch of {size} needs as many stored examples; there are {self._count}.")
-        self._next = 0
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        epoch, number = divmod(self._next, self._count // self._size)
-        self._next += 1
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        epoch, number = divmod(number, self._count // self._size)
         order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
         chosen = order[number * self._size : (number + 1) * self._size][self._part[0] :: self._part[1]]
         return {name: array[chosen] for name, array in self._arrays.items()}
-
-    def get_state(self) -> dict[str, int]:
-        return {"next": self._next}
-
-    def set_state(self, state: Mapping[str, int]) -> None:
-        self._next = state["next"]

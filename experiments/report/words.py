@@ -42,8 +42,9 @@ def _analytic_verdict(analytic: Results | None) -> list[str]:
 
 def title(found: Results, design: str) -> str:
     """A design's heading."""
-    stride = named_stride(design)
-    return tasks.of_results(found).words.titles[kind(design)] + (f", factor {stride}" if stride else "")
+    stride, words = named_stride(design), tasks.of_results(found).words
+    named = words.titles[kind(design)] + (f", factor {stride}" if stride else "")
+    return f"{named} {words.form(design, found['settings'])}".rstrip()
 
 
 def undecided(of: Results, primary: str) -> list[str]:

@@ -22,12 +22,14 @@ class Measure(NamedTuple):
     Attributes:
       title: for tables.
       meaning: for the page: what it is, and whose definition.
+      of: what computes it, where measures of a task are computed one by one; called as the task says.
       lower_is_better: distances and errors.
       brief: whether it stands in the table that a terminal shows.
     """
 
     title: str
     meaning: str
+    of: Callable[..., Any] | None = None
     lower_is_better: bool = False
     brief: bool = False
 
@@ -54,6 +56,7 @@ class Words:
       titles: a design's kind to its heading.
       design: a design's name and the settings to what it does.
       settings: the settings to sentences on them.
+      form: a design's name and the settings to what of these its name must say: "with a thin decoder", or nothing.
       curve: heading of the section of the curve that is measured beside the measures.
       curve_says: what it shows.
       level: what its height is.
@@ -77,6 +80,7 @@ class Words:
     level: str
     across: str
     ones: str = "images"
+    form: Callable[[str, Mapping[str, Any]], str] = lambda design, settings: ""
     signed: bool = False
     pictures: tuple[str, str] = ("", "")
     panel: int = 150

@@ -22,7 +22,7 @@ import tyro
 from flax import nnx
 
 import upsampling as up
-from experiments import comparison, designs, devices, methods, tasks, trials
+from experiments import comparison, designs, devices, methods, tasks, training, trials
 from experiments.comparison import Comparison
 from experiments.data import Dataset, Split, loader
 from experiments.data.source import Source
@@ -132,8 +132,7 @@ def resolve(config: Features) -> Features:
         raise ValueError(f"--probe-learning-rate {config.probe_learning_rate:g}: must be above 0.")
     if config.backbone not in ("trunk", "random"):
         own_backbone(config.backbone)
-    found = {name: p.resolve() for name in ("path", "classes") if (p := getattr(config, name)) is not None}
-    return dataclasses.replace(config, **found)
+    return config
 
 
 def _needs_encoder(method: up.nn.Method) -> bool:
@@ -152,13 +151,6 @@ def own_backbone(name: str) -> Backbone:
     if not callable(found):
         raise ValueError(f"--backbone {name}: {function} is no function.")
     return found
-
-
-def _check(config: Features, data: Dataset) -> None:
-    for name, example in zip(data.train.names, data.train.examples, strict=True):
-        if min(example["label"].shape) < config.crop:
-            height, width = example["label"].shape
-            raise ValueError(f"--crop {config.crop}: image {name} has only {height} × {width} pixels.")
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -398,9 +390,8 @@ def train(
         # Made anew, the variables belong to this trace: NNX lets a trace write its own variables only.
         trained = nnx.merge(structure, params, jax.tree.map(lambda leaf: leaf, rest))
         trained.train()
-        dtype = jax.tree.leaves(params)[0].dtype if jax.tree.leaves(params) else jnp.float32
-        cast = {k: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v for k, v in batch.items()}
-        value = objective(trained, cast)
+        # Of parameters there may be none.
+        value = objective(trained, training.cast(batch, config.precision))
         return value, nnx.split(trained, nnx.Param, ...)[2] if learns else rest
 
     @jax.jit
@@ -435,7 +426,7 @@ def train(
             kept[:] = [probed(params, rest)]
         return trials.predict(functools.partial(_with, labels, kept[0]), (params, rest), shared.chunks(part))
 
-    variant = comparison.variant(config, job)
+    variant = methods.variant_of(job.method, config.variants)
     trial = Trial(
         model,
         params,
@@ -445,27 +436,14 @@ def train(
         validate=lambda *variables: segmentation.validate(predict("validation", *variables), data),
         predict=functools.partial(predict, "test"),
         measure=lambda predictions: segmentation.measure(predictions, data.test, data),
-        told={
-            "variant": variant,
-            "learning_rate": rate,
-            "receptive_field": blocks.receptive_field(job.method, variant, features, config.stride),
-        },
+        variant=variant,
+        receptive_field=blocks.receptive_field(job.method, variant, features, config.stride),
     )
-    key = (job.design, job.method)
-    options = config.options(rate, validations=1)
-    outcome, programs[key] = trials.carry_out(
-        trial,
-        job.method,
+    options, every = config.options(rate, validations=1), config.checkpoint_every
+    if not learns:
         # The first step's rate is zero: one step leaves everything as it is, and tells what a step costs.
-        options if learns else dataclasses.replace(options, steps=1),
-        place,
-        data.test,
-        data.classes,
-        watch,
-        program=programs.get(key),
-        checkpoint_every=config.checkpoint_every,
-    )
-    return outcome
+        options = dataclasses.replace(options, steps=1)
+    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
 
 
 def _with(labels: Callable[..., jax.Array], probe: Probe, params: Any, rest: Any, *inputs: jax.Array) -> jax.Array:
@@ -531,7 +509,7 @@ TASK = tasks.Task(
     name="features",
     settings=Features,
     resolve=resolve,
-    check=_check,
+    check=designs.check_crop,
     has_trunk=lambda config, job: config.backbone == "trunk",
     measures=segmentation.MEASURES,
     primary=segmentation.PRIMARY,

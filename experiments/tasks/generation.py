@@ -19,9 +19,9 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from experiments import comparison, devices, tasks, trials
+from experiments import comparison, devices, methods, tasks, training, trials
 from experiments.comparison import Comparison
-from experiments.data import Split, pictures
+from experiments.data import Split, loader, pictures
 from experiments.data.pictures import Pictures
 from experiments.models import blocks
 from experiments.models.generation import SIDE, Critic, Generator
@@ -169,29 +169,22 @@ def _images(split: Split) -> np.ndarray:
     return np.concatenate([example["image"] for example in split.examples])
 
 
-class Batches:
+class Batches(loader.Numbered):
     """Endless batches of data and of random numbers; the n-th depends on the seed and n alone."""
 
     def __init__(
         self, images: np.ndarray, *, mirror: bool, latent: int, size: int, seed: int, part: tuple[int, int] = (0, 1)
     ):
         self._images, self._mirror, self._latent, self._size = images, mirror, latent, size
-        self._seed, self._part, self._next = seed, part, 0
+        self._seed, self._part = seed, part
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng((self._seed, self._next))
-        self._next += 1
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, number))
         chosen = self._images[rng.integers(len(self._images), size=self._size)]
         turned = rng.random(self._size) < (0.5 if self._mirror else 0)
         chosen = np.where(turned[:, None, None], chosen[:, :, ::-1], chosen)
         batch = {"image": as_reals(chosen), "latent": _normal(rng, (self._size, self._latent))}
         return {name: array[self._part[0] :: self._part[1]] for name, array in batch.items()}
-
-    def get_state(self) -> dict[str, int]:
-        return {"next": self._next}
-
-    def set_state(self, state: Mapping[str, int]) -> None:
-        self._next = state["next"]
 
 
 def as_reals(images: np.ndarray) -> np.ndarray:
@@ -388,19 +381,6 @@ def _baselines(config: Generation, design: str, data: Pictures) -> dict[str, tup
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-class Stage(NamedTuple):
-    """What all trainings of one design and seed share: their number of steps."""
-
-    steps: int
-
-
-def stage(
-    job: Job, config: Generation, data: Pictures, place: Path, programs: Programs, watch: Watch, network: Any = None
-) -> Stage:
-    """Nothing is trained beforehand."""
-    return Stage(config.steps)
-
-
 def latents(config: Generation, seed: int, count: int) -> list[np.ndarray]:
     """The numbers that blocks of samples are made of: the same for all methods of a seed."""
     rng = np.random.default_rng((seed, 2**20))
@@ -412,7 +392,7 @@ def train(
     rate: float,
     config: Generation,
     data: Pictures,
-    shared: Stage,
+    shared: comparison.Stage,
     place: Path,
     programs: Programs,
     watch: Watch,
@@ -425,10 +405,10 @@ def train(
     judge, own, remainder = nnx.split(Critic(features=config.features, seed=job.seed), nnx.Param, ...)
 
     def generate(params: Any, latent: jax.Array) -> jax.Array:
-        return nnx.merge(structure, params, rest)(latent.astype(_dtype(params))).astype(jnp.float32)
+        return nnx.merge(structure, params, rest)(latent.astype(training.dtype_of(params))).astype(jnp.float32)
 
     def criticize(params: Any, image: jax.Array) -> jax.Array:
-        return nnx.merge(judge, params, remainder)(image.astype(_dtype(params))).astype(jnp.float32)
+        return nnx.merge(judge, params, remainder)(image.astype(training.dtype_of(params))).astype(jnp.float32)
 
     def of_batch(params: Any, average: Any, batch: Any) -> tuple[jax.Array, Any]:
         value = loss(generate, criticize, params, batch, config.regularization)
@@ -452,7 +432,7 @@ def train(
         sums = measure(samples(average, BLOCK), start, data, "validation")
         return {name: float(sums[name].value()[0]) for name in TASK.followed}
 
-    variant = comparison.variant(config, job)
+    variant = methods.variant_of(job.method, config.variants)
     trial = Trial(
         generator,
         {"generator": params, "critic": own},
@@ -469,29 +449,11 @@ def train(
         validate=validate,
         predict=lambda params, average: samples(average, BLOCK * len(data.test)),
         measure=lambda made: measure(made, start, data, "test"),
-        told={
-            "variant": variant,
-            "learning_rate": rate,
-            "receptive_field": blocks.receptive_field(job.method, variant, config.features, 2),
-        },
+        variant=variant,
+        receptive_field=blocks.receptive_field(job.method, variant, config.features, 2),
     )
-    key = (job.design, job.method)
-    outcome, programs[key] = trials.carry_out(
-        trial,
-        job.method,
-        config.options(rate, validations=2, betas=(0.5, 0.99)),
-        place,
-        data.test,
-        (),
-        watch,
-        program=programs.get(key),
-        checkpoint_every=config.checkpoint_every,
-    )
-    return outcome
-
-
-def _dtype(params: Any) -> jnp.dtype:
-    return jax.tree.leaves(params)[0].dtype
+    options, every = config.options(rate, validations=2, betas=(0.5, 0.99)), config.checkpoint_every
+    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
 
 
 def _stretched(images: np.ndarray) -> np.ndarray:
@@ -571,7 +533,7 @@ TASK = tasks.Task(
     primary=PRIMARY,
     followed=("kernel_distance", "checkerboard"),
     bins=FREQUENCIES,
-    stage=stage,
+    stage=comparison.stage,
     train=train,
     words=WORDS,
     baselines=_baselines,

@@ -10,35 +10,16 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments import devices
+from experiments import devices, training, trials
 from experiments.data import Dataset, Split
 from experiments.models.stride import coarse_labels
 from experiments.settings import kind, named_stride
 from experiments.statistics import Sums
-from experiments.tasks import Words
-from experiments.trials import CHUNK, CURVE, Chunk, figures
+from experiments.tasks import Measure, Words
+from experiments.trials import CURVE, Chunk, figures
 from upsampling import metrics
 
 # --- measures ---------------------------------------------------------------------------------------------------------
-
-
-class Measure(NamedTuple):
-    """What is measured of label maps.
-
-    Attributes:
-      title: for tables.
-      meaning: for the page: what it is, and whose definition.
-      of: `(prediction, target, num_classes, ignore_index)`, two maps `(H, W)`, to a `metrics.Ratio` with one entry per
-        class, or a single one. A data set's value is the mean over classes of the ratio of sums over images.
-      lower_is_better: distances and errors.
-      brief: whether it stands in the table that a terminal shows.
-    """
-
-    title: str
-    meaning: str
-    of: Callable[..., metrics.Ratio]
-    lower_is_better: bool = False
-    brief: bool = False
 
 
 def _accumulated(metric: Any, **options: Any) -> Callable[..., metrics.Ratio]:
@@ -89,6 +70,9 @@ _FRAME = {"frame": False}
 _FAR = {"missing": "diagonal"}
 _CHENG = "IoU of the bands inside each class's boundary (Cheng et al. 2021)"
 
+# What is measured of label maps: `(prediction, target, num_classes, ignore_index)`, two maps `(H, W)`, to a
+# `metrics.Ratio` with one entry per class, or a single one. A data set's value is the mean over classes of the ratio of
+# sums over images.
 MEASURES: dict[str, Measure] = {
     "boundary_iou_1px": Measure(
         "Boundary IoU, 1 px",
@@ -162,22 +146,18 @@ class Network(NamedTuple):
         rest = jax.tree.map(lambda leaf: leaf, rest)
         model = nnx.merge(self.structure, params, rest)
         model.train()
-        logits = model(*(x.astype(_dtype(params)) for x in inputs)).astype(jnp.float32)
+        logits = model(*(x.astype(training.dtype_of(params)) for x in inputs)).astype(jnp.float32)
         return logits, nnx.split(model, nnx.Param, ...)[2]
 
     def apply(self, params: nnx.State, rest: nnx.State, *inputs: jax.Array) -> jax.Array:
         """What the model gives, normalized by the averages."""
         model = nnx.merge(self.structure, params, rest)
         model.eval()
-        return model(*(x.astype(_dtype(params)) for x in inputs))
+        return model(*(x.astype(training.dtype_of(params)) for x in inputs))
 
     def labels(self, params: nnx.State, rest: nnx.State, *inputs: jax.Array) -> jax.Array:
         """The most likely label of every pixel, normalized by the averages."""
         return jnp.argmax(self.apply(params, rest, *inputs), -1)
-
-
-def _dtype(params: nnx.State) -> jnp.dtype:
-    return jax.tree.leaves(params)[0].dtype
 
 
 def coarse_loss(logits: jax.Array, label: jax.Array, ignore_index: int | None = None) -> jax.Array:
@@ -225,14 +205,9 @@ _NEVER = -1e9  # a logit whose softmax is exactly zero
 
 def chunks(split: Split) -> Iterator[Chunk]:
     """A split's images, a few of one shape at a time."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, example in enumerate(split.examples):
-        by_shape.setdefault(example["label"].shape, []).append(i)
-    for members in by_shape.values():
-        for start in range(0, len(members), CHUNK):
-            places = members[start : start + CHUNK]
-            examples = [split.examples[i] for i in places]
-            yield Chunk(places, (np.stack([e["image"] for e in examples]),), np.stack([e["label"] for e in examples]))
+    for places in trials.by_shape(example["label"].shape for example in split.examples):
+        examples = [split.examples[i] for i in places]
+        yield Chunk(places, (np.stack([e["image"] for e in examples]),), np.stack([e["label"] for e in examples]))
 
 
 @functools.cache
@@ -364,6 +339,10 @@ def _either(values: Sequence[float]) -> str:
     return " or ".join(f"{value:g}" for value in values)
 
 
+def _form(design: str, settings: Mapping[str, Any]) -> str:
+    return "with a thin decoder" if design == "unet" and settings["decoder"] == "thin" else ""
+
+
 WORDS = Words(
     heading="What the upsampler does to boundaries",
     where={
@@ -376,6 +355,7 @@ WORDS = Words(
     unit="test images",
     beyond="other scanners, cameras, patients or networks",
     titles={"frozen": "Frozen trunk", "head": "End to end", "unet": "U-Net"},
+    form=_form,
     design=_design,
     settings=_settings,
     curve="Error by distance",

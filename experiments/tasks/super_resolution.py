@@ -20,9 +20,9 @@ from flax import nnx
 from scipy import ndimage
 
 import upsampling as up
-from experiments import comparison, devices, tasks, trials
+from experiments import comparison, devices, methods, tasks, training, trials
 from experiments.comparison import Comparison
-from experiments.data import Split, pictures
+from experiments.data import Split, loader, pictures
 from experiments.data.pictures import Pictures, as_bytes, cut_to_multiple, reduced
 from experiments.models import blocks
 from experiments.models.super_resolution import NETWORKS, Network
@@ -152,7 +152,7 @@ def _pairs(data: Pictures, part: str, scale: int) -> list[Pair]:
     return [Pair(reduced(large, scale), large) for large in larges]
 
 
-class Patches:
+class Patches(loader.Numbered):
     """Endless batches of pairs of patches, turned and mirrored at random; the n-th depends on the seed and n alone.
 
     A batch is `{"small": (size, patch, patch, 1), "large": (size, patch * scale, patch * scale, 1)}`, in [0, 1].
@@ -160,13 +160,12 @@ class Patches:
 
     def __init__(self, pairs: Sequence[Pair], *, scale: int, patch: int, size: int, seed: int, part: tuple[int, int]):
         self._pairs, self._scale, self._patch, self._size = pairs, scale, patch, size
-        self._seed, self._part, self._next = seed, part, 0
+        self._seed, self._part = seed, part
         areas = np.array([pair.small.size for pair in pairs], float)
         self._chances = areas / areas.sum()
 
-    def __next__(self) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng((self._seed, self._next))
-        self._next += 1
+    def batch(self, number: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((self._seed, number))
         found = [self._one(rng) for _ in range(self._size)][self._part[0] :: self._part[1]]
         small, large = (np.stack([pair[k] for pair in found])[..., None] for k in (0, 1))
         return {"small": small.astype(np.float32) / 255, "large": large.astype(np.float32) / 255}
@@ -183,12 +182,6 @@ class Patches:
             return cut if turn < 4 else cut[:, ::-1]
 
         return Pair(taken(pair.small, 1), taken(pair.large, self._scale))
-
-    def get_state(self) -> dict[str, int]:
-        return {"next": self._next}
-
-    def set_state(self, state: Mapping[str, int]) -> None:
-        self._next = state["next"]
 
 
 # --- loss and measures ------------------------------------------------------------------------------------------------
@@ -306,36 +299,11 @@ def _scale(design: str) -> int:
 
 def _chunks(data: Pictures, part: str, scale: int) -> list[Chunk]:
     """A part's images, a few of one shape at a time, for a network."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    pairs = _pairs(data, part, scale)
-    for i, pair in enumerate(pairs):
-        by_shape.setdefault(pair.small.shape, []).append(i)
-    found = []
-    for members in by_shape.values():
-        for start in range(0, len(members), trials.CHUNK):
-            places = members[start : start + trials.CHUNK]
-            small = np.stack([pairs[i].small for i in places]).astype(np.float32)[..., None] / 255
-            found.append(Chunk(places, (small,), np.stack([pairs[i].large for i in places])))
+    pairs, found = _pairs(data, part, scale), []
+    for places in trials.by_shape(pair.small.shape for pair in pairs):
+        small = np.stack([pairs[i].small for i in places]).astype(np.float32)[..., None] / 255
+        found.append(Chunk(places, (small,), np.stack([pairs[i].large for i in places])))
     return found
-
-
-class Stage(NamedTuple):
-    """What all trainings of one design and seed share: their number of steps; the pairs are kept for all designs."""
-
-    steps: int
-
-
-def stage(
-    job: Job,
-    config: SuperResolution,
-    data: Pictures,
-    place: Path,
-    programs: Programs,
-    watch: Watch,
-    network: Any = None,
-) -> Stage:
-    """Nothing is trained beforehand."""
-    return Stage(config.steps)
 
 
 def train(
@@ -343,7 +311,7 @@ def train(
     rate: float,
     config: SuperResolution,
     data: Pictures,
-    shared: Stage,
+    shared: comparison.Stage,
     place: Path,
     programs: Programs,
     watch: Watch,
@@ -356,8 +324,7 @@ def train(
     structure, params, rest = nnx.split(model, nnx.Param, ...)
 
     def enlarge(params: Any, rest: Any, small: jax.Array) -> jax.Array:
-        dtype = jax.tree.leaves(params)[0].dtype
-        return nnx.merge(structure, params, rest)(small.astype(dtype))
+        return nnx.merge(structure, params, rest)(small.astype(training.dtype_of(params)))
 
     def of_batch(params: Any, rest: Any, batch: Any) -> tuple[jax.Array, Any]:
         return loss(enlarge(params, rest, batch["small"]), batch["large"]), rest
@@ -375,7 +342,7 @@ def train(
         return {name: float(sums[name].value()[0]) for name in TASK.followed}
 
     step = 2 if (kind, scale) == ("edsr", 4) else scale
-    variant = comparison.variant(config, job)
+    variant = methods.variant_of(job.method, config.variants)
     trial = Trial(
         model,
         params,
@@ -392,25 +359,11 @@ def train(
         validate=validate,
         predict=functools.partial(predict, "test"),
         measure=lambda made: measure(made, data, "test", scale),
-        told={
-            "variant": variant,
-            "learning_rate": rate,
-            "receptive_field": blocks.receptive_field(job.method, variant, config.features, step),
-        },
+        variant=variant,
+        receptive_field=blocks.receptive_field(job.method, variant, config.features, step),
     )
-    key = (job.design, job.method)
-    outcome, programs[key] = trials.carry_out(
-        trial,
-        job.method,
-        config.options(rate, validations=2),
-        place,
-        data.test,
-        (),
-        watch,
-        program=programs.get(key),
-        checkpoint_every=config.checkpoint_every,
-    )
-    return outcome
+    options, every = config.options(rate, validations=2), config.checkpoint_every
+    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
 
 
 # --- words and pictures -----------------------------------------------------------------------------------------------
@@ -504,7 +457,7 @@ TASK = tasks.Task(
     primary=PRIMARY,
     followed=("psnr", "gain"),
     bins=DISTANCES,
-    stage=stage,
+    stage=comparison.stage,
     train=train,
     words=WORDS,
     baselines=_baselines,

@@ -32,6 +32,7 @@ def results(**changed):
     of = {"methods": methods, "groups": {"biou": {name: letters for name, (_, letters, *_) in told.items()}}}
     found = {
         "data": {"name": "blobs"},
+        "settings": {"decoder": "full"},
         "primary": "biou",
         "measures": {"biou": {"title": "BIoU", "lower_is_better": False}},
         "analytic": None,
@@ -88,6 +89,8 @@ def test_the_control_has_no_say_beside_another_design():
     del found["designs"]["frozen"]
     timing["unet"] = timing.pop("frozen")
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet"}
+    found["settings"]["decoder"] = "thin"
+    assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet with a thin decoder"}
 
 
 def test_the_least_shift_comes_from_the_analytic_design():

@@ -1,7 +1,6 @@
 """What a task is: a module and a line. A small one is made up here and goes through the whole engine."""
 
 import json
-import types
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -64,12 +63,11 @@ def train(job, rate, config, data, shared, place, programs, watch):
         validate=lambda *variables: {"error": float(measure(predict(*variables)[:1])["error"].value()[0])},
         predict=predict,
         measure=measure,
-        told={"variant": None, "learning_rate": rate, "receptive_field": (1, 1)},
+        variant=None,
+        receptive_field=(1, 1),
     )
-    options = config.options(rate, validations=1)
-    every = {"program": programs.get(job[:2]), "checkpoint_every": config.checkpoint_every}
-    outcome, programs[job[:2]] = trials.carry_out(trial, job.method, options, place, data.test, (), watch, **every)
-    return outcome
+    options, every = config.options(rate, validations=1), config.checkpoint_every
+    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
 
 
 TASK = Task(
@@ -80,7 +78,7 @@ TASK = Task(
     primary="error",
     followed=("error",),
     bins=(0, 1),
-    stage=lambda *_: types.SimpleNamespace(steps=3),
+    stage=comparison.stage,
     train=train,
     words=Words(
         heading="Doubling noise",

@@ -237,10 +237,43 @@ def _after(large: jax.Array, small: jax.Array) -> jax.Array:
     return large + jnp.where(jnp.isnan(total), total, jnp.zeros((), total.dtype))
 
 
-def _check_widths(name: str, dim: int, heads: int, groups: int) -> None:
-    """Raises ValueError unless pairs of channels, heads and groups divide `dim`."""
-    if dim % math.lcm(4, heads, groups):
-        raise ValueError(f"{name}: dim must be a multiple of 4, heads={heads} and groups={groups}; got {dim}.")
+class ImageAttender(AnySize):
+    """What AnyUp and JAFAR share: encoders of the guide, and the keys and queries that they make of it."""
+
+    def _set_encoders(
+        self,
+        dim: int,
+        kernel_size: int,
+        heads: int,
+        blocks: int,
+        groups: int,
+        dtype: DTypeLike | None,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> tuple[int, int, int, tuple[int, int, nnx.Rngs, dict[str, Any]]]:
+        """Checks the numbers and makes the guide's encoders; `dim`, `heads`, `groups`, and what other encoders take."""
+        name = type(self).__name__
+        (kernel_size,) = _arguments.odd(name, "kernel_size", (kernel_size,), 1)
+        dim, heads = _arguments.number(name, "dim", dim), _arguments.number(name, "heads", heads)
+        blocks = _arguments.number(name, "blocks", blocks, minimum=0)
+        groups = _arguments.number(name, "groups", groups)
+        if dim % math.lcm(4, heads, groups):
+            raise ValueError(f"{name}: dim must be a multiple of 4, heads={heads} and groups={groups}; got {dim}.")
+        _layers.check_parameters(name, rngs, param_dtype, dtype)
+        self.dtype = dtype
+        parts = (blocks, groups, rngs, {"dtype": dtype, "param_dtype": param_dtype})
+        self.image_encoder = Encoder(self.guide_features, dim, kernel_size, *parts)
+        self.key_encoder, self.query_encoder = (Encoder(dim, dim, 1, *parts) for _ in range(2))
+        self.frequencies = nnx.Param(jnp.asarray(attention.rotary_frequencies(dim), param_dtype))
+        return dim, heads, groups, parts
+
+    def _keys_and_queries(
+        self, guide: jax.Array, size: tuple[int, ...], target: tuple[int, ...]
+    ) -> tuple[jax.Array, jax.Array]:
+        """What the guide makes for a map of `size`, and for an output of the size `target`."""
+        image = attention.learned_rotary_embedding(self.image_encoder(guide), self.frequencies[...])
+        keys = interpolation.area(self.key_encoder(image), size)
+        return keys, interpolation.area(self.query_encoder(_after(image, keys)), target)
 
 
 _SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "blocks": 1, "groups": 2}
@@ -254,7 +287,7 @@ _SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "blocks": 1, "groups": 2}
     spatial_axes=(2,),
     variants={"small": {**_SMALL, "unify_kernel_size": 3}, "natten": {"neighborhood": True}},
 )
-class AnyUp(AnySize):
+class AnyUp(ImageAttender):
     """Attention to a share of the image around each pixel, with queries and keys from the guide and any features.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -319,33 +352,21 @@ class AnyUp(AnySize):
     ):
         name = "AnyUp"
         self._set_sizes(features, scale, size, guide_features)
-        (kernel_size,) = _arguments.odd(name, "kernel_size", (kernel_size,), 1)
         window = _arguments.odd(name, "unify_kernel_size", (unify_kernel_size,) * 2, 2)
         self.share = _arguments.width(name, "share", share)
         self.neighborhood = _arguments.flag(name, "neighborhood", neighborhood)
-        dim, heads = _arguments.number(name, "dim", dim), _arguments.number(name, "heads", heads)
-        blocks = _arguments.number(name, "blocks", blocks, minimum=0)
-        groups = _arguments.number(name, "groups", groups)
-        _check_widths(name, dim, heads, groups)
-        _layers.check_parameters(name, rngs, param_dtype, dtype)
-        self.dtype = dtype
-        options = {"dtype": dtype, "param_dtype": param_dtype}
-        parts = (blocks, groups, rngs, options)
-        self.image_encoder = Encoder(self.guide_features, dim, kernel_size, *parts)
-        self.key_encoder, self.query_encoder = (Encoder(dim, dim, 1, *parts) for _ in range(2))
+        numbers = (dim, kernel_size, heads, blocks, groups)
+        dim, heads, _, parts = self._set_encoders(*numbers, dtype, param_dtype, rngs)
         self.filters = _layers.parameter(rngs, nnx.initializers.normal(1.0), (*window, dim), param_dtype)
         self.features_encoder = Blocks(dim, *parts)
         self.aggregation = Encoder(2 * dim, dim, 3, *parts)
-        self.attention = CrossAttention(dim, heads, rngs, options)
-        self.frequencies = nnx.Param(jnp.asarray(attention.rotary_frequencies(dim), param_dtype))
+        self.attention = CrossAttention(dim, heads, *parts[2:])
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x`, to `size` if it is given, along the edges of `guide`."""
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.filters[...]), x, high)
-        image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
-        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
+        keys, queries = self._keys_and_queries(high, x.shape[-3:-1], target)
         own = self.features_encoder(attention.unify_features(_layers.unit_length(x), self.filters[...]))
         keys = self.aggregation(jnp.concatenate([keys, own], axis=-1))
         if not self.neighborhood:
@@ -365,7 +386,7 @@ class AnyUp(AnySize):
     spatial_axes=(2,),
     variants={"small": _SMALL},
 )
-class JAFAR(AnySize):
+class JAFAR(ImageAttender):
     """Attention to all pixels, with queries from the guide, and keys from the guide that the features modulate.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -420,31 +441,19 @@ class JAFAR(AnySize):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        name = "JAFAR"
         self._set_sizes(features, scale, size, guide_features)
-        (kernel_size,) = _arguments.odd(name, "kernel_size", (kernel_size,), 1)
-        dim, heads = _arguments.number(name, "dim", dim), _arguments.number(name, "heads", heads)
-        blocks = _arguments.number(name, "blocks", blocks, minimum=0)
-        self.groups = _arguments.number(name, "groups", groups)
-        _check_widths(name, dim, heads, groups)
-        _layers.check_parameters(name, rngs, param_dtype, dtype)
-        self.dtype = dtype
-        options = {"dtype": dtype, "param_dtype": param_dtype}
-        parts = (blocks, groups, rngs, options)
-        self.image_encoder = Encoder(self.guide_features, dim, kernel_size, *parts)
-        self.key_encoder, self.query_encoder = (Encoder(dim, dim, 1, *parts) for _ in range(2))
+        numbers = (dim, kernel_size, heads, blocks, groups)
+        dim, heads, self.groups, parts = self._set_encoders(*numbers, dtype, param_dtype, rngs)
+        options = parts[-1]
         self.features_encoder = Encoder(self.features, dim, 1, *parts)
         self.gamma, self.beta = (nnx.Linear(dim, dim, use_bias=False, rngs=rngs, **options) for _ in range(2))
         self.attention = CrossAttention(dim, heads, rngs, options)
-        self.frequencies = nnx.Param(jnp.asarray(attention.rotary_frequencies(dim), param_dtype))
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x`, to `size` if it is given, along the edges of `guide`."""
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.gamma.kernel[...]), x, high)
-        image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
-        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
+        keys, queries = self._keys_and_queries(high, x.shape[-3:-1], target)
         queries = _layers.normalize_groups(queries, self.groups)
         own = self.features_encoder(_layers.unit_length(x))
         keys = self.gamma(own) * _layers.normalize_groups(keys, self.groups) + self.beta(own)

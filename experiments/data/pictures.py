@@ -145,6 +145,8 @@ def folder(path: Path | None, test: Path | None = None) -> Pictures:
         found = {part: _read(files) for part, files in _parted(path).items()}
     if test is not None:
         found["test"] = _read(full_size(test))
+    elif not found["test"]:
+        raise ValueError(f"{path}: needs five pictures, or train and test, so that none is tested that was trained on.")
     places = [p.name for p in (path, test) if p is not None]
     return from_parts(" and ".join(places), f"Pictures as luma: {_counts(found)}.", found)
 
@@ -188,7 +190,7 @@ def _parted(path: Path) -> dict[str, list[Path]]:
     return {
         "train": [f for i, f in enumerate(files) if i % 5 not in (3, 4)],
         "validation": files[3::5] or files[:1],
-        "test": files[4::5] or files[:1],
+        "test": files[4::5],
     }
 
 

@@ -153,6 +153,10 @@ def test_folders_are_read_in_their_layouts(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no pictures here"):
         pictures.folder(tmp_path / "empty")
+    save(tmp_path / "few", *"abcd")
+    with pytest.raises(ValueError, match="few: needs five pictures"):
+        pictures.folder(tmp_path / "few")
+    assert pictures.folder(tmp_path / "few", tmp_path / "Set14").test.names == ("comic", "zebra")
 
 
 SMALL = {"--network": "espcn", "--scale": "2", "--steps": "3", "--batch": "2", "--patch": "8", "--features": "4"}

@@ -47,6 +47,19 @@ def with_axes(a: jax.Array, rank: int) -> jax.Array:
     return a.reshape((1,) * (rank - a.ndim) + a.shape)
 
 
+def pad_edges(x: jax.Array, margins: Sequence[tuple[int, int]]) -> jax.Array:
+    """`x` with its outermost pixels repeated, as `jnp.pad(x, margins, mode="edge")`, which also takes pixels along axes
+    without margins: in its gradient devices would exchange images."""
+    for axis, counts in enumerate(margins):
+        if counts == (0, 0):
+            continue
+        ends = (lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, x.shape[axis] - 1))
+        shapes = ((*x.shape[:axis], count, *x.shape[axis + 1 :]) for count in counts)
+        before, after = map(jnp.broadcast_to, ends, shapes)
+        x = jnp.concatenate([before, x, after], axis=axis)
+    return x
+
+
 def block_rows(height: int, row_bytes: int, least: int = 1) -> int:
     """The most rows, of which a whole number makes `height`, that fit `BLOCK_BYTES`; at least `least` if there are."""
     fitting = max(BLOCK_BYTES // max(row_bytes, 1), least)

@@ -31,7 +31,15 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
+from upsampling.primitives._common import (
+    UNROLLED_TAPS,
+    accumulator,
+    block_rows,
+    core,
+    make_primitive,
+    pad_edges,
+    with_axes,
+)
 
 
 class Geometry(NamedTuple):
@@ -93,7 +101,7 @@ class Geometry(NamedTuple):
 
 # For maps with any batch axes, unchecked. Both arguments have the same dtype.
 
-_PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
+_PAD_MODES: dict[Edge, str] = {"zero": "constant", "reflect": "reflect", "symmetric": "symmetric"}
 
 
 @core((2, 3))
@@ -143,7 +151,7 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
     if edge is None:
         return x
     margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
-    return jnp.pad(x, margins, mode=_PAD_MODES[edge])
+    return pad_edges(x, margins) if edge == "replicate" else jnp.pad(x, margins, mode=_PAD_MODES[edge])
 
 
 # The forms of the primitives, for (n, *padded, channels), (n, *output, groups, *window) and (n, *output, channels).

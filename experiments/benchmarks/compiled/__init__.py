@@ -4,8 +4,9 @@
 out. The tables stand beside those of times, as GROUP-compiled-TARGET.
 """
 
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from experiments.benchmarks.compiled import programs, targets
 from experiments.benchmarks.compiled.programs import GROUPS
 from experiments.benchmarks.compiled.targets import TARGETS
 
-__all__ = ["GROUPS", "TARGETS", "check", "measure"]
+__all__ = ["GROUPS", "SHARDING", "TARGETS", "check", "measure"]
+
+SHARDING = "sharding"  # all groups in small, for several devices
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
 _GPU = (
@@ -83,8 +86,8 @@ _NOTES = {
 
 def check(group: str, wanted: Sequence[str]) -> None:
     """Raises ValueError for a target or a group that is not known, or that nothing here compiles for."""
-    if group not in GROUPS:
-        raise ValueError(f"--group {group!r} has nothing to compile. Known: {', '.join(GROUPS)}.")
+    if group not in (*GROUPS, SHARDING):
+        raise ValueError(f"--group {group!r} has nothing to compile. Known: {', '.join((*GROUPS, SHARDING))}.")
     for target in wanted:
         if target not in TARGETS:
             raise ValueError(f"--compiled {target!r} is not known. Known: {', '.join(TARGETS)}.")
@@ -103,15 +106,19 @@ def measure(group: str, target: str, only: Sequence[str], names: Sequence[str], 
     path = None if out is None else out / f"{group}-compiled-{target}"
     rows = {} if path is None or not (only or names) else _table(path, machine)
     made = 0
-    for row in _rows(group, target, only, names):
+    head, cells = _HEAD_SHARDING, _cells_sharding
+    if group != SHARDING:
+        head, cells = _head(target), functools.partial(_cells, target)
+    for row in _rows(group, target, only, names) if group != SHARDING else _sharding_rows(target, only, names):
         made, rows[row["name"]] = made + 1, row
-        words = (f"{head} {cell}" for head, cell in zip(_head(target), _cells(target, row["figures"]), strict=True))
+        words = (f"{word} {cell}" for word, cell in zip(head, cells(row["figures"]), strict=True))
         console.say(f"{target} {row['name']}: {', '.join(words)}")
         if path is not None:
             # After every row: a group can take an hour.
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path.with_name(path.name + ".json"), {"compilers": machine, "rows": list(rows.values())})
-            files.write_text(path.with_name(path.name + ".md"), _markdown(group, target, list(rows.values()), machine))
+            text = _table_text(_text(group, target, machine), head, cells, list(rows.values()))
+            files.write_text(path.with_name(path.name + ".md"), text)
     if not made:
         console.say(f"no program of {group} has a name with {' '.join(only)}")
     elif path is not None:
@@ -174,20 +181,61 @@ def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _markdown(group: str, target: str, rows: Sequence[Mapping[str, Any]], machine: Mapping[str, str]) -> str:
-    head = ["program", *_head(target)]
-    lines = [
+def _sharding_rows(target: str, only: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for group in GROUPS:
+        for program in programs.programs(group, names, small=True):
+            if not all(word in program.name for word in only):
+                continue
+            call, arguments, shared = program.function, program.arguments, program.shared
+            if program.wanted:
+                call, arguments = program.with_gradient(program.function)
+                shared = None if shared is None else shared + 1  # the cotangent is first
+            figures = targets.collectives_for(target, call, *arguments, shared=() if shared is None else (shared,))
+            yield {"name": program.name, "figures": figures}
+
+
+_HEAD_SHARDING = ["collectives", "exchanged, kB"]
+
+
+def _cells_sharding(figures: Mapping[str, Any]) -> list[str]:
+    kinds = sorted(figures["collectives"].items(), key=lambda item: -item[1])
+    return [", ".join(f"{count} {kind}" for kind, count in kinds) or "none", f"{figures['exchanged'] / 1e3:.2f}"]
+
+
+def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
+    """What stands above a table."""
+    compilers = "Compiled by " + ", ".join(f"{name} {version}" for name, version in machine.items()) + "."
+    if group == SHARDING:
+        return [
+            f"Small programs compiled for {programs.DEVICES} devices of {target}, of which each holds one image of the "
+            "batch, and all hold the parameters; nothing ran. Functions and layers with their gradients, metrics "
+            "without.",
+            "",
+            compilers,
+            "",
+            "Exchanged: the results of all collectives on one device. The gradients of parameters are added up over "
+            "devices, and no more than that need be exchanged. What else there is:",
+            "the distance transform, and so the Hausdorff distance, gathers masks, since its loop over images runs as "
+            "long as the data decide; the confusion matrix gathers its counts.",
+        ]
+    return [
         f"The group {group}, compiled for {target}; nothing ran. With gradient: the value, and the gradients of all "
         "arguments. The peer: `jax.image.resize`, `jax.lax.conv_transpose`.",
         "",
-        "Compiled by " + ", ".join(f"{name} {version}" for name, version in machine.items()) + ".",
+        compilers,
         "",
         _TPU if TARGETS[target].topology else _GPU,
         _ALIKE,
         *filter(None, [_NOTES[group][bool(TARGETS[target].topology)]]),
+    ]
+
+
+def _table_text(text: Sequence[str], head: Sequence[str], cells: Callable, rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        *text,
         "",
-        "| " + " | ".join(head) + " |",
-        "| --- |" + " ---: |" * (len(head) - 1),
-        *(f"| {row['name']} | " + " | ".join(_cells(target, row["figures"])) + " |" for row in rows),
+        "| program | " + " | ".join(head) + " |",
+        "| --- |" + " ---: |" * len(head),
+        *(f"| {row['name']} | " + " | ".join(cells(row["figures"])) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"

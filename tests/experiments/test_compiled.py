@@ -139,7 +139,17 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(targets, "collectives_for", lambda *specs, shared: dict(told, shared=list(shared)))
 
     def run(*only):
-        options = ["benchmark", "--group", "sharding", "--compiled", "h100", "--out", str(tmp_path), "--methods", "fade"]
+        options = [
+            "benchmark",
+            "--group",
+            "sharding",
+            "--compiled",
+            "h100",
+            "--out",
+            str(tmp_path),
+            "--methods",
+            "fade",
+        ]
         assert command.main([*options, "--only", *only]) == 0
         return json.loads((tmp_path / "sharding-compiled-h100.json").read_text())["rows"]
 
@@ -147,7 +157,9 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
     told["exchanged"] = 2000
     rows = {row["name"].split()[0]: row["figures"]["exchanged"] for row in run("distance_transform")}
     assert rows == {"fade": 1000, "distance_transform": 2000}
-    assert "| distance_transform 8x16x16 | 1 all-reduce | 2.00 |" in (tmp_path / "sharding-compiled-h100.md").read_text()
+    assert (
+        "| distance_transform 8x16x16 | 1 all-reduce | 2.00 |" in (tmp_path / "sharding-compiled-h100.md").read_text()
+    )
     compiler["compiler"] = "2"
     assert len(run("fade")) == 1
     assert command.main(["benchmark", "--group", "sharding"]) == 2

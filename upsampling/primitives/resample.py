@@ -269,7 +269,7 @@ def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
 
 
 def _spread(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
-    """`_repeat` as one sum over windows, each of which holds one pixel: a TPU lays a broadcast of two out as one of 8."""
+    """`_repeat` as one sum over windows of one pixel each: a TPU lays a broadcast of two out as one of eight."""
     if not operators:
         return x
     times = [1] * x.ndim

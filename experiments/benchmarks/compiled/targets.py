@@ -133,7 +133,8 @@ def collectives_for(target: str, function: Callable, *specs: Any, shared: Sequen
     cut, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
     specs = tuple(
         jax.tree.map(
-            lambda a, held=whole if number in shared else cut: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=held), spec
+            lambda a, held=whole if number in shared else cut: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=held),
+            spec,
         )
         for number, spec in enumerate(specs)
     )
@@ -161,7 +162,9 @@ def _devices(target: str, count: int) -> Any:
     assembler = _assembler()
     if shutil.which("ptxas") is None and assembler is not None:
         os.environ["PATH"] = f"{assembler.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    devices = topologies.get_topology_desc(target, platform="cuda", target_config=_H100, topology=f"1x1x{count}").devices
+    devices = topologies.get_topology_desc(
+        target, platform="cuda", target_config=_H100, topology=f"1x1x{count}"
+    ).devices
     return devices[:count]
 
 

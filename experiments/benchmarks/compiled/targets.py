@@ -80,11 +80,12 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
 
     Returns:
       What has to be read and written, arguments and results once, as `need`; `temporaries`, both in bytes;
-      `compile_seconds`, of processors; `kernels`; `loops`, the trips of each; `custom_calls`, `collectives` and `apart`, how many of
-      each kind; `gathers` and `scatters`, of those that the compiler was given; `float32`, bytes of float32 that are
-      written. For a GPU `traffic`, in bytes, and for a TPU `microseconds`, as the compiler estimates them, and
-      `unestimated`, the bytes that pass through operations for which it gives no estimate. And `ratio`, traffic over
-      need, or the estimate over the time that reading and writing the need takes at the memory's bandwidth.
+      `compile_seconds`, of processors; `kernels`; `loops`, the trips of each; `custom_calls`, `collectives` and
+      `apart`, how many of each kind; `gathers` and `scatters`, of those that the compiler was given; `float32`, bytes
+      of float32 that are written. For a GPU `traffic`, in bytes, and for a TPU `microseconds`, as the compiler
+      estimates them, and `unestimated`, the bytes that pass through operations for which it gives no estimate. And
+      `ratio`, traffic over need, or the estimate over the time that reading and writing the need takes at the memory's
+      bandwidth.
     """
     machine, sharding = TARGETS[target], SingleDeviceSharding(_device(target))
     specs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), specs)

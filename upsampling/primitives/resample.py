@@ -264,7 +264,7 @@ def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
         return _sum_repeats(x, operators)
     if not all(taps.selection for _, taps in operators):
         return _by_matrices(x, operators=operators)
-    x = _select(x, [(axis, taps) for axis, taps in operators if not taps.repeats])
+    x = _select(x, tuple((axis, taps) for axis, taps in operators if not taps.repeats))
     return _spread(x, [(axis, taps) for axis, taps in operators if taps.repeats])
 
 

@@ -48,7 +48,7 @@ _NOTES = {
         "writes the first to memory.",
         "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no estimate: "
         "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels and "
-        "to 245 with 3, zeros between the pixels added to the shifted same to 5.3 and 19, gathers along rows to 4.5 and "
+        "to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 and "
         "18 besides what has no estimate. Methods that weigh go through matrices: sums of shifted rows in place of the "
         "first came to 7.3, for every shift is written to memory. An axis above 256 is multiplied block by block: a "
         "dense matrix came to 34 of need for a large image.",

@@ -31,8 +31,8 @@ _TPU = (
     "µs: what the schedule of the compiler estimates. Over need: that against the time in which the memory reads the "
     "arguments and writes the results once. The estimate is good to a factor of about three, and adding two arrays "
     "comes to 2.8 on v5e and 2.3 on v6e: compare rows, and do not quote them. It leaves out what the compiler gives no "
-    "estimate for: gathers, scatters, changes of layout, Pallas kernels. The bytes that pass through those, with the "
-    "padding of their layouts, are in a column of their own."
+    "estimate for: gathers, scatters, changes of layout, reductions over windows. The bytes that pass through those, with the "
+    "padding of their layouts, are in a column of their own. Not told: libtpu cannot write the program out."
 )
 _ALIKE = (
     "Temporaries, MB: memory beside arguments and results. Float32, MB: what is written in float32, which "
@@ -169,6 +169,8 @@ def _rows(group: str, target: str, only: Sequence[str], names: Sequence[str]) ->
                         if not peer:
                             raise
                         figures = None  # the compiler itself fails
+                    except targets.UnreadableError:
+                        figures = {}
                     yield {"name": name, "figures": figures}
 
 
@@ -180,8 +182,8 @@ def _head(target: str) -> list[str]:
 
 
 def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
-    if figures is None:
-        return ["does not compile", *[""] * (len(_head(target)) - 1)]
+    if not figures:
+        return ["does not compile" if figures is None else "not told", *[""] * (len(_head(target)) - 1)]
     if TARGETS[target].topology:
         first = [f"{figures['microseconds']:.0f}", f"{figures['ratio']:.1f}", f"{figures['unestimated'] / 1e6:.1f}"]
     else:

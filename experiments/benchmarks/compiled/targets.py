@@ -23,6 +23,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from experiments.benchmarks.compiled.program import Program
 
 
+class UnreadableError(RuntimeError):
+    """A compiler that does not tell what it made."""
+
+
 class Target(NamedTuple):
     """A machine to compile for.
 
@@ -86,6 +90,9 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
       estimates them, and `unestimated`, the bytes that pass through operations for which it gives no estimate. And
       `ratio`, traffic over need, or the estimate over the time that reading and writing the need takes at the memory's
       bandwidth.
+
+    Raises:
+      UnreadableError: the compiler cannot tell what it made, as libtpu sometimes.
     """
     machine, sharding = TARGETS[target], SingleDeviceSharding(_device(target))
     specs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), specs)
@@ -94,7 +101,10 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     executable = lowered.compile()
     seconds = time.process_time() - start  # of all threads; nothing else runs here, but elsewhere on the machine
     memory, given = executable.memory_analysis(), lowered.as_text()
-    program = Program(executable.as_text())
+    try:
+        program = Program(executable.as_text())
+    except jax.errors.JaxRuntimeError as error:
+        raise UnreadableError(f"{target}: {error}") from None
     costs, need = program.costs, memory.argument_size_in_bytes + memory.output_size_in_bytes
     figures = {
         "need": need,

@@ -1,22 +1,54 @@
 """The command line: `python -m experiments --help`."""
 
+import functools
+import inspect
+import operator
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study
+from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study, tasks
 
-_COMMANDS = (
-    Annotated[study.Segmentation, tyro.conf.subcommand("segmentation")]
-    | Annotated[study.Report, tyro.conf.subcommand("report")]
-    | Annotated[check.Check, tyro.conf.subcommand("check")]
-    | Annotated[analyse.Analyse, tyro.conf.subcommand("analyse")]
-    | Annotated[choose.Choose, tyro.conf.subcommand("choose")]
-    | Annotated[evidence.Evidence, tyro.conf.subcommand("evidence")]
-    | Annotated[benchmarks.Benchmark, tyro.conf.subcommand("benchmark")]
-)
+# Each command by name, with an example for its help; a task without one here has that of a few methods.
+_EXAMPLES = {
+    "segmentation": "--design frozen --methods bilinear carafe fade --seeds 0 1 2 3 4",
+    "super-resolution": "--methods bilinear transposed_conv sub_pixel_conv",
+    "features": "--methods bilinear joint_bilateral guided_filter jbu",
+    "report": "runs/FOLDER",
+    "check": "--data folder --path DIR",
+    "analyse": "--methods all --scale 4",
+    "choose": "--from runs/FOLDER",
+    "evidence": "--from runs/FOLDER experiments/RESULTS.json",
+    "benchmark": "--group interpolation",
+}
+_NAMED: dict[str, type] = {
+    **{task.name: task.settings for task in tasks.known()},
+    "report": study.Report,
+    "check": check.Check,
+    "analyse": analyse.Analyse,
+    "choose": choose.Choose,
+    "evidence": evidence.Evidence,
+    "benchmark": benchmarks.Benchmark,
+}
+_ABOUT = """What upsampling methods do to boundaries, to pictures and to features, and what they cost.
+
+Start with `python -m experiments segmentation`, which takes minutes on a CPU and writes a page below runs/.
+"""
+
+
+def example_of(name: str) -> str:
+    """Options of an example of a command."""
+    return _EXAMPLES.get(name, "--methods bilinear bicubic sub_pixel_conv")
+
+
+def _described(name: str, command: type) -> Any:
+    told = f"{inspect.getdoc(command)}\n\nExample: python -m experiments {name} {example_of(name)}"
+    return Annotated[command, tyro.conf.subcommand(name, description=told)]
+
+
+_COMMANDS = functools.reduce(operator.or_, (_described(name, command) for name, command in _NAMED.items()))
 _CARRIED_OUT = (
     study.COMMANDS | check.COMMANDS | analyse.COMMANDS | choose.COMMANDS | evidence.COMMANDS | benchmarks.COMMANDS
 )
@@ -31,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.accept_any_encoding()
     with interruption.terminable():
         try:
-            return _carry_out(tyro.cli(_COMMANDS, prog="python -m experiments", args=arguments))
+            return _carry_out(tyro.cli(_COMMANDS, prog="python -m experiments", description=_ABOUT, args=arguments))
         except interruption.Terminated:
             return 128 + signal.SIGTERM
         except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from experiments import console, files
+from experiments import console, files, tasks
 from experiments.results import shown_name
 
 BUDGETS = (1.5, 3.0)  # times the lowest cost
@@ -130,7 +130,7 @@ def _by_need(
         named = [shown_name(name, methods[name]) for name in (first, *same)]
         return [_row(need, named[0], why, named[1:], where)]
 
-    rows = row("best boundaries at any cost", lambda name: True)
+    rows = row(tasks.of_results(results).words.best, lambda name: True)
     if len(cost) > 1:
         least = min(cost.values())
         rows += row("lowest cost", lambda name: name in cost and cost[name] <= _SAME_COST * least)

@@ -1,8 +1,7 @@
-"""The designs that train: what the trainings of one design and seed share, and one training."""
+"""Segmentation's designs that train: what the trainings of one design and seed share, and one training."""
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,30 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import upsampling as up
-from experiments import checkpoints, devices, files, methods, runs, training
+from experiments import devices, methods, settings, tasks, training, trials
 from experiments.data import Dataset, Split, loader
 from experiments.models import MODELS, blocks
 from experiments.models.blocks import extend_to_multiple
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk
 from experiments.settings import Job, Segmentation, kind
-from experiments.statistics import Sums
 from experiments.tasks import segmentation as task
-
-
-class Watch(NamedTuple):
-    """Who is told of a training: of each step's loss, for the eye, and of all figures, for the record."""
-
-    progress: Callable[[int, float], None] = lambda step, loss: None
-    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
-
+from experiments.trials import Outcome, Programs, Trial, Watch
 
 Network = Callable[..., nnx.Module]
 """Called as `network(channels, num_classes, method, seed=0)`: a module that maps images `(batch, H, W, channels)` of
 any size to logits `(batch, H, W, num_classes)`, and steps up by `upsampling.nn.create(method, ...)`."""
-
-Programs = dict[tuple[str, str], training.Program]
-"""The compiled step of each design and method: one serves all seeds."""
 
 
 class Stage(NamedTuple):
@@ -55,14 +42,6 @@ class Stage(NamedTuple):
     batches: Callable[[str], training.Batches]
     inputs: Callable[[str], tuple[str, ...]]
     chunks: Callable[[Split], Sequence[task.Chunk]]
-
-
-class Outcome(NamedTuple):
-    """What a training found: its stored figures, each measure's sums per test image, and the predicted label maps."""
-
-    result: Mapping[str, Any]
-    sums: Mapping[str, Sums]
-    predictions: Sequence[np.ndarray]
 
 
 # --- stages -----------------------------------------------------------------------------------------------------------
@@ -262,7 +241,7 @@ def train(
     labels = jax.jit(network.labels)
 
     def predict(variables: tuple, split: Split) -> list[np.ndarray]:
-        return task.predict(
+        return trials.predict(
             labels, variables, [c._replace(inputs=c.inputs[: len(names)]) for c in shared.chunks(split)]
         )
 
@@ -270,21 +249,31 @@ def train(
         logits, rest = network.train(params, rest, *(batch[name] for name in names))
         return task.loss(logits, batch["label"], data.ignore_index), rest
 
-    fitted = training.fit(
+    variant = methods.variant_of(job.method, config.variants)
+    trial = Trial(
+        model,
         params,
         rest,
         loss,
         shared.batches(job.method),
-        _options(config, shared.steps, rate, shared.validations),
-        folder=place,
         validate=lambda *variables: task.validate(predict(variables, data.validation), data),
-        **watch._asdict(),
-        checkpoint_every=config.checkpoint_every,
-        program=programs.get((job.design, job.method)),
+        predict=lambda *variables: predict(variables, data.test),
+        measure=lambda predictions: task.measure(predictions, data.test, data),
+        told={"variant": variant, "learning_rate": rate, "receptive_field": receptive_field(job, config)},
     )
-    programs[job.design, job.method] = fitted.program
-    predictions = predict((fitted.params, fitted.statistics), data.test)
-    return _store(place, data, job, rate, model, fitted, predictions, config)
+    options = _options(config, shared.steps, rate, shared.validations)
+    outcome, programs[job.design, job.method] = trials.carry_out(
+        trial,
+        job.method,
+        options,
+        place,
+        data.test,
+        data.classes,
+        watch,
+        program=programs.get((job.design, job.method)),
+        checkpoint_every=config.checkpoint_every,
+    )
+    return outcome
 
 
 def _options(config: Segmentation, steps: int, rate: float, validations: int) -> training.Options:
@@ -297,107 +286,34 @@ def _options(config: Segmentation, steps: int, rate: float, validations: int) ->
     )
 
 
-def _store(
-    place: Path,
-    data: Dataset,
-    job: Job,
-    rate: float,
-    model: nnx.Module,
-    fitted: training.Fit,
-    predictions: list[np.ndarray],
-    config: Segmentation,
-) -> Outcome:
-    sums = task.measure(predictions, data.test, data)
-    # Numbered, since images differ in size and a name may be anything.
-    numbered = {f"label{i}": prediction for i, prediction in enumerate(predictions)}
-    files.write_arrays(place / "predictions.npz", names=np.array(data.test.names), **numbered)
-    parts = {f"{name}/{k}": part for name, of in sums.items() for k, part in enumerate((of.numerator, of.denominator))}
-    files.write_arrays(place / "sums.npz", **parts)
-    result = files.write_sealed(
-        place / "result.json",
-        {
-            "variant": methods.variant_of(job.method, config.variants),
-            "learning_rate": rate,
-            "receptive_field": receptive_field(job, config),
-            "figures": task.figures(sums, data.classes),
-            "curve": task.curve(sums),
-            "parameters": count(nnx.state(model, nnx.Param)),
-            "upsampler_parameters": upsampler_parameters(model, job.method),
-            "operations_per_step": fitted.cost.operations,
-            "temporary_bytes": fitted.cost.temporary_bytes,
-            "loss": fitted.history.loss,
-            "validation": fitted.history.validation,
-            "timing": {
-                "step_ms": 1000 * float(np.median(fitted.history.seconds or [np.nan])),
-                "compile_s": fitted.cost.compile_seconds,
-                "machine": runs.machine(),
-            },
-        },
-    )
-    return Outcome(result, sums, predictions)
-
-
-def is_done(place: Path) -> bool:
-    """Whether a job's folder holds all that a finished training leaves; its result is written last."""
-    return (place / "result.json").exists()
-
-
-def stored(place: Path, test: Split) -> Outcome:
-    """What a finished training left in its folder.
-
-    Raises:
-      checkpoints.Damaged: a file of it cannot be trusted.
-    """
-    with _trusted(place / "sums.npz") as path, np.load(path) as found:
-        names = dict.fromkeys(key.rpartition("/")[0] for key in found)
-        sums = {name: Sums(found[f"{name}/0"], found[f"{name}/1"]) for name in names}
-    with _trusted(place / "predictions.npz") as path, np.load(path) as found:
-        if found["names"].tolist() != list(test.names):
-            raise ValueError("it is of other images")
-        predictions = [found[f"label{i}"] for i in range(len(test))]
-    with _trusted(place / "result.json") as path:
-        result = files.read_sealed(path)
-    return Outcome(result, sums, predictions)
-
-
-def examine(place: Path, test: Split) -> None:
-    """Raises `checkpoints.Damaged` if what is in a training's folder cannot be trusted."""
-    if is_done(place):
-        stored(place, test)
-    elif (place / training.CHECKPOINT).exists():
-        checkpoints.examine(place / training.CHECKPOINT)
-    training.divergence(place)
-
-
-@contextlib.contextmanager
-def _trusted(path: Path) -> Iterator[Path]:
-    try:
-        yield path
-    except checkpoints.FAULTS as error:
-        raise checkpoints.Damaged(f"{path}: damaged ({error}).") from error
-
-
-def count(params: Any) -> int:
-    """How many numbers a state holds."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
-def upsampler_parameters(model: nnx.Module, method: str) -> int:
-    """Parameters that the upsamplers add: a kernel shared with the encoder is the encoder's."""
-    found = methods.find(method)
-    own = (up.nn.Upsampler, found.build) if isinstance(found.build, type) else up.nn.Upsampler
-    layers = [module for _, module in nnx.iter_modules(model) if isinstance(module, own)]
-    # A layer may be made of layers.
-    inner = {id(part) for layer in layers for _, part in nnx.iter_modules(layer) if part is not layer}
-    layers = [layer for layer in layers if id(layer) not in inner]
-    added = sum(count(nnx.state(layer, nnx.Param)) for layer in layers)
-    if found.ties_encoder:
-        added -= sum(layer.kernel[...].size for layer in layers if isinstance(layer.kernel, nnx.Param))
-    return added
-
-
 def receptive_field(job: Job, config: Segmentation) -> tuple[int, int]:
     """Rows and columns of the upsampler's input that one of its output pixels depends on."""
     unet = job.design == "unet"
     features, scale = (config.width, 2) if unet else (config.features, config.stride_of(job.design))
     return blocks.receptive_field(job.method, methods.variant_of(job.method, config.variants), features, scale)
+
+
+# --- for the engine ---------------------------------------------------------------------------------------------------
+
+
+def _check(config: Segmentation, data: Dataset) -> None:
+    for name, example in zip(data.train.names, data.train.examples, strict=True):
+        if min(example["label"].shape) < config.crop:
+            height, width = example["label"].shape
+            raise ValueError(f"--crop {config.crop}: image {name} has only {height} × {width} pixels.")
+
+
+TASK = tasks.Task(
+    name="segmentation",
+    settings=Segmentation,
+    resolve=settings.resolve,
+    check=_check,
+    has_trunk=lambda config, job: kind(job.design) == "frozen",
+    measures=task.MEASURES,
+    primary=task.PRIMARY,
+    followed=(task.PRIMARY, "mean_iou"),
+    bins=task.DISTANCES,
+    stage=stage,
+    train=train,
+    words=task.WORDS,
+)

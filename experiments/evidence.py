@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from experiments import choose, console, files, results
+from experiments import choose, console, files, results, tasks
 from experiments.choose import Found
+from experiments.tasks import features
 
 # mIoU / Boundary IoU of SegFormer-B1 on ADE20K, as FADE's authors publish them (Lu et al. 2022, arXiv:2207.10392).
 FADE_TABLE = {
@@ -69,7 +70,7 @@ def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
 def document(found: Sequence[Found], notes: str = "") -> str:
     """RESULTS.md, with `notes` at its end."""
     lines = [
-        "# What upsampling methods do to boundaries",
+        f"# {_heading(found)}",
         "",
         "Written by `python -m experiments evidence --from FOLDER...` from the runs below; not edited by hand. "
         "Differences are paired by seed; ± is Student's 95 % interval over seeds. Methods that share a letter cannot "
@@ -82,8 +83,16 @@ def document(found: Sequence[Found], notes: str = "") -> str:
     return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
 
 
+def _heading(found: Sequence[Found]) -> str:
+    """What the tasks of the runs ask."""
+    asked = (tasks.of_results(run).words.heading for run, _ in found)
+    asked = dict.fromkeys(heading.removeprefix("What the upsampler does ") for heading in asked)
+    return f"What upsampling methods do {', '.join(asked)}"
+
+
 def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
-    lines = ["", f"## {run['data']['name']}", "", run["data"]["description"], ""]
+    task = "" if "task" not in run else f"{run['task'].capitalize()}: "
+    lines = ["", f"## {task}{run['data']['name']}", "", run["data"]["description"], ""]
     lines += [" ".join(results.verdict(run)), ""] if run["designs"] else []
     for of in (run["analytic"], *run["analytic"]["others"]) if run["analytic"] else ():
         for what, measured in (("bare", of["methods"]), ("trained on shapes", of["trained"])):
@@ -92,8 +101,10 @@ def _run(run: Mapping[str, Any], timing: Mapping[str, Any]) -> list[str]:
                 lines += [*_table(results.analytic_rows(measured)), ""]
     for design, of in run["designs"].items():
         seeds = ", ".join(map(str, of["seeds"]))
-        lines += [f"### {design}, seeds {seeds}, against {of['against']}", ""]
+        thin = ", thin decoder" if design == "unet" and run["settings"].get("decoder") == "thin" else ""
+        lines += [f"### {design}{thin}, seeds {seeds}, against {of['against']}", ""]
         lines += [*_table(results.rows(run, timing, design)[0]), ""]
+        lines += [line for sentence in results.ahead(run, design) for line in (sentence, "")]
     machines = {tuple(job["machine"].items()) for d in timing.values() for m in d.values() for job in m.values()}
     lines += ["Settings: " + ", ".join(f"{name} {_word(value)}" for name, value in run["settings"].items()) + "."]
     lines += ["Machine: " + "; ".join(", ".join(f"{k} {v}" for k, v in machine) for machine in sorted(machines)) + "."]
@@ -111,35 +122,78 @@ def _table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     return [*lines, *("| " + " | ".join(row.values()) + " |" for row in rows)]
 
 
+class Published(NamedTuple):
+    """A table of another publication, and what of ours is held against it.
+
+    Attributes:
+      task: whose runs are.
+      figures: of each method, as published.
+      columns: what these are.
+      compared: the column whose gain over bilinear is held against ours.
+      measure: ours.
+      text: of what the table is.
+    """
+
+    task: str
+    figures: Mapping[str, tuple[float, ...]]
+    columns: tuple[str, ...]
+    compared: int
+    measure: str
+    text: str
+
+
+PUBLISHED = (
+    Published(
+        "segmentation",
+        FADE_TABLE,
+        ("mIoU", "Boundary IoU"),
+        1,
+        "boundary_iou",
+        "FADE's table is of SegFormer-B1 on ADE20K: another network, other data, other steps.",
+    ),
+    Published(
+        "features",
+        features.PUBLISHED,
+        ("COCO-Stuff", "VOC", "ADE20K", "Cityscapes"),
+        2,
+        "mean_iou",
+        "JAFAR's table is of linear probes, mean IoU, on features of DINOv2-S/14: another backbone, other data, other "
+        "steps.",
+    ),
+)
+
+
 def _published(found: Sequence[Found]) -> list[str]:
-    """Ours beside FADE's table, for the methods and designs that are in both: networks and data differ."""
-    rows = []
-    for run, _ in found:
-        for design, of in run["designs"].items():
-            shared = [name for name in FADE_TABLE if name in of["methods"]]
-            if len(shared) < 2 or "bilinear" not in shared:
-                continue
-            base = of["methods"]["bilinear"]["summary"]["boundary_iou"]["mean"]
-            for name in shared:
-                ours, theirs = of["methods"][name], FADE_TABLE[name]
-                rows.append(
-                    {
-                        "method": results.shown_name(name, ours),
-                        "published mIoU / Boundary IoU": f"{theirs[0]:.2f} / {theirs[1]:.2f}",
-                        "published gain in Boundary IoU": f"{theirs[1] - FADE_TABLE['bilinear'][1]:+.2f}",
-                        "ours, gain in Boundary IoU (2 %), hundredths": (
-                            f"{100 * (ours['summary']['boundary_iou']['mean'] - base):+.2f}"
-                        ),
-                        "found on": f"{run['data']['name']}, {design}",
-                    }
-                )
-    if not rows:
+    """Ours beside published figures, for the methods that are in both: networks and data differ."""
+    lines = []
+    for table in PUBLISHED:
+        rows = []
+        for run, _ in found:
+            if tasks.of_results(run).name == table.task:
+                rows += [row for design, of in run["designs"].items() for row in _beside(table, run, design, of)]
+        if rows:
+            text = f"{table.text} What can be held against it is the order of the methods, not the size of differences."
+            lines += ["", text, "", *_table(rows)]
+    return ["", "## Beside published figures", *lines] if lines else []
+
+
+def _beside(table: Published, run: Mapping[str, Any], design: str, of: Mapping[str, Any]) -> list[dict[str, str]]:
+    shared = [name for name in table.figures if name in of["methods"]]
+    if len(shared) < 2 or "bilinear" not in shared:
         return []
-    text = (
-        "FADE's table is of SegFormer-B1 on ADE20K: another network, other data, other steps. What can be held against "
-        "it is the order of the methods, not the size of the differences."
-    )
-    return ["", "## Beside published figures", "", text, "", *_table(rows)]
+    mean = lambda name: of["methods"][name]["summary"][table.measure]["mean"]  # noqa: E731
+    column, title = table.columns[table.compared], run["measures"][table.measure]["title"]
+    gain = lambda name: table.figures[name][table.compared] - table.figures["bilinear"][table.compared]  # noqa: E731
+    return [
+        {
+            "method": results.shown_name(name, of["methods"][name]),
+            f"published {' / '.join(table.columns)}": " / ".join(f"{v:.2f}" for v in table.figures[name]),
+            f"published gain, {column}": f"{gain(name):+.2f}",
+            f"ours, gain in {title}, hundredths": f"{100 * (mean(name) - mean('bilinear')):+.2f}",
+            "found on": f"{run['data']['name']}, {design}",
+        }
+        for name in shared
+    ]
 
 
 COMMANDS: dict[type, tuple[Callable, Callable]] = {Evidence: (prepare, write)}

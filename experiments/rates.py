@@ -1,30 +1,31 @@
 """Each method's own learning rate: of those offered, the one that does best on validation images."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from experiments.designs import Outcome
+from experiments import tasks
 from experiments.results import Divergence
-from experiments.settings import Job, Segmentation
-from experiments.tasks.segmentation import PRIMARY
+from experiments.settings import Job
+from experiments.trials import Outcome
 
 TRIALS = 2  # seeds with which every rate is tried
 
 Trained = Mapping[tuple[Job, float], Outcome | Divergence]
 
 
-def wanted(config: Segmentation, job: Job, found: Trained) -> tuple[float, ...]:
+def wanted(config: Any, job: Job, found: Trained) -> tuple[float, ...]:
     """The rates to train a job with: all of them for the first seeds, then its method's own."""
     return config.rates_of(job.design) if _is_trial(config, job) else (best(config, job, found),)
 
 
-def count(config: Segmentation, job: Job) -> int:
+def count(config: Any, job: Job) -> int:
     """How many rates a job is trained with."""
     return len(config.rates_of(job.design)) if _is_trial(config, job) else 1
 
 
-def best(config: Segmentation, job: Job, found: Trained) -> float:
+def best(config: Any, job: Job, found: Trained) -> float:
     """The rate with the best mean over the trials on validation images; of equals, the first.
 
     One that diverged is worse than any that did not.
@@ -33,14 +34,17 @@ def best(config: Segmentation, job: Job, found: Trained) -> float:
     if len(rates) == 1:
         return rates[0]
 
+    task = tasks.of(config)
+    sign = -1 if task.measures[task.primary].lower_is_better else 1
+
     def quality(rate: float) -> float:
         trials = [found[job._replace(seed=seed), rate] for seed in config.seeds_of(job.design)[:TRIALS]]
         if any(isinstance(of, Divergence) for of in trials):
             return -np.inf
-        return float(np.mean([outcome.result["validation"][-1][PRIMARY] for outcome in trials]))
+        return sign * float(np.mean([outcome.result["validation"][-1][task.primary] for outcome in trials]))
 
     return max(rates, key=quality)
 
 
-def _is_trial(config: Segmentation, job: Job) -> bool:
+def _is_trial(config: Any, job: Job) -> bool:
     return job.seed in config.seeds_of(job.design)[:TRIALS]

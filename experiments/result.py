@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments import results
 from experiments.data import Dataset
-from experiments.designs import Outcome
 from experiments.report import drawing, page
 from experiments.settings import Job
-from experiments.tasks.segmentation import PRIMARY
+from experiments.trials import Outcome
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,16 @@ class Result:
         """What the run supports, in sentences."""
         return results.verdict(self.results)
 
-    def values(self, design: str, measure: str = PRIMARY) -> dict[str, np.ndarray]:
-        """A measure of each method, `(seeds,)`: the mean over classes on the test images."""
+    def values(self, design: str, measure: str | None = None) -> dict[str, np.ndarray]:
+        """A measure of each method, `(seeds,)`, the first one by default: the mean over classes on the test images."""
+        measure = measure or self.results["primary"]
         return {
             name: np.array([seed["figures"][measure]["mean"] for seed in method["seeds"].values()], float)
             for name, method in self.results["designs"][design]["methods"].items()
         }
 
     def predictions(self, design: str, method: str, seed: int) -> Sequence[np.ndarray]:
-        """The label map `(H, W)` of every test image."""
+        """The label map `(H, W)` of every test image, or whatever else the task makes."""
         return self.outcomes[Job(design, method, seed)].predictions
 
     def table(self, design: str) -> list[dict[str, str]]:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import files, methods, statistics
+from experiments import files, methods, statistics, tasks, trials
 from experiments.data import Dataset
-from experiments.designs import Outcome
-from experiments.settings import Job, Segmentation, conditions, kind, named_stride
+from experiments.settings import Job, conditions, kind, named_stride
 from experiments.statistics import Sums
-from experiments.tasks.segmentation import DISTANCES, MEASURES, PRIMARY, baseline
+from experiments.tasks.segmentation import baseline
+from experiments.trials import Outcome
 
 Outcomes = Mapping[Job, Outcome]
 
@@ -33,8 +33,8 @@ class Divergence(NamedTuple):
 
 def collect(
     folder: Path,
-    config: Segmentation,
-    data: Dataset,
+    config: Any,
+    data: Any,
     outcomes: Outcomes,
     analytic: Mapping[str, Any] | None,
     diverged: Mapping[Job, Divergence] = MappingProxyType({}),
@@ -49,7 +49,9 @@ def collect(
 
     Times are kept apart so that two runs with the same seed give the same results.json, byte for byte.
     """
+    task = tasks.of(config)
     results = {
+        **({} if task.name == "segmentation" else {"task": task.name}),
         "data": {
             "name": data.name,
             "description": data.description,
@@ -60,13 +62,13 @@ def collect(
         "against": config.against,
         "measures": {
             name: {"title": m.title, "meaning": m.meaning, "lower_is_better": m.lower_is_better}
-            for name, m in MEASURES.items()
+            for name, m in task.measures.items()
         },
-        "primary": PRIMARY,
-        "baseline": baseline(data),
+        "primary": task.primary,
+        "baseline": baseline(data) if isinstance(data, Dataset) else None,
         "analytic": analytic,
         "designs": {
-            design: _design(config, design, {job: o for job, o in outcomes.items() if job.design == design})
+            design: _design(config, data, design, {job: o for job, o in outcomes.items() if job.design == design})
             for design in config.trained()
             if _compared(config, design, outcomes)[0]
         },
@@ -81,18 +83,19 @@ def collect(
     return files.write_json(folder / "results.json", results), files.write_json(folder / "timing.json", timing)
 
 
-def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, Any]:
+def _design(config: Any, data: Any, design: str, outcomes: Outcomes) -> dict[str, Any]:
     """The figures of one design: each method's, its differences to `against`, and what can be told apart."""
+    task = tasks.of(config)
     names, seeds = _compared(config, design, outcomes)
     against = config.against if config.against in names else names[0]
     by_method = {name: [outcomes[Job(design, name, seed)] for seed in seeds] for name in names}
     sums = {
         measure: {name: _joined([o.sums[measure] for o in of]) for name, of in by_method.items()}
-        for measure in MEASURES
+        for measure in task.measures
     }
     values = {measure: {name: of.value() for name, of in found.items()} for measure, found in sums.items()}
     # A measure that has nothing to look at in some training (no pixel so far from a boundary) compares nothing.
-    compared = [m for m in MEASURES if all(np.isfinite(v).all() for v in values[m].values())]
+    compared = [m for m in task.measures if all(np.isfinite(v).all() for v in values[m].values())]
     paired = {measure: _paired(sums[measure], values[measure], against) for measure in compared}
     found = {}
     for name, of in by_method.items():
@@ -104,7 +107,7 @@ def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, 
             "uses_guide": method.uses_guide,
             **{k: first[k] for k in ("variant", "learning_rate", "receptive_field", "parameters")},
             **{k: first[k] for k in ("upsampler_parameters", "operations_per_step", "temporary_bytes")},
-            "summary": {m: statistics.estimate(values[m][name])._asdict() for m in MEASURES},
+            "summary": {m: statistics.estimate(values[m][name])._asdict() for m in task.measures},
             "paired": {m: paired[m][name] for m in compared if name in paired[m]},
             "curve": [statistics.estimate(column)._asdict() for column in curves.T],
             "seeds": {
@@ -112,18 +115,39 @@ def _design(config: Segmentation, design: str, outcomes: Outcomes) -> dict[str, 
                 for seed, o in zip(seeds, of, strict=True)
             },
         }
-    ranked = {m: (values[m], {"lower_is_better": MEASURES[m].lower_is_better}) for m in compared}
+    ranked = {m: (values[m], {"lower_is_better": task.measures[m].lower_is_better}) for m in compared}
     return {
         "against": against,
         "seeds": seeds,
-        "distances": DISTANCES,
+        "distances": task.bins,
         "methods": found,
         "groups": {m: statistics.groups(v, **how) for m, (v, how) in ranked.items()},
         "best": {m: _best(v, how) for m, (v, how) in ranked.items()},
+        **({"baselines": _baselines(config, data, design, sums)} if task.baselines else {}),
     }
 
 
-def _compared(config: Segmentation, design: str, outcomes: Outcomes) -> tuple[list[str], list[int]]:
+def _baselines(config: Any, data: Any, design: str, sums: Mapping[str, Mapping[str, Sums]]) -> dict[str, Any]:
+    """What does without training, and how far each method is ahead of it: Student's interval, and the bootstrap's.
+
+    A baseline is the same for every seed, so that its difference to a method is paired by seed and image as well.
+    """
+    task, found = tasks.of(config), {}
+    for name, (description, own, compared) in task.baselines(config, design, data).items():
+        seeds = len(next(iter(sums[task.primary].values())).numerator)
+        same = _joined([own[task.primary]] * seeds)
+        both = {name: same, **sums[task.primary]}
+        ahead = _paired(both, {n: each.value() for n, each in both.items()}, name) if compared else {}
+        found[name] = {
+            "description": description,
+            "figures": trials.figures(own, ()),
+            "curve": trials.curve(own) if trials.CURVE in own else None,
+            "ahead": {task.primary: ahead},
+        }
+    return found
+
+
+def _compared(config: Any, design: str, outcomes: Outcomes) -> tuple[list[str], list[int]]:
     """The methods and seeds of a design of which every pair has an outcome."""
     methods, seeds = config.methods_of(design), config.seeds_of(design)
     seeds = [seed for seed in seeds if any(Job(design, name, seed) in outcomes for name in methods)]
@@ -163,12 +187,18 @@ def _csv(results: Mapping[str, Any]) -> str:
         for method, outcome in of["methods"].items()
         for seed, entry in outcome["seeds"].items()
     ]
+    rows += [
+        ((design, name, ""), own["figures"])
+        for design, of in results["designs"].items()
+        for name, own in of.get("baselines", {}).items()
+    ]
     if results["baseline"]:
         rows.append((("", results["baseline"]["name"], ""), results["baseline"]["figures"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    classed = [name for name in MEASURES if rows and rows[0][1][name]["classes"]]
-    columns = [(m, name) for m in MEASURES for name in ("mean", *(results["data"]["classes"] if m in classed else ()))]
+    measures = results["measures"]
+    classed = [name for name in measures if rows and rows[0][1][name]["classes"]]
+    columns = [(m, name) for m in measures for name in ("mean", *(results["data"]["classes"] if m in classed else ()))]
     writer.writerow(["design", "method", "seed", *(f"{measure} {name}" for measure, name in columns)])
     for head, figures in rows:
         flat = {m: {"mean": f["mean"], **f["classes"]} for m, f in figures.items()}
@@ -180,7 +210,9 @@ def _csv(results: Mapping[str, Any]) -> str:
 
 
 def shown_name(name: str, outcome: Mapping[str, Any]) -> str:
-    """A method's name, with the variant that was trained: its figures are not the paper's network's."""
+    """A method's name, with the variant that was trained: its figures are not the paper's network's. Of one's own, the
+    class."""
+    name = name.rpartition(":")[2]
     return name if outcome["variant"] is None else f"{name} ({outcome['variant']})"
 
 
@@ -188,17 +220,17 @@ def rows(
     results: Mapping[str, Any], timing: Mapping[str, Any], design: str
 ) -> tuple[list[dict[str, str]], dict[str, list[int]]]:
     """The table of a design: its rows, and for each column the rows that no other is told apart above."""
-    of = results["designs"][design]
+    of, measures, primary = results["designs"][design], results["measures"], results["primary"]
     table = []
     for name, outcome in of["methods"].items():
         seconds = [job["step_ms"] for job in timing[design][name].values() if job["step_ms"] is not None]
-        difference = outcome["paired"].get(PRIMARY)
+        difference = outcome["paired"].get(primary)
         table.append(
             {"method": shown_name(name, outcome)}
             | {f"± {of['against']}": "–" if difference is None else _signed(difference)}
-            | {measure.title: _figure(outcome["summary"][m]) for m, measure in MEASURES.items()}
+            | {measure["title"]: _figure(outcome["summary"][m]) for m, measure in measures.items()}
             | {
-                "group": of["groups"][PRIMARY][name],
+                "group": of["groups"][primary][name],
                 "sees": "{} × {}".format(*outcome["receptive_field"]),
                 "rate": f"{outcome['learning_rate']:g}",
                 "params": f"{outcome['parameters']:,}",
@@ -209,18 +241,23 @@ def rows(
             }
         )
     names = list(of["methods"])
-    best = {m.title: [names.index(name) for name in of["best"].get(key, ())] for key, m in MEASURES.items()}
-    if results["baseline"]:
-        found = results["baseline"]["figures"]
-        figures = {measure.title: f"{found[m]['mean']:.3f}" for m, measure in MEASURES.items()}
-        table.append(dict.fromkeys(table[0], "–") | {"method": results["baseline"]["name"]} | figures)
+    best = {m["title"]: [names.index(name) for name in of["best"].get(key, ())] for key, m in measures.items()}
+    for name, found in untrained(results, design).items():
+        figures = {m["title"]: f"{found[key]['mean']:.3f}" for key, m in measures.items() if key in found}
+        table.append(dict.fromkeys(table[0], "–") | {"method": name} | figures)
     return table, best
 
 
-def brief(table: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def untrained(results: Mapping[str, Any], design: str) -> dict[str, Mapping[str, Any]]:
+    """Name and figures of what does without training, which stands below the table."""
+    own = {name: of["figures"] for name, of in results["designs"][design].get("baselines", {}).items()}
+    return own | ({results["baseline"]["name"]: results["baseline"]["figures"]} if results["baseline"] else {})
+
+
+def brief(table: Sequence[Mapping[str, str]], task: tasks.Task) -> list[dict[str, str]]:
     """The columns that fit a terminal; the page has all."""
     first = list(table[0])[:2]
-    columns = (*first, *(m.title for m in MEASURES.values() if m.brief), "ms/step")
+    columns = (*first, *(m.title for m in task.measures.values() if m.brief), "ms/step")
     return [{column: row[column] for column in columns} for row in table]
 
 
@@ -235,6 +272,24 @@ def _figure(summary: Mapping[str, float | None]) -> str:
 def _signed(difference: Mapping[str, float | None]) -> str:
     interval = "" if difference["half_width"] is None else f" ± {difference['half_width']:.3f}"
     return f"{difference['mean']:+.3f}{interval}"
+
+
+def with_bootstrap(difference: Mapping[str, float | None]) -> str:
+    """A paired difference with its interval over seeds, and the bootstrap's over seeds and images."""
+    ends = ("" if difference[k] is None else f"{difference[k]:+.3f}" for k in ("bootstrap_low", "bootstrap_high"))
+    return f"{_signed(difference)} (seeds and images: {' to '.join(ends)})"
+
+
+def ahead(results: Mapping[str, Any], design: str) -> list[str]:
+    """How far a design's methods are from each baseline that they are held against, in sentences."""
+    of, sentences = results["designs"][design], []
+    for name, own in of.get("baselines", {}).items():
+        found = own["ahead"].get(results["primary"], {})
+        told = [f"{shown_name(n, of['methods'][n])} {with_bootstrap(d)}" for n, d in found.items()]
+        if told:
+            title = results["measures"][results["primary"]]["title"]
+            sentences.append(f"{title} less that of {name}, by seed and image: {'; '.join(told)}.")
+    return sentences
 
 
 def analytic_rows(methods: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -263,11 +318,11 @@ def verdict(results: Mapping[str, Any]) -> list[str]:
     """What the run supports, in three sentences at most: what is told apart, what is not, and what it speaks for."""
     sentences = [_spoken(design, of, results) for design, of in results["designs"].items()]
     sentences += _diverged(results.get("diverged", ()))
-    images = len(results["data"]["test_images"])
+    images, words = len(results["data"]["test_images"]), tasks.of_results(results).words
     if results["designs"]:
         sentences.append(
-            f"The intervals speak for other seeds, and for other images like these {images} of "
-            f"{results['data']['name']}, not for other scanners, cameras, patients or networks."
+            f"The intervals speak for other seeds, and for other {words.ones} like these {images} of "
+            f"{results['data']['name']}, not for {words.beyond}."
         )
     return sentences
 
@@ -290,24 +345,25 @@ def _diverged(entries: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    title, names, against = results["measures"][PRIMARY]["title"], list(of["methods"]), of["against"]
-    where = {"frozen": "On frozen trunks", "head": "Trained end to end", "unet": "In the network that people use"}[
-        kind(design)
-    ]
+    primary, words = results["primary"], tasks.of_results(results).words
+    title, names, against = results["measures"][primary]["title"], list(of["methods"]), of["against"]
+    lower = results["measures"][primary]["lower_is_better"]
+    where = words.where[kind(design)]
     where += f", factor {named_stride(design)}" if named_stride(design) else ""
     if len(of["seeds"]) < 2 or len(names) < 2:
         return f"{where}, one seed or method alone supports no comparison; give several seeds and methods."
-    differences = {name: of["methods"][name]["paired"][PRIMARY] for name in names if name != against}
-    letters = of["groups"][PRIMARY]
+    differences = {name: of["methods"][name]["paired"][primary] for name in names if name != against}
+    letters = of["groups"][primary]
     shown = {name: shown_name(name, outcome) for name, outcome in of["methods"].items()}
     # Told apart by the grouping, which holds the chance of any false claim among all pairs at 5 %.
     apart = {name: d for name, d in differences.items() if not set(letters[name]) & set(letters[against])}
     same = [shown[name] for name in differences if name not in apart]
-    better = sorted((n for n in apart if apart[n]["mean"] > 0), key=lambda n: -apart[n]["mean"])
-    worse = sorted((n for n in apart if apart[n]["mean"] < 0), key=lambda n: apart[n]["mean"])
+    gain = {name: d["mean"] * (-1 if lower else 1) for name, d in apart.items()}
+    better = sorted((n for n in apart if gain[n] > 0), key=lambda n: -gain[n])
+    worse = sorted((n for n in apart if gain[n] < 0), key=lambda n: gain[n])
     parts = [
         f"{_listed([f'{shown[n]} ({_signed(apart[n])})' for n in some])} {word}"
-        for some, word in ((better, f"rendered boundaries better than {against}"), (worse, "worse"))
+        for some, word in ((better, f"{words.better} than {against}"), (worse, "worse"))
         if some
     ]
     if same:

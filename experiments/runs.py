@@ -117,17 +117,26 @@ def stored_config(folder: Path, task: str) -> dict[str, Any]:
       FileNotFoundError: there is no run in it.
       ValueError: the run is of another task, or its configuration cannot be read.
     """
+    found, config = _read(folder)
+    if found != task:
+        raise ValueError(f"{folder}: a run of {found}, not of {task}.")
+    return config
+
+
+def stored_task(folder: Path) -> str:
+    """The name of the task of the run in `folder`; raises as `stored_config` does."""
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / _CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no run here (there is no {path.name}).")
     try:
         config = files.read_json(path)
-        found = config.pop("task")
+        return config.pop("task"), config
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(f"{path}: not the configuration of a run ({error}).") from error
-    if found != task:
-        raise ValueError(f"{folder}: a run of {found}, not of {task}.")
-    return config
 
 
 def refuse_other_data(folder: Path, found: Dataset) -> None:

@@ -11,7 +11,7 @@ import jax
 import tyro
 
 import upsampling as up
-from experiments import methods, runs, session, training
+from experiments import methods, runs, session, tasks, training
 from experiments.data import source
 from experiments.data.source import Source
 from experiments.models import Model
@@ -215,7 +215,7 @@ _PRESETS["paper"] = _PRESETS["accelerator"] | {
 }
 
 
-def conditions(config: Segmentation) -> dict[str, object]:
+def conditions(config: Any) -> dict[str, object]:
     """What a table of results must say of how they came about."""
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in _NOT_CONDITIONS}
 
@@ -310,22 +310,20 @@ def _listed(values: tuple) -> str:
     return " ".join(map(str, values)) or "none"
 
 
-def stored(folder: Path) -> Segmentation:
-    """The settings stored with the run in `folder`, checked like new ones: the file may have been edited.
+def stored(folder: Path, task: tasks.Task) -> Any:
+    """The settings stored with the run of a task in `folder`, checked like new ones: the file may have been edited.
 
     Raises:
       FileNotFoundError, ValueError: no run of this version is there, or its settings cannot be.
     """
-    found = runs.stored_config(folder, "segmentation")
-    expected = {
-        field.name: field.type for field in dataclasses.fields(Segmentation) if field.name not in session.FIELDS
-    }
+    found, options = runs.stored_config(folder, task.name), task.settings
+    expected = {field.name: field.type for field in dataclasses.fields(options) if field.name not in session.FIELDS}
     if found.keys() != expected.keys():
         raise ValueError(
             f"{folder}: stored by another version; its settings differ in {found.keys() ^ expected.keys()}."
         )
     try:
-        return resolve(Segmentation(**{name: typed(name, found[name], of) for name, of in expected.items()}))
+        return task.resolve(options(**{name: typed(name, found[name], of) for name, of in expected.items()}))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
@@ -384,14 +382,14 @@ def _spelled(of: Any, plural: str = "") -> str:
     return {str: "text", bool: "true or false", NoneType: "null"}[of]
 
 
-def resumed(config: Segmentation) -> Segmentation:
+def resumed(config: Any) -> Any:
     """The settings stored with the run to go on with, and how this session is to be carried out."""
     config.check_session()
-    if dataclasses.replace(Segmentation(), **session.of(config)) != config:
+    if dataclasses.replace(type(config)(), **session.of(config)) != config:
         raise ValueError(
             "--resume takes its settings from the run's folder; give no other option of the study beside it."
         )
-    return dataclasses.replace(stored(config.resume), **session.of(config))
+    return dataclasses.replace(stored(config.resume, tasks.of(config)), **session.of(config))
 
 
 assert set(TRAINED) < set(get_args(Design))

@@ -1,4 +1,4 @@
-"""The study of segmentation, from top to bottom: what is done in which order, and what it leaves behind."""
+"""A study, from top to bottom, whatever its task: what is done in which order, and what it leaves behind."""
 
 import contextlib
 import dataclasses
@@ -29,14 +29,15 @@ from experiments import (
     runs,
     session,
     settings,
+    tasks,
     training,
+    trials,
 )
 from experiments.data import Dataset, Split, identity
 from experiments.data.own import adapt
-from experiments.designs import Outcome
 from experiments.result import Result
 from experiments.settings import Job, Segmentation
-from experiments.tasks.segmentation import MEASURES, PRIMARY
+from experiments.trials import Outcome
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,14 @@ class Report:
 class Run(NamedTuple):
     """What a run works with: its settings, all filled in, its data and its folder; and a user's own network, if any."""
 
-    config: Segmentation
-    data: Dataset
+    config: Any
+    data: Any
     folder: Path
     network: designs.Network | None = None
+
+    @property
+    def task(self) -> tasks.Task:
+        return tasks.of(self.config)
 
 
 Found = Outcome | results.Divergence
@@ -71,7 +76,7 @@ class Trained(NamedTuple):
 
 
 def run(
-    config: Segmentation | None = None,
+    config: Any = None,
     *,
     data: Any = None,
     model: designs.Network | None = None,
@@ -81,7 +86,8 @@ def run(
     """Runs the study from Python, as in a notebook; `experiments/example.py` shows it with all that can be one's own.
 
     Args:
-      config: the settings; those of the command line. `methods` may hold classes of your own beside names.
+      config: the settings; those of the command line, of any task: `Segmentation(...)`, `SuperResolution(...)`,
+        `Generation(...)`. `methods` may hold classes of your own beside names.
       data: your own data, any object with the attributes that `data.own.adapt` tells; without it those of `config`.
       model: your own network in place of the U-Net of the design unet, called as `model(channels, num_classes, method,
         seed=0)`; it maps images `(batch, H, W, channels)` of any size to logits `(batch, H, W, num_classes)`, and makes
@@ -116,7 +122,7 @@ def _method_name(method: Any) -> str:
     return method if isinstance(method, str) else f"{method.__module__}:{method.__qualname__}"
 
 
-def prepare(config: Segmentation, own: Dataset | None = None) -> Run:
+def prepare(config: Any, own: Dataset | None = None) -> Run:
     """Checks everything that can be checked before training, and makes the run's folder.
 
     Args:
@@ -132,7 +138,7 @@ def prepare(config: Segmentation, own: Dataset | None = None) -> Run:
     return _prepare(config, own)
 
 
-def _prepare_together(config: Segmentation, own: Dataset | None) -> Run:
+def _prepare_together(config: Any, own: Dataset | None) -> Run:
     """The run of several processes: the first one's folder, and copies of it that the others begin from."""
     try:
         run = _prepare(config, own) if devices.is_first() else None
@@ -143,11 +149,11 @@ def _prepare_together(config: Segmentation, own: Dataset | None) -> Run:
     if place is None:
         raise failed or ValueError("the first process could not begin; it says why.")
     if run is None:
-        run = _prepare(dataclasses.replace(Segmentation(), **session.of(config) | {"resume": place}), own)
+        run = _prepare(dataclasses.replace(type(config)(), **session.of(config) | {"resume": place}), own)
     return run
 
 
-def _prepare(config: Segmentation, own: Dataset | None) -> Run:
+def _prepare(config: Any, own: Dataset | None) -> Run:
     if config.resume is not None:
         place, config = config.resume.resolve(), settings.resumed(config)
         devices.mesh(config.batch)
@@ -155,15 +161,16 @@ def _prepare(config: Segmentation, own: Dataset | None) -> Run:
         if "damaged" not in config.redo:
             _refuse_damaged(Run(config, data, place))
         return Run(config, data, place)
-    config = settings.resolve(config)
+    task = tasks.of(config)
+    config = task.resolve(config)
     devices.mesh(config.batch)
     runs.refuse_existing(config.out)
     data = _load(config, own)
     # The folder is made last, so that what was refused leaves nothing behind. A run may go on from elsewhere.
-    found = {name: place.resolve() for name in ("path", "classes") if (place := getattr(config, name))}
+    found = {name: place.resolve() for name in ("path", "classes") if (place := getattr(config, name, None))}
     stored = dataclasses.asdict(dataclasses.replace(config, **found))
     stored = {name: value for name, value in stored.items() if name not in session.FIELDS}
-    return Run(config, data, runs.create(config.out, "segmentation", stored, identity(data)))
+    return Run(config, data, runs.create(config.out, task.name, stored, identity(data)))
 
 
 def prepare_report(command: Report) -> tuple[Run, Trained]:
@@ -172,7 +179,8 @@ def prepare_report(command: Report) -> tuple[Run, Trained]:
     Raises:
       ValueError, OSError: there is none, or not all of it is trained.
     """
-    config, place = settings.stored(command.folder), command.folder.resolve()
+    task = tasks.named(runs.stored_task(command.folder))
+    config, place = settings.stored(command.folder, task), command.folder.resolve()
     run = Run(config, _load_again(config, place), place)
 
     def done(job: Job, rate: float, own: Path) -> Found:
@@ -190,16 +198,13 @@ def prepare_report(command: Report) -> tuple[Run, Trained]:
         raise ValueError(_remedy(error, run)) from error
 
 
-def _load(config: Segmentation, own: Dataset | None = None) -> Dataset:
+def _load(config: Any, own: Dataset | None = None) -> Any:
     data = config.load() if own is None else own
-    for name, example in zip(data.train.names, data.train.examples, strict=True):
-        if min(example["label"].shape) < config.crop:
-            height, width = example["label"].shape
-            raise ValueError(f"--crop {config.crop}: image {name} has only {height} × {width} pixels.")
+    tasks.of(config).check(config, data)
     return data
 
 
-def _load_again(config: Segmentation, place: Path, own: Dataset | None = None) -> Dataset:
+def _load_again(config: Any, place: Path, own: Dataset | None = None) -> Any:
     """The data of a run that goes on, which must be those that it began with."""
     data = _load(config, own)
     runs.refuse_other_data(place, data)
@@ -210,7 +215,8 @@ def _folders(run: Run) -> list[Path]:
     """Where the run's trainings keep what they store: the trunks' folders, then the jobs'."""
     config, place = run.config, run.folder
     jobs = config.jobs()
-    trunks = dict.fromkeys(designs.trunk_folder(place, config, job) for job in jobs if _has_trunk(job))
+    with_trunk = (job for job in jobs if run.task.has_trunk(config, job))
+    trunks = dict.fromkeys(designs.trunk_folder(place, config, job) for job in with_trunk)
     return [*trunks, *(_folder(run, job, rate) for job in jobs for rate in config.rates_of(job.design))]
 
 
@@ -220,15 +226,11 @@ def _folder(run: Run, job: Job, rate: float) -> Path:
     return own if len(run.config.rates_of(job.design)) == 1 else own / f"rate{rate:g}"
 
 
-def _has_trunk(job: Job) -> bool:
-    return settings.kind(job.design) == "frozen"
-
-
 def _refuse_damaged(run: Run) -> None:
     """Raises ValueError if a stored file cannot be trusted; the message names it and the remedy."""
     try:
         for place in _folders(run):
-            designs.examine(place, run.data.test)
+            trials.examine(place, run.data.test)
     except checkpoints.Damaged as error:
         raise ValueError(_remedy(error, run)) from error
 
@@ -239,7 +241,7 @@ def _remedy(error: checkpoints.Damaged, run: Run) -> str:
 
 def _resume(run: Run) -> str:
     """The command that goes on with a run."""
-    return f"python -m experiments segmentation --resume {_shown(run.folder)}"
+    return f"python -m experiments {run.task.name} --resume {_shown(run.folder)}"
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -291,20 +293,22 @@ def _clear(run: Run) -> None:
     for place in _folders(run) if run.config.redo else ():
         redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
         try:
-            designs.examine(place, run.data.test)
+            trials.examine(place, run.data.test)
         except checkpoints.Damaged:
             redo = redo or "damaged" in run.config.redo
         if redo:
             shutil.rmtree(place)
 
 
-def _analytic(config: Segmentation, place: Path) -> dict[str, Any] | None:
+def _analytic(config: Any, place: Path) -> dict[str, Any] | None:
     """What methods do to boundaries that are known exactly: measured once for each factor, then stored.
 
     The bare interpolators are measured as they are; with `shapes_steps`, all methods once they are trained on shapes.
     The first factor comes first, the others as `others`.
     """
     measured = []
+    if not isinstance(config, Segmentation):
+        return None
     for stride in config.analytic_stride if "analytic" in config.design else ():
         path = place / f"analytic-x{stride}.json"
         found = None
@@ -345,18 +349,18 @@ def _on_shapes(config: Segmentation, stride: int) -> dict[str, Any]:
 def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
     """What becomes of every job: trained now, or stored by the run that was stopped."""
     config, data, _ = run[:3]
-    programs: designs.Programs = {}
+    programs: trials.Programs = {}
     stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs, sinks))
     with console.run_progress(sum(rates.count(config, job) for job in config.jobs()), quiet=config.quiet) as progress:
 
         def trained(job: Job, rate: float, own: Path) -> Found:
-            in_trunk = _has_trunk(job)
+            in_trunk = run.task.has_trunk(run.config, job)
             try:
                 stage = stage_of(progress, job.design, job.seed)
                 in_trunk = False
                 with progress.job(f"{job.design} {job.method}, seed {job.seed}", stage.steps) as step:
-                    watch = designs.Watch(step, _logging(sinks, own.relative_to(run.folder)))
-                    return designs.train(job, rate, config, data, stage, own, programs, watch)
+                    watch = trials.Watch(step, _logging(sinks, own.relative_to(run.folder)))
+                    return run.task.train(job, rate, config, data, stage, own, programs, watch)
             except training.Diverged as error:
                 return results.Divergence(error.step, repr(error.loss), in_trunk)
 
@@ -368,17 +372,17 @@ def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
                 with progress.job(job.method, 1):
                     pass
             at = f", learning rate {rate:g}" if rates.count(config, job) > 1 else ""
-            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {_told(found)}")
+            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {_told(run.task, found)}")
             return found
 
         return _each(run, one)
 
 
-def _told(found: Found) -> str:
+def _told(task: tasks.Task, found: Found) -> str:
     if isinstance(found, results.Divergence):
         return found.told()
     figures = found.result["figures"]
-    return ", ".join(f"{MEASURES[m].title} {figures[m]['mean']:.3f}" for m in (PRIMARY, "mean_iou"))
+    return ", ".join(f"{task.measures[m].title} {figures[m]['mean']:.3f}" for m in task.followed)
 
 
 def _each(run: Run, one: Callable[[Job, float, Path], Found]) -> Trained:
@@ -397,9 +401,9 @@ def _each(run: Run, one: Callable[[Job, float, Path], Found]) -> Trained:
 
 def _stored(run: Run, job: Job, own: Path) -> Found | None:
     """What is stored of a training: its outcome, or where it or its trunk diverged; None if it is not done."""
-    if designs.is_done(own):
-        return designs.stored(own, run.data.test)
-    trunk = designs.trunk_folder(run.folder, run.config, job) if _has_trunk(job) else None
+    if trials.is_done(own):
+        return trials.stored(own, run.data.test)
+    trunk = designs.trunk_folder(run.folder, run.config, job) if run.task.has_trunk(run.config, job) else None
     for place in (own, trunk):
         found = place and training.divergence(place)
         if found:
@@ -409,7 +413,7 @@ def _stored(run: Run, job: Job, own: Path) -> Found | None:
 
 def _stage(
     run: Run,
-    programs: designs.Programs,
+    programs: trials.Programs,
     sinks: Sequence[logs.Sink],
     progress: console.RunProgress,
     design: str,
@@ -417,12 +421,12 @@ def _stage(
 ) -> designs.Stage:
     config, data, place = run[:3]
     job = Job(design, "", seed)
-    if not _has_trunk(job):
-        return designs.stage(job, config, data, place, programs, designs.Watch(), run.network)
+    if not run.task.has_trunk(run.config, job):
+        return run.task.stage(job, config, data, place, programs, trials.Watch(), run.network)
     own = designs.trunk_folder(place, config, job)
     with progress.part(f"trunk, seed {seed}", config.trunk_steps) as step:
-        watch = designs.Watch(step, _logging(sinks, own.relative_to(place)))
-        return designs.stage(job, config, data, place, programs, watch)
+        watch = trials.Watch(step, _logging(sinks, own.relative_to(place)))
+        return run.task.stage(job, config, data, place, programs, watch)
 
 
 def _logging(sinks: Sequence[logs.Sink], place: Path) -> Callable[[int, dict[str, float]], None]:
@@ -453,7 +457,7 @@ def conclude(run: Run, trained: Trained, measured: dict[str, Any] | None, *, pag
         for design in found["designs"]:
             table, best = results.rows(found, timing, design)
             # A terminal is narrow: the page has all columns.
-            console.table(f"{data.name}, {design}, test images", results.brief(table), best)
+            console.table(f"{data.name}, {design}, {run.task.words.unit}", results.brief(table, run.task), best)
         console.say(*results.verdict(found))
     if page:
         written = report.write(
@@ -482,7 +486,7 @@ def _shown(path: Path) -> str:
 
 
 COMMANDS: dict[type, tuple[Callable, Callable]] = {
-    Segmentation: (prepare, train),
+    **{task.settings: (prepare, train) for task in tasks.known()},
     Report: (prepare_report, report_again),
 }
 """For each command what checks it and what carries it out."""

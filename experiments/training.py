@@ -34,6 +34,7 @@ class Options:
       weight_decay: AdamW's.
       precision: what forward and backward pass compute in. Parameters and their updates stay float32.
       validations: how often to validate, evenly spaced, the last time after the last step.
+      betas: AdamW's decays of the first and second moment.
     """
 
     steps: int
@@ -41,6 +42,7 @@ class Options:
     weight_decay: float = 1e-4
     precision: Precision = "float32"
     validations: int = 5
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 @dataclass
@@ -200,7 +202,7 @@ def _optimizer(options: Options) -> optax.GradientTransformation:
     schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, warm_up, max(options.steps, warm_up + 1))
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, weight_decay=options.weight_decay),
+        optax.adamw(schedule, *options.betas, weight_decay=options.weight_decay),
         _times(options.learning_rate),
     )
 

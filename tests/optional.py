@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-_NOT_EVERYWHERE = {"torch", "monai"}
+_NOT_EVERYWHERE = {"torch", "monai", "torchmetrics", "SimpleITK"}
 
 
 class _Missing:
@@ -41,3 +41,6 @@ def peer(name: str) -> Any:
 torch = peer("torch")
 F = peer("torch.nn.functional")
 monai_metrics = peer("monai.metrics")
+torchmetrics_classification = peer("torchmetrics.functional.classification")
+torchmetrics_segmentation = peer("torchmetrics.functional.segmentation")
+sitk = peer("SimpleITK")

@@ -17,7 +17,7 @@ def test_what_is_right_is_let_through_and_normalized():
     assert _arguments.array("f", "x", [1.0, 2.0]).shape == (2,)
     assert _arguments.array("f", "x", np.ones(2, int), floating=False).dtype == jnp.int32
     assert _arguments.spatial_map("f", "x", X, channels=3).shape == X.shape
-    assert _arguments.spatial_map("f", "x", X[..., :0], empty_channels=True).shape == (2, 5, 4, 0)
+    assert _arguments.spatial_map("f", "x", X[..., :0]).shape == (2, 5, 4, 0)
     assert _arguments.spatial_map("f", "x", X[:0], 3 - 1).shape == (0, 5, 4, 3)  # no images are still images
     assert _arguments.shaped("f", "weights", X, (2, 5, "groups", "k")).shape == X.shape
     assert _arguments.flag("f", "average", np.bool_(True)) is True
@@ -60,8 +60,6 @@ def test_arrays_are_promoted_together():
         ),
         (lambda a: a.spatial_map("f", "x", X[0, 0]), ValueError, "f: x must be (*batch, *spatial, channels) with 2"),
         (lambda a: a.spatial_map("f", "x", X[:, :0]), ValueError, "none empty; got shape (2, 0, 4, 3)"),
-        (lambda a: a.spatial_map("f", "x", X[..., :0]), ValueError, "none empty; got shape (2, 5, 4, 0)"),
-        (lambda a: a.spatial_map("f", "x", X[:, :0], empty_channels=True), ValueError, "none empty; got shape"),
         (lambda a: a.spatial_map("f", "x", X, channels=4), ValueError, "f: x must have 4 channels; got shape"),
         (lambda a: a.spatial_map("f", "x", X, channels=4, what="as y"), ValueError, "must have 4 channels, as y; got"),
         (lambda a: a.shaped("f", "bias", X[0, 0, 0], (4,)), ValueError, "f: bias must have shape (4,); got (3,)."),

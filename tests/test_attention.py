@@ -9,6 +9,7 @@ import pytest
 import upsampling as up
 from tests.optional import F, torch
 from upsampling import attention
+from upsampling.primitives import _common
 
 
 def normal(seed, *shape):
@@ -159,8 +160,8 @@ def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
         return y, *pull(cotangent)
 
     expected = jax.jit(pulled)()
-    monkeypatch.setattr(attention, "_MOST_BYTES", 0)
-    monkeypatch.setattr(attention, "_TILE_BYTES", 5000)
+    monkeypatch.setattr(_common, "MOST_BYTES", 0)
+    monkeypatch.setattr(_common, "TILE_BYTES", 5000)
     tiled = jax.jit(lambda: pulled())  # another function, or else it would be the program above
     assert "scan" in str(tiled.trace().jaxpr)
     for a, b in zip(tiled(), expected, strict=True):

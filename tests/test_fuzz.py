@@ -48,6 +48,7 @@ VALID = {
     up.bilateral_kernel: {"embedding": HIGH, "radius": 1},
     up.learned_bilateral: {"x": X, "kernel": np.ones((2, 8, 12, 3, 3), np.float32)},
     up.guided_filter: {"x": X, "guide": HIGH},
+    up.upsample_anything: {"x": X, "guide": HIGH, "steps": 1, "radius": 1},
     up.neighborhood_attention: {"x": X, "queries": HIGH, "kernel_size": 3},
     up.grid_sample: {"x": X, "positions": np.ones((2, 3, 3, 2), np.float32)},
     up.positions_from_grid: {"grid": np.ones((2, 3, 3, 2), np.float32), "size": 4},

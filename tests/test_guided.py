@@ -408,3 +408,14 @@ def test_type_errors_explain():
         up.guided_filter(x, guide, radius=1.5)
     with pytest.raises(TypeError, match=r"guided_filter: average must be True or False; got 'False'"):
         up.guided_filter(x, guide, average="False")
+
+
+@pytest.mark.parametrize(("size", "output", "radius"), [((4, 5), (23, 13), 2), ((2, 1), (7, 3), 3)])
+def test_the_learned_bilateral_filter_by_tiles_of_rows(size, output, radius):
+    x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
+    kernel = np.random.default_rng(1).normal(size=(2, *output, 2 * radius + 1, 2 * radius + 1)).astype(np.float32)
+    y, pull = jax.vjp(up.learned_bilateral, x, kernel)
+    tiled, pull_tiled = jax.vjp(lambda x, k: guided._learned_bilateral_in_tiles(x, k[..., None, :, :], 5), x, kernel)
+    np.testing.assert_allclose(tiled, y, atol=1e-4)
+    for a, b in zip(pull_tiled(y), pull(y), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)

@@ -521,11 +521,27 @@ def test_matrices_and_plain_gathers_give_the_same():
         axes = tuple(map(taps.Axis, shape[1:3], size))
         operators = tuple(zip((1, 2), taps.operators(axes, method, conventions.torch, antialias), strict=True))
         expected = resampling.resample(x, operators)
-        for rule in (resampling._on_tpu, resampling._by_gathers):
+        for rule in (resampling._on_tpu, resampling._by_gathers, resampling._by_shifts):
             actual = jax.jit(functools.partial(rule, operators=operators))(x)
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
             if taps.operators(axes, method, conventions.torch, antialias)[0].selection:
                 assert rule(x.astype(jnp.uint8), operators=operators).dtype == jnp.uint8
+
+
+@pytest.mark.parametrize("convention", ["torch", "torch_align_corners", "jax", "matlab"])
+def test_shifts_are_the_taps_and_carry_what_is_not_a_number_no_further(convention):
+    """At any ratio of sizes, on edges of any kind, and backward."""
+    x = image(0, 3, 12)
+    for size, antialias in ((24, False), (18, False), (6, convention != "torch_align_corners"), (13, False)):
+        (operator,) = taps.operators((taps.Axis(12, size),), "linear", conventions.get("f", convention), antialias)
+        for taken, given in ((operator, x), (operator.transpose, image(1, 3, size))):
+            given = given.copy()
+            given[:, 1] = np.nan
+            dense = taken.matrix()
+            actual = np.asarray(resampling._by_shifts(jnp.asarray(given), operators=((1, taken),)))
+            np.testing.assert_array_equal(np.isnan(actual), np.broadcast_to(dense[:, 1] != 0, actual.shape))
+            expected = np.where(dense[:, 1] != 0, np.nan, np.nan_to_num(given) @ dense.T)
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
 def test_copies_on_a_tpu_keep_what_is_no_number_in_its_place():

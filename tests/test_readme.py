@@ -34,9 +34,10 @@ def test_each_of_the_two_commands_does_all_the_set_up(name, parts):
     assert places == sorted(places)
 
 
-def test_every_file_that_the_readme_promises_of_a_run_is_written_somewhere():
+def test_every_file_that_is_promised_of_a_run_is_written_somewhere():
+    page = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "experiments").glob("*.py"))
-    table = README[README.index("| file | what |") : README.index("Ctrl-C stops it")]
+    table = page[page.index("| file | what |") : page.index("Ctrl-C stops it")]
     names = re.findall(r"`([\w.]+\.\w+)`", table)
     assert len(names) == 7
     for name in names:
@@ -52,6 +53,13 @@ def test_links_are_absolute_and_name_files_of_this_repository():
         assert link.startswith("https://")
         if link.startswith(HOME):
             assert (ROOT / re.fullmatch(HOME + r"/(?:blob|tree)/main/(.*)", link)[1]).exists()
+
+
+def test_the_picture_is_a_file_of_this_repository():
+    (address,) = re.findall(r"!\[[^]]+\]\((.*?)\)", README)
+    served = HOME.replace("github.com", "raw.githubusercontent.com") + "/main/"
+    assert address.startswith(served)
+    assert (ROOT / address.removeprefix(served)).stat().st_size < 150_000
 
 
 def test_the_projects_address_is_the_same_everywhere():

@@ -220,20 +220,27 @@ def test_one_pixel_and_nothing():
 
 
 @pytest.mark.parametrize(
-    ("scale", "groups", "scoped"), [(2, 2, False), (3, 1, True), ((4, 2), 4, True), ((3, 1), 2, False)]
+    ("to", "groups", "scoped"),
+    [
+        ({"scale": 2}, 2, False),
+        ({"scale": 3}, 1, True),
+        ({"scale": (4, 2)}, 4, True),
+        ({"scale": (3, 1)}, 2, False),
+        ({"size": (9, 7)}, 4, True),
+    ],
 )
-def test_dysample_is_its_formula(scale, groups, scoped):
+def test_dysample_is_its_formula(to, groups, scoped):
     """Equations 3 to 6: a quarter of the offset beside bilinear's position, or up to a half of it by the scope."""
     rng = np.random.default_rng(0)
-    factors = (scale, scale) if isinstance(scale, int) else scale
-    size = (5 * factors[0], 3 * factors[1])
+    size = to["size"] if "size" in to else tuple(np.multiply((5, 3), to["scale"]).tolist())
+    factors = np.divide(size, (5, 3))
     x = rng.standard_normal((2, 5, 3, 8)).astype(np.float32)
     offsets, scope = (rng.standard_normal((2, *size, groups, 2)).astype(np.float32) for _ in range(2))
     z = rng.standard_normal((2, *size, 8)).astype(np.float32)
     given = (x, offsets, scope) if scoped else (x, offsets)
-    y, *gradients = pulled(functools.partial(up.dysample, scale=scale), z, *given)
+    y, *gradients = pulled(functools.partial(up.dysample, **to), z, *given)
     image, moves, *rest = theirs = doubles(*given)
-    axes = [torch.tensor((np.arange(n * s) + 0.5) / s - 0.5) for n, s in zip((5, 3), factors, strict=True)]
+    axes = [torch.tensor((np.arange(m) + 0.5) / s - 0.5) for m, s in zip(size, factors, strict=True)]
     first = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)[:, :, None]
     positions = first + (0.5 * torch.sigmoid(rest[0]) * moves if scoped else 0.25 * moves)
     positions = torch.minimum(torch.clamp(positions, min=0), torch.tensor([4.0, 2.0]))

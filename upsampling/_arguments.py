@@ -97,7 +97,6 @@ def spatial_map(
     *,
     channels: int | None = None,
     floating: bool = True,
-    empty_channels: bool = False,
     what: str = "",
 ) -> jax.Array:
     """Returns `given` as a JAX array, checked to be `(*batch, *spatial, channels)` with `rank` spatial axes.
@@ -108,7 +107,6 @@ def spatial_map(
       rank: number of spatial axes, 1 to 3.
       channels: how many it must have; any number if not given.
       floating: whether it must be floating.
-      empty_channels: whether it may have no channels.
       what: says in the error why it must have that many channels.
 
     Raises:
@@ -116,8 +114,7 @@ def spatial_map(
       ValueError: too few axes, an empty spatial axis, or the wrong number of channels.
     """
     given = array(function, argument, given, floating=floating)
-    inner = given.shape[-1 - rank : -1] if empty_channels else given.shape[-1 - rank :]
-    if not 1 <= rank <= 3 or given.ndim < rank + 1 or 0 in inner:
+    if not 1 <= rank <= 3 or given.ndim < rank + 1 or 0 in given.shape[-1 - rank : -1]:
         raise ValueError(
             f"{function}: {argument} must be (*batch, *spatial, channels) with {rank} spatial axes (1, 2 or 3), none "
             f"empty; got shape {given.shape}."

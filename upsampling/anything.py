@@ -13,7 +13,7 @@ from upsampling.primitives._common import accumulator, core
 
 
 class Gaussians(NamedTuple):
-    """What is fitted: for each pixel of the map, the widths, the direction and the range of its Gaussian, (*batch, h, w).
+    """What is fitted for each pixel of the map, (h, w): the widths, the direction and the range of its Gaussian.
 
     Attributes:
       across, down: logarithms of the widths along the direction and at right angles to it, in pixels of the guide.
@@ -75,11 +75,11 @@ def upsample_anything(
     >>> up.upsample_anything(x, guide, radius=1)[3, :, 0].round(2)
     Array([0., 0., 0., 0., 5., 5., 5., 5.], dtype=float32)
 
-    Memory: the weights of one row of `x` at a time, `(2 * radius + 1)^2` for each of its output pixels, and of `x` the
-    windows of that row.
+    Memory: for one row of `x` at a time, `(2 * radius + 1)^2` weights for each of its output pixels, and the windows of
+    `x` there.
 
-    Source: Seo et al. 2025, arXiv:2511.16301, and the authors' code: the weight of a pixel falls by the widths of that
-    pixel, beyond the edge the outermost pixels are counted again, and distances are along rows and columns of the guide.
+    Source: Seo et al. 2025, arXiv:2511.16301, and the authors' code, where the weight of a pixel falls by the widths of
+    that pixel, and beyond the edge the outermost pixels are counted again.
     """
     name = "upsample_anything"
     x = _arguments.spatial_map(name, "x", x)
@@ -136,14 +136,14 @@ class _Blocks(NamedTuple):
       where: for each axis, (m,), the place of each output pixel, counted through all input pixels.
     """
 
-    size: tuple[int, int]
+    size: tuple[int, ...]
     radius: int
     pixels: tuple[np.ndarray, np.ndarray]
     used: tuple[np.ndarray, np.ndarray]
     where: tuple[np.ndarray, np.ndarray]
 
     @classmethod
-    def of(cls, size: tuple[int, int], output: tuple[int, int], radius: int) -> "_Blocks":
+    def of(cls, size: tuple[int, ...], output: tuple[int, ...], radius: int) -> "_Blocks":
         pixels, used, where = [], [], []
         for n, m in zip(size, output, strict=True):
             under = (2 * np.arange(m) + 1) * n // (2 * m)
@@ -192,7 +192,7 @@ def _rendered(g: Gaussians, x: jax.Array, guide: jax.Array, blocks: _Blocks, rea
     return lax.map(jax.checkpoint(row), jnp.arange(blocks.size[0]))
 
 
-def _maps(g: Gaussians, low: jax.Array, output: tuple[int, int], size: tuple[int, int]) -> jax.Array:
+def _maps(g: Gaussians, low: jax.Array, output: tuple[int, ...], size: tuple[int, ...]) -> jax.Array:
     """What a weight needs of each pixel of the map, (h, w, 7 + guide channels): see `_row_weights`."""
     across, down, colors = (jnp.maximum(jnp.exp(a), 1e-6) for a in (g.across, g.down, g.colors))
     angle = math.pi * jnp.tanh(g.angle)
@@ -204,7 +204,7 @@ def _maps(g: Gaussians, low: jax.Array, output: tuple[int, int], size: tuple[int
     return jnp.concatenate([jnp.stack([*precisions, jnp.cos(angle), jnp.sin(angle), *centers], -1), low], -1)
 
 
-def _limits(g: Gaussians, output: tuple[int, int], radius: int, reach: float) -> jax.Array:
+def _limits(g: Gaussians, output: tuple[int, ...], radius: int, reach: float) -> jax.Array:
     """How far each output pixel sees, in pixels of the map."""
     widest = lax.stop_gradient(jnp.maximum(jnp.exp(g.across), jnp.exp(g.down)))
     at_outputs = interpolation._to_size(widest[..., None], output, "linear")[..., 0]
@@ -212,7 +212,7 @@ def _limits(g: Gaussians, output: tuple[int, int], radius: int, reach: float) ->
 
 
 def _row_weights(
-    maps: jax.Array, guide: jax.Array, limits: jax.Array, row: jax.Array, blocks: _Blocks, output: tuple[int, int]
+    maps: jax.Array, guide: jax.Array, limits: jax.Array, row: jax.Array, blocks: _Blocks, output: tuple[int, ...]
 ) -> jax.Array:
     """The weights of the output pixels in one row of the map: (w, rows, columns, taps), from their guide and limits."""
     seen = blocks.windows(maps, row)[:, None, None]  # (w, 1, 1, taps, ...)
@@ -231,7 +231,7 @@ def _row_weights(
 
 
 def _fit(guide: jax.Array, blocks: _Blocks, steps: int, settings: _Settings) -> Gaussians:
-    """The Gaussians that enlarge the guide, made as small as the map, to itself: Adam on the mean absolute difference."""
+    """The Gaussians that enlarge the guide, made as small as the map, to itself again."""
     dtype, (height, width) = guide.dtype, guide.shape[:2]
     small = interpolation._to_size(guide, blocks.size, "cubic")
     low = interpolation._to_size(guide, blocks.size, "linear")
@@ -248,9 +248,8 @@ def _fit(guide: jax.Array, blocks: _Blocks, steps: int, settings: _Settings) -> 
     def loss(g: Gaussians) -> jax.Array:
         maps = _maps(g, low, (height, width), blocks.size)
         limits = blocks.split(_limits(g, (height, width), blocks.radius, settings.reach))
-        add = lambda total, number: (total + jax.checkpoint(row_loss)(number, maps, limits), None)  # noqa: E731
-        total, _ = lax.scan(add, jnp.zeros((), dtype), jnp.arange(blocks.size[0]))
-        return total / guide.size
+        row = jax.checkpoint(lambda number: row_loss(number, maps, limits))
+        return lax.map(row, jnp.arange(blocks.size[0])).sum() / guide.size
 
     def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
         g, mean, square = carry
@@ -264,7 +263,8 @@ def _fit(guide: jax.Array, blocks: _Blocks, steps: int, settings: _Settings) -> 
         return (g, mean, square), None
 
     start = [math.log(settings.sigma), math.log(settings.sigma), 0.0, math.log(settings.sigma_range)]
-    first = Gaussians(*(jnp.full(blocks.size, value, dtype) for value in start))
+    # Like the guide, so that under shard_map they vary as it does.
+    first = Gaussians(*(jnp.full_like(small[..., 0], value) for value in start))
     zero = jax.tree.map(jnp.zeros_like, first)
     (fitted, _, _), _ = lax.scan(step, (first, zero, zero), jnp.arange(steps))
     return jax.tree.map(lax.stop_gradient, fitted)

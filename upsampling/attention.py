@@ -1,5 +1,6 @@
 """Upsampling by attention: each output pixel attends to the low-resolution pixels around it."""
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from jax import lax
 
 from upsampling import _arguments, interpolation
 from upsampling._arguments import Numbers
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives import _common
+from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.transposed_conv import convolve
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -114,7 +116,7 @@ def _neighborhood_attention(
     queries = queries.astype(accumulator(queries.dtype))
     size, output = x.shape[-3:-1], queries.shape[-3:-1]
     keys = interpolation._to_size(queries, size, "area") if keys is None else keys.astype(queries.dtype)
-    queries = queries * math.sqrt(heads / queries.shape[-1])
+    keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
     if share is not None:
         seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
     elif window is not None:
@@ -122,9 +124,9 @@ def _neighborhood_attention(
     else:
         seen = None
     batch = x.shape[:-3]
-    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
-    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _MOST_BYTES:
+    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
         y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, images)
         return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
@@ -136,8 +138,15 @@ def _neighborhood_attention(
         # A pixel that is seen twice has twice the weight, one that is not seen none.
         weights = window_softmax(logits, 2, *map(np.log, counts))
     if average:
-        weights, geometry = weights.mean(-3, keepdims=True), geometry._replace(groups=1)
+        weights, geometry = _mean_of_heads(weights, -3), geometry._replace(groups=1)
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+
+
+def _mean_of_heads(weights: jax.Array, axis: int) -> jax.Array:
+    # Not a reduction: XLA for CPUs fuses it with those of the softmax, and for some shapes writes where it must not.
+    heads = weights.shape[axis]
+    total = functools.reduce(jnp.add, (lax.slice_in_dim(weights, h, h + 1, axis=axis) for h in range(heads)))
+    return total / heads
 
 
 def neighbor_windows(n: int, m: int, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -181,10 +190,6 @@ def windows_of_share(n: int, m: int, share: float) -> tuple[np.ndarray, np.ndarr
 
 # --- attention by tiles of the output ---------------------------------------------------------------------------------
 
-# Weights that take more than this are computed tile by tile, and those of a tile take about half.
-_MOST_BYTES = 64 << 20
-_TILE_BYTES = 32 << 20
-
 Seen = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
@@ -208,14 +213,12 @@ class _Tiles(NamedTuple):
         table = np.zeros((len(centers), n))
         row, column = np.nonzero(counts)
         table[row, taps[row, column]] = counts[row, column]
-        table = np.pad(table, [(0, -len(table) % length), (0, 0)], mode="edge").reshape(-1, length, n)
-        under = np.any(table, axis=1)
-        low, high = under.argmax(1), n - under[:, ::-1].argmax(1)
-        read = max((high - low).tolist())
-        first = np.minimum(low, n - read)
+        # Beyond the end the last pixel again.
+        rows = np.minimum(np.arange(-(-len(table) // length) * length), len(table) - 1)
+        first, parts = read_by_tiles(table, rows.reshape(-1, length))
         with np.errstate(divide="ignore"):
-            logits = np.log(np.stack([tile[:, f : f + read] for f, tile in zip(first, table, strict=True)]))
-        return cls(first, length, read, logits if np.any(logits) else None)
+            logits = np.log(parts)
+        return cls(first, length, parts.shape[2], logits if np.any(logits) else None)
 
 
 def _attend_in_tiles(
@@ -231,18 +234,18 @@ def _attend_in_tiles(
     if seen is None:
         # One axis of queries, and one of keys.
         total, count = height * width, math.prod(size)
-        length = _length(total, max(_TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
+        length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
         rows = _Tiles(np.zeros(-(-total // length), int), length, 1, None)
         columns = _Tiles(np.zeros(1, int), 1, count, None)
-        queries = queries.reshape(n, total, 1, -1)
+        queries = queries.reshape(n, total, 1, queries.shape[-1])
         x, keys = (a.reshape(n, 1, count, a.shape[-1]) for a in (x, keys))
     else:
         length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
         columns = _Tiles.that_see(seen[1], size[1], wide)
-        rows = _Tiles.that_see(seen[0], size[0], _length(height, length))
+        rows = _Tiles.that_see(seen[0], size[0], tile_length(height, length))
         row_bytes = images * heads * len(columns.first) * wide * columns.read * dtype.itemsize
-        while rows.length > 1 and rows.length * rows.read * row_bytes > _TILE_BYTES:
-            rows = _Tiles.that_see(seen[0], size[0], _length(height, -(-rows.length // 2)))
+        while rows.length > 1 and rows.length * rows.read * row_bytes > _common.TILE_BYTES:
+            rows = _Tiles.that_see(seen[0], size[0], tile_length(height, -(-rows.length // 2)))
     split = lambda a, groups: a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)  # noqa: E731
     x, queries, keys = split(x.astype(dtype), 1 if average else heads), split(queries, heads), split(keys, heads)
     width = queries.shape[2]
@@ -266,7 +269,7 @@ def _attend_in_tiles(
         if by_columns is not None:
             logits = logits + by_columns[None, :, None, None, :, None, :]
         weights = jax.nn.softmax(logits, axis=(-2, -1))
-        weights = weights.mean(2, keepdims=True) if average else weights
+        weights = _mean_of_heads(weights, 2) if average else weights
         y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, read(x, first), precision=lax.Precision.HIGHEST)
         return y.reshape(*y.shape[:2], math.prod(across), x.shape[-2] * x.shape[-1])[:, :, :width]
 
@@ -279,16 +282,8 @@ def _attend_in_tiles(
         queries = jnp.moveaxis(queries.reshape(n, count, length, *queries.shape[2:]), 1, 0)
         step = jax.checkpoint(lambda _, tile: (None, attend(*tile)), prevent_cse=False)
         y = jnp.moveaxis(lax.scan(step, None, (queries, *tiles))[1], 0, 1)
-    y = y.reshape(n, -1, y.shape[-1])
+    y = y.reshape(n, math.prod(y.shape[1:-1]), y.shape[-1])
     return lax.slice_in_dim(y, 0, output[0] * output[1], axis=1).reshape(n, *output, y.shape[-1])
-
-
-def _length(total: int, most: int) -> int:
-    """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
-    if most >= total:
-        return total
-    exact = next((n for n in range(most, most // 2, -1) if total % n == 0), None)
-    return exact or -(-total // -(-total // most))
 
 
 def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> jax.Array:
@@ -375,9 +370,10 @@ def learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array:
 
     >>> import jax.numpy as jnp
     >>> from upsampling import attention
-    >>> y = attention.learned_rotary_embedding(jnp.ones((5, 7, 8)), jnp.asarray(attention.rotary_frequencies(8)))
-    >>> bool(jnp.allclose(jnp.linalg.norm(y, axis=-1), 8**0.5))
-    True
+    >>> frequencies = jnp.asarray(attention.rotary_frequencies(8), jnp.float32)
+    >>> y = attention.learned_rotary_embedding(jnp.ones((5, 7, 8)), frequencies)
+    >>> print(y.shape, y[0, 0, 0])  # at the first pixel no angle
+    (5, 7, 8) 1.0
 
     Source: Couairon et al. 2025, arXiv:2506.11136, and the authors' code; also AnyUp's.
     """
@@ -396,10 +392,11 @@ def _learned_rotary_embedding(x: jax.Array, frequencies: jax.Array) -> jax.Array
     rows, columns = (jnp.asarray(np.linspace(0, 1, n), wide.dtype) for n in x.shape[-3:-1])
     by_row, by_column = frequencies.astype(wide.dtype)
     angles = rows[:, None, None] * by_row[None, None] + columns[None, :, None] * by_column[None, None]
-    angles = with_axes(angles, wide.ndim)
+    # By halves: with both at once an array of turned pairs would be written.
     first, second = jnp.split(wide, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    return (wide * jnp.cos(angles) + turned * jnp.sin(angles)).astype(x.dtype)
+    cos, sin = (jnp.split(with_axes(f(angles), wide.ndim), 2, axis=-1) for f in (jnp.cos, jnp.sin))
+    halves = (first * cos[0] - second * sin[0], second * cos[1] + first * sin[1])
+    return jnp.concatenate(halves, axis=-1).astype(x.dtype)
 
 
 def rotary_frequencies(channels: int, base: float = 100.0) -> np.ndarray:
@@ -442,21 +439,22 @@ def fourier_features(x: jax.Array, biases: jax.Array, *, lowest: float = -2.0, h
     Source: Huang et al. 2025, arXiv:2504.14032, and the authors' code; Fu et al. 2024, arXiv:2403.10516.
     """
     name = "fourier_features"
-    x = _arguments.spatial_map(name, "x", x, empty_channels=True)
+    x = _arguments.spatial_map(name, "x", x)
     _arguments.static_size(name, "x", x, 2)
     shape = (2, "frequencies", 2 + x.shape[-1])
     biases = _arguments.shaped(name, "biases", biases, shape, "two more than the channels of x")
     lowest, highest = (_arguments.finite(name, *given) for given in (("lowest", lowest), ("highest", highest)))
-    rows, columns = (jnp.asarray(np.linspace(-1, 1, n), accumulator(x.dtype)) for n in x.shape[-3:-1])
-    return _fourier_features(x, biases, rows, columns, lowest, highest)
+    return _fourier_features(x, biases, None, lowest, highest)
 
 
-@core((4, 5))
+@core((3, 4))
 def _fourier_features(
-    x: jax.Array, biases: jax.Array, rows: jax.Array, columns: jax.Array, lowest: float, highest: float
+    x: jax.Array, biases: jax.Array, rows: jax.Array | None, lowest: float, highest: float
 ) -> jax.Array:
-    """Of the part of an image that has these rows and columns."""
-    x = x.astype(rows.dtype)
+    """Of an image, or of the part of one whose rows have these places."""
+    x = x.astype(accumulator(x.dtype))
+    all_rows, columns = (jnp.asarray(np.linspace(-1, 1, n), x.dtype) for n in x.shape[-3:-1])
+    rows = all_rows if rows is None else rows
     places = (with_axes(rows[:, None, None], x.ndim), with_axes(columns[None, :, None], x.ndim))
     values = [*(jnp.broadcast_to(place, (*x.shape[:-1], 1)) for place in places), x]
     values = jnp.concatenate(values, axis=-1)[..., None, :]
@@ -515,15 +513,17 @@ def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def total(maps: jax.Array) -> jax.Array:
         """(channels, n, H, W) -> (n, H, W, channels of the result)"""
-        flat = maps.reshape(-1, height, width, 1)
+        flat = maps.reshape(math.prod(maps.shape[:2]), height, width, 1)
         y = convolve(flat, kernel, pads=pads, dilation=(1, 1), groups=1)
         return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
 
-    images = math.prod(batch) if _arguments.is_static(*batch) else 1
-    at_once = _length(channels, max(_TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1))
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
+    at_once = tile_length(
+        channels, max(_common.TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1)
+    )
     whole = channels // at_once * at_once
     y = total(maps[: channels - whole + at_once])
     if whole > at_once:
-        parts = maps[channels - whole + at_once :].reshape(-1, at_once, *maps.shape[1:])
+        parts = maps[channels - whole + at_once :].reshape(whole // at_once - 1, at_once, *maps.shape[1:])
         y, _ = lax.scan(jax.checkpoint(lambda y, part: (y + total(part), None), prevent_cse=False), y, parts)
     return (y / channels).astype(x.dtype).reshape(*batch, height, width, kernel.shape[-1])

@@ -324,7 +324,7 @@ def _is_circular(padding: Padding) -> bool:
 def _kernel(function: str, kernel: Any) -> tuple[jax.Array, int]:
     """The kernel as a JAX array, and its number of spatial axes."""
     kernel = _arguments.array(function, "kernel", kernel)
-    if kernel.ndim not in (3, 4, 5) or 0 in kernel.shape:
+    if kernel.ndim not in (3, 4, 5) or 0 in kernel.shape[:-2]:
         raise ValueError(
             f"{function}: kernel must be (*window, in, out) with 1, 2 or 3 window axes, none empty; got {kernel.shape}."
         )
@@ -466,7 +466,7 @@ def _conv_padding(function: str, size: tuple, window: tuple, padding: Any) -> tu
 def _shuffle_arguments(function: str, x: Any, scale: Any, order: Any) -> tuple[jax.Array, tuple[int, ...]]:
     scale = _arguments.per_axis(function, "scale", scale, None)
     _arguments.one_of(function, "order", order, get_args(ChannelOrder))
-    return _arguments.spatial_map(function, "x", x, len(scale), floating=False, empty_channels=True), scale
+    return _arguments.spatial_map(function, "x", x, len(scale), floating=False), scale
 
 
 # Computation.

@@ -13,7 +13,8 @@ from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives import _common, taps
+from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import (
@@ -250,8 +251,47 @@ def learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     size, window = kernel.shape[-4:-2], kernel.shape[-1]
     weights = _widen(kernel)[..., None, :, :]
+    batch, channels = x.shape[:-3], x.shape[-1]
+    images = math.prod(batch) if _arguments.is_static(*batch) else 1
+    row_bytes = images * size[1] * channels * weights.dtype.itemsize
+    if row_bytes * size[0] > _common.MOST_BYTES:
+        y = _learned_bilateral_in_tiles(
+            x.reshape(math.prod(batch), *x.shape[-3:]).astype(weights.dtype),
+            weights.reshape(math.prod(batch), *weights.shape[-5:]),
+            tile_length(size[0], max(_common.TILE_BYTES // row_bytes, 1)),
+        )
+        return y.reshape(*batch, *size, channels).astype(x.dtype)
     large = interpolation._to_size(x, size, "cubic").astype(weights.dtype)
     return window_sum(large, weights, _same_size(size, window), "reflect").astype(x.dtype)
+
+
+def _learned_bilateral_in_tiles(x: jax.Array, weights: jax.Array, length: int) -> jax.Array:
+    """(n, h, w, channels), (n, H, W, 1, k, k) -> (n, H, W, channels), by `length` rows at a time.
+
+    The enlarged map is as large as the output, and so is what pads it: only some rows of it are made at once.
+    """
+    (n, height, width), window = weights.shape[:3], weights.shape[-1]
+    reach, count = window // 2, -(-height // length)
+    mirrored = np.pad(np.arange(height), reach, mode="reflect")
+    (enlarge,) = taps.operators((taps.Axis(x.shape[1], height),), "cubic", conventions.torch)
+    rows = np.minimum(np.arange(count)[:, None] * length + np.arange(length + 2 * reach), len(mirrored) - 1)
+    first, matrices = read_by_tiles(enlarge.matrix()[mirrored], rows)
+    columns = interpolation._to_size(x, (x.shape[1], width), "cubic")
+    columns = jnp.pad(columns, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="reflect")
+    geometry = _same_size((length, width), window)
+
+    def tile(_: None, given: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        kernel, begin, matrix = given
+        low = lax.dynamic_slice_in_dim(columns, begin, matrix.shape[1], 1)
+        large = jnp.einsum("rh,nhwc->nrwc", matrix, low, precision=lax.Precision.HIGHEST)
+        return None, window_sum(large, kernel, geometry, None)
+
+    weights = jnp.pad(weights, [(0, 0), (0, count * length - height), *[(0, 0)] * 4])
+    weights = jnp.moveaxis(weights.reshape(n, count, length, *weights.shape[2:]), 1, 0)
+    given = (weights, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype))
+    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
+    y = jnp.moveaxis(y, 0, 1).reshape(n, count * length, width, x.shape[-1])
+    return lax.slice_in_dim(y, 0, height, axis=1)
 
 
 def _same_size(size: tuple[int, ...], window: int) -> Geometry:

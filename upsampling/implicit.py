@@ -1,5 +1,6 @@
 """Upsampling to any size by a function of the place: local implicit functions."""
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
+Axes = tuple[tuple[int, int], ...]  # the sizes of input and output along each axis
+Sides = tuple[int | None, ...]
 
 
 def local_ensemble(
@@ -69,22 +72,14 @@ def local_ensemble(
         factors = _arguments.per_axis(name, "scale", scale, 2)
         size = tuple(n * s for n, s in zip(inputs, factors, strict=True))
     outputs = _arguments.per_axis(name, "size", size, 2)
-    axes = list(zip(inputs, outputs, strict=True))
-    total = None
-    for corner in itertools.product((0, 1), repeat=2) if _arguments.flag(name, "ensemble", ensemble) else (None,):
-        sides = (None, None) if corner is None else corner
-        places = [nearest_pixels(n, m, side) for (n, m), side in zip(axes, sides, strict=True)]
-        steps = [2 * (output_places(n, m) - q) for (n, m), q in zip(axes, places, strict=True)]
-        seen = _read(x, tuple(Taps(n, q[:, None], np.ones((m, 1))) for (n, m), q in zip(axes, places, strict=True)))
-        both = np.stack(np.meshgrid(*steps, indexing="ij"), -1)
-        part = predict(seen, jnp.asarray(both, floating()))
-        if corner is None:
-            return part
-        shares = [_shares(n, m, side) for (n, m), side in zip(axes, corner, strict=True)]
-        part = _weighted(part, jnp.asarray(shares[0], floating()), jnp.asarray(shares[1], floating()))
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+    axes = tuple(zip(inputs, outputs, strict=True))
+    if not _arguments.flag(name, "ensemble", ensemble):
+        return predict(_read(x, axes, (None, None)), _steps(axes, (None, None)))
+    parts = (
+        _weighted(predict(_read(x, axes, corner), _steps(axes, corner)), axes, corner)
+        for corner in itertools.product((0, 1), repeat=2)
+    )
+    return functools.reduce(jnp.add, parts)
 
 
 def output_places(n: int, m: int) -> np.ndarray:
@@ -94,28 +89,38 @@ def output_places(n: int, m: int) -> np.ndarray:
 
 def nearest_pixels(n: int, m: int, side: int | None) -> np.ndarray:
     """For each of m output pixels, the pixel of n before it (side 0) or after it (side 1), or else the nearest."""
-    if side is None:
-        found = np.round(output_places(n, m))
-    else:
-        # In whole numbers: a pixel's own center counts as before it.
-        found = ((2 * np.arange(m) + 1) * n - m) // (2 * m) + side
+    # In whole numbers: a pixel's own center counts as before it.
+    before = ((2 * np.arange(m) + 1) * n - m) // (2 * m)
+    found = np.round(output_places(n, m)) if side is None else before + side
     return np.clip(found, 0, n - 1).astype(int)
 
 
-def _shares(n: int, m: int, side: int) -> np.ndarray:
+def _shares(n: int, m: int, side: int | None) -> np.ndarray:
     """The share that each output pixel takes from the pixel on that side; the length to the other one decides."""
-    lengths = [np.abs(output_places(n, m) - nearest_pixels(n, m, s)) for s in (0, 1)]
+    own, other = (np.abs(output_places(n, m) - nearest_pixels(n, m, s)) for s in (side, 0 if side else 1))
     # Where both are the same pixel, at its center, they share alike.
-    total = lengths[0] + lengths[1]
-    return np.where(total > 0, lengths[1 - side] / np.where(total > 0, total, 1), 0.5)
+    total = own + other
+    return np.where(total > 0, other / np.where(total > 0, total, 1), 0.5)
 
 
-@core(1)
-def _read(x: jax.Array, rows_and_columns: tuple[Taps, Taps]) -> jax.Array:
-    return resample(x, list(enumerate(rows_and_columns, x.ndim - 3)))
+@core((1, 2))
+def _read(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
+    """The pixels on these sides of each output pixel."""
+    taps = (
+        Taps(n, nearest_pixels(n, m, side)[:, None], np.ones((m, 1))) for (n, m), side in zip(axes, sides, strict=True)
+    )
+    return resample(x, list(enumerate(taps, x.ndim - 3)))
 
 
-@core()
-def _weighted(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    weights = (rows[:, None] * columns[None])[..., None]
+@core((0, 1))
+def _steps(axes: Axes, sides: Sides) -> jax.Array:
+    """From those pixels to the output pixels, (H, W, 2), in halves of a pixel."""
+    steps = (2 * (output_places(n, m) - nearest_pixels(n, m, side)) for (n, m), side in zip(axes, sides, strict=True))
+    return jnp.asarray(np.stack(np.meshgrid(*steps, indexing="ij"), -1), floating())
+
+
+@core((1, 2))
+def _weighted(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
+    rows, columns = (_shares(n, m, side) for (n, m), side in zip(axes, sides, strict=True))
+    weights = jnp.asarray((rows[:, None] * columns)[..., None], floating())
     return (x.astype(weights.dtype) * with_axes(weights, x.ndim)).astype(x.dtype)

@@ -11,9 +11,7 @@ from upsampling.primitives._common import accumulator, core
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
 
 
-def index_upsample(
-    x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None
-) -> jax.Array:
+def index_upsample(x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None) -> jax.Array:
     """IndexNet's upsampling: the nearest pixel, times a learned index map, `sigmoid(logits)`.
 
     It is what max-unpooling does, with an index map that is not 0 or 1 and that the guide predicts.
@@ -109,7 +107,7 @@ def _a2u(x: jax.Array, logits: jax.Array, window: tuple[int, ...]) -> jax.Array:
     return reassembly._sum_to_size(x, weights.astype(jnp.result_type(x, logits)), rank)
 
 
-def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, int]) -> jax.Array:
+def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """A2U's logits from two features of each cell of 2x2 pixels, and the image's own prediction from their affinity.
 
     The affinity of a cell is `<first, second> / sqrt(channels)`. Each of the cell's four pixels has, for each tap of
@@ -151,9 +149,7 @@ def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, 
 
 
 @core(3)
-def _affinity_logits(
-    first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, int]
-) -> jax.Array:
+def _affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:
     dtype, wide = first.dtype, accumulator(first.dtype)
     affinity = jnp.sum(first.astype(wide) * second.astype(wide), -1, keepdims=True) / math.sqrt(first.shape[-1])
     logits = affinity * prediction.astype(wide)[..., None, None, :]
@@ -190,7 +186,7 @@ def cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
     x = _arguments.spatial_map(name, "x", x)
     channels = 1 if jnp.shape(kernels)[-1:] == (1,) else x.shape[-1]
     kernels = _arguments.shaped(name, "kernels", kernels, (*x.shape[:-3], "k", "k", channels))
-    if x.shape[-3] % 2 or x.shape[-2] % 2 or not kernels.size:
+    if x.shape[-3] % 2 or x.shape[-2] % 2 or 0 in kernels.shape[-3:]:
         raise ValueError(
             f"{name}: x must have even height and width, and kernels must not be empty; got shapes {x.shape} and "
             f"{kernels.shape}."
@@ -211,7 +207,7 @@ def _cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
     kernels = kernels.reshape(*batch, window, 2, window, 2, kernels.shape[-1])
     first = len(batch)
     order = (*range(first), first + 1, first + 3, first + 4, first, first + 2)
-    weights = kernels.transpose(order).reshape(*batch, 1, 1, -1, window, window)
+    weights = kernels.transpose(order).reshape(*batch, 1, 1, 4 * kernels.shape[-1], window, window)
     cells = convolution._pixel_unshuffle(x, (2, 2), "DCR")
     size = (height // 2, width // 2)
     weights = jnp.broadcast_to(weights, (*batch, *size, *weights.shape[-3:]))

@@ -67,7 +67,7 @@ def max_pool_with_indices(
     window = _arguments.per_axis(name, "window", window, None)
     rank = len(window)
     strides = window if strides is None else _arguments.per_axis(name, "strides", strides, rank)
-    x = _arguments.spatial_map(name, "x", x, rank, empty_channels=True)
+    x = _arguments.spatial_map(name, "x", x, rank)
     size = x.shape[-1 - rank : -1]
     dilation = _arguments.per_axis(name, "dilation", dilation, rank)
     extents = tuple(d * (k - 1) + 1 for d, k in zip(dilation, window, strict=True))
@@ -112,7 +112,7 @@ def max_unpool(x: jax.Array, indices: jax.Array, output_size: Numbers) -> jax.Ar
     """
     name = "max_unpool"
     size = _arguments.per_axis(name, "output_size", output_size, None)
-    x = _arguments.spatial_map(name, "x", x, len(size), empty_channels=True)
+    x = _arguments.spatial_map(name, "x", x, len(size))
     indices = _arguments.array(name, "indices", _within_32_bits(indices), floating=False)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise TypeError(f"{name}: indices must be whole numbers; got {indices.dtype}.")

@@ -309,10 +309,10 @@ def _gated_queries(from_guide: jax.Array, from_map: jax.Array, gate_logits: jax.
 
 def fade(
     x: jax.Array,
-    guide: jax.Array,
+    guide: jax.Array | None,
     guide_logits: jax.Array,
     map_logits: jax.Array,
-    gate_logits: jax.Array,
+    gate_logits: jax.Array | None,
     *,
     scale: Numbers = 2,
     size: Numbers | None = None,
@@ -329,7 +329,8 @@ def fade(
       guide: (*batch, *spatial * scale, channels), the encoder's.
       guide_logits: (*batch, *spatial * scale, prod(kernel_size)), predicted from the guide.
       map_logits: (*batch, *spatial, prod(kernel_size)), predicted from `x`; in the paper by the same convolution.
-      gate_logits: (*batch, *spatial, 1), predicted from `x`.
+      gate_logits: (*batch, *spatial, 1), predicted from `x`; or None, and `guide` None, for no gate, the reassembled
+        input alone.
       scale: the factor: one whole number for each of the 1 to 3 spatial axes, or one for two axes.
       size: that of the guide and the result, in place of `scale`, as in `sapa`.
       kernel_size: the window, odd, one number or one per axis.
@@ -355,30 +356,37 @@ def fade(
     name = "fade"
     rank, factors, output = _scale_or_size(name, scale, size)
     x = _arguments.spatial_map(name, "x", x, rank)
-    guide = _arguments.guide(name, guide, x, factors, x.shape[-1], size=output)
+    if (guide is None) != (gate_logits is None):
+        raise ValueError(f"{name}: guide and gate_logits must be given both, or both be None, for no gate.")
+    if guide is not None:
+        guide = _arguments.guide(name, guide, x, factors, x.shape[-1], size=output)
     window = _arguments.odd(name, "kernel_size", kernel_size, rank)
     taps = math.prod(window)
     map_logits = _arguments.shaped(name, "map_logits", map_logits, (*x.shape[:-1], taps))
     guide_logits = _arguments.guide(name, guide_logits, x, factors, taps, size=output, argument="guide_logits")
-    gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*x.shape[:-1], 1))
+    if gate_logits is not None:
+        gate_logits = _arguments.shaped(name, "gate_logits", gate_logits, (*x.shape[:-1], 1))
     return _fade(x, guide, guide_logits, map_logits, gate_logits, window)
 
 
 @core(5)
 def _fade(
     x: jax.Array,
-    guide: jax.Array,
+    guide: jax.Array | None,
     guide_logits: jax.Array,
     map_logits: jax.Array,
-    gate_logits: jax.Array,
+    gate_logits: jax.Array | None,
     window: tuple[int, ...],
 ) -> jax.Array:
     rank = len(window)
-    size = guide.shape[-1 - rank : -1]
-    gate = _gate(gate_logits, size)
+    size = guide_logits.shape[-1 - rank : -1]
     logits = guide_logits + interpolation._to_size(map_logits, size, "nearest")
     weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
-    return gate * guide + (1 - gate) * _sum_to_size(x, weights, rank)
+    y = _sum_to_size(x, weights, rank)
+    if guide is None or gate_logits is None:
+        return y
+    gate = _gate(gate_logits, size)
+    return gate * guide + (1 - gate) * y
 
 
 def attend_to_neighbors(
@@ -410,7 +418,7 @@ def attend_to_neighbors(
     >>> attend_to_neighbors(jnp.array([[[0.0], [5.0], [10.0]]]), jnp.zeros((1, 3, 5)), scale=1)[..., 0]  # the mean
     Array([[1., 5., 9.]], dtype=float32)
 
-    Source: Walmer et al. 2026, UPLiFT, and the authors' code.
+    Source: Walmer et al. 2026, arXiv:2601.17950, and the authors' code.
     """
     name = "attend_to_neighbors"
     _, factors, output = _scale_or_size(name, scale, size)
@@ -418,9 +426,7 @@ def attend_to_neighbors(
     taps = jnp.shape(logits)[-1] if jnp.ndim(logits) else 0
     if taps not in NEIGHBORHOODS:
         raise ValueError(f"{name}: logits must have 5, 9, 13, 17 or 25 channels, one per tap; got {taps}.")
-    return _attend_to_neighbors(
-        x, _arguments.guide(name, logits, x, factors, taps, size=output, argument="logits")
-    )
+    return _attend_to_neighbors(x, _arguments.guide(name, logits, x, factors, taps, size=output, argument="logits"))
 
 
 # Which pixels of a square around its center are looked at, by their number.

@@ -151,7 +151,12 @@ def positions_from_grid(grid: jax.Array, size: int | Sequence[int], *, align_cor
 
 
 def dysample(
-    x: jax.Array, offsets: jax.Array, scope: jax.Array | None = None, *, scale: int | Sequence[int] = 2
+    x: jax.Array,
+    offsets: jax.Array,
+    scope: jax.Array | None = None,
+    *,
+    scale: int | Sequence[int] = 2,
+    size: int | Sequence[int] | None = None,
 ) -> jax.Array:
     """Bilinear upsampling that moves each output pixel, in each channel group, by a predicted offset.
 
@@ -164,9 +169,10 @@ def dysample(
         quarters of an input pixel. `groups` divides the channels; group g moves the g-th block of them.
       scope: of the same shape, the dynamic scope: logits of the share of each offset that is used, at most half of it.
       scale: the factor, one whole number or one per axis.
+      size: the output's spatial size, one whole number or one per axis, in place of `scale` where it is no multiple.
 
     Returns:
-      (*batch, H * scale, W * scale, channels), in the dtype of `x`.
+      (*batch, H * scale, W * scale, channels) or (*batch, *size, channels), in the dtype of `x`.
 
     Raises:
       ValueError: shapes that do not fit, or groups that do not divide the channels.
@@ -186,14 +192,17 @@ def dysample(
     """
     name = "dysample"
     x = _image(name, x)
-    scale = _arguments.per_axis(name, "scale", scale, 2)
-    size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
+    if size is None:
+        scale = _arguments.per_axis(name, "scale", scale, 2)
+        size = (x.shape[-3] * scale[0], x.shape[-2] * scale[1])
+    else:
+        size = _arguments.per_axis(name, "size", size, 2)
     shape = (*x.shape[:-3], *size, "groups", 2)
     offsets = _arguments.shaped(name, "offsets", offsets, shape, f"for x of shape {x.shape}")
     _arguments.divisor(name, "the groups of offsets", offsets.shape[-2], channels=x.shape[-1])
     if scope is not None:
         scope = _arguments.shaped(name, "scope", scope, offsets.shape, "that of offsets")
-    return _dysample(x, offsets, scope, scale)
+    return _dysample(x, offsets, scope)
 
 
 def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge: Edge = "zero") -> jax.Array:
@@ -240,7 +249,7 @@ def flow_warp(x: jax.Array, flow: jax.Array, *, align_corners: bool = True, edge
 
 
 def _image(function: str, x: jax.Array, rank: int = 2) -> jax.Array:
-    x = _arguments.spatial_map(function, "x", x, rank, empty_channels=True)
+    x = _arguments.spatial_map(function, "x", x, rank)
     size = x.shape[-1 - rank : -1]
     if _arguments.is_static(*size) and math.prod(size) > jnp.iinfo(jnp.int32).max:
         raise ValueError(f"{function}: x must have fewer than 2**31 pixels an image; got shape {x.shape}.")
@@ -320,13 +329,14 @@ def _positions_from_grid(grid: jax.Array, size: tuple[int, ...], align_corners: 
     return (g + 1) * (n - 1) / 2 if align_corners else ((g + 1) * n - 1) / 2
 
 
-@core((3,))
-def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None, scale: tuple[int, int]) -> jax.Array:
+@core()
+def _dysample(x: jax.Array, offsets: jax.Array, scope: jax.Array | None) -> jax.Array:
     dtype = accumulator(x.dtype, offsets.dtype)
     offsets = offsets.astype(dtype)
     offsets = offsets * (0.25 if scope is None else 0.5 * jax.nn.sigmoid(scope.astype(dtype)))
     rows, columns = (
-        (jnp.arange(n * s, dtype=dtype) + 0.5) / s - 0.5 for n, s in zip(x.shape[-3:-1], scale, strict=True)
+        (jnp.arange(m, dtype=dtype) + 0.5) / (m / n) - 0.5
+        for n, m in zip(x.shape[-3:-1], offsets.shape[-4:-2], strict=True)
     )
     first = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
     return _sample_groups(x, with_axes(first[..., None, :], offsets.ndim) + offsets, "bilinear", "replicate")

@@ -39,3 +39,17 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Fills in the tables."""
     return tables.filled(markdown)
+
+
+# The one script that the theme would load from the web; pages are read offline.
+_FROM_THE_WEB = '<script src="https://unpkg.com/iframe-worker/shim"></script>'
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Takes out what pages would load from the web."""
+    return output.replace(_FROM_THE_WEB, "")
+
+
+def on_post_template(output_content: str, template_name: str, config: Any) -> str:
+    """The same of pages that are none of the documentation's, such as 404.html."""
+    return output_content.replace(_FROM_THE_WEB, "")

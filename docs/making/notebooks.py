@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,45 @@ def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> li
     if "text/markdown" in data:
         return ["".join(data["text/markdown"]), ""]
     return ["```text", "".join(data["text/plain"]), "```", ""]
+
+
+def executed(path: Path, settings: dict[str, str] | None = None, timeout: int = 1200) -> Any:
+    """A notebook run from the repository's root, as nbformat has it; `settings` are appended to its cell of parameters.
+
+    Raises:
+      nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if settings and "parameters" in cell.metadata.get("tags", []):
+            cell.source += "".join(f"\n{name} = {value}" for name, value in settings.items())
+    client = NotebookClient(
+        notebook,
+        timeout=timeout,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(FOLDER.parents[1])}},
+    )
+    client.execute()
+    return notebook
+
+
+def main(names: list[str]) -> None:
+    """Runs the notebooks, all or those named, and writes their outputs: `python -m docs.making.notebooks [NAME...]`."""
+    import nbformat
+
+    for path in sorted(FOLDER.glob("*.ipynb")):
+        if not names or path.stem in names:
+            notebook = executed(path)
+            for cell in notebook.cells:
+                cell.metadata.pop("execution", None)  # times, which differ from run to run
+            notebook.metadata.get("language_info", {}).pop("version", None)
+            nbformat.write(notebook, path)
+            print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

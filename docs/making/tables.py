@@ -4,6 +4,7 @@ A page has a table where it says `<!-- table: NAME -->`, by the names in `TABLES
 """
 
 import functools
+import inspect
 import json
 import math
 import re
@@ -17,6 +18,7 @@ import numpy as np
 from flax import nnx
 
 import upsampling as up
+from experiments import __main__ as command_line
 from experiments import choose, results
 from upsampling._operations import count
 
@@ -101,17 +103,8 @@ def conventions(inputs: int = 4, outputs: int = 8) -> str:
 
 def distances(origin: str) -> str:
     """How far the other conventions are from one: the largest difference on a random picture in [0, 1]."""
-    picture = jnp.asarray(np.random.default_rng(0).random((24, 24)), jnp.float32)
-    cases = [("nearest", 36), ("linear", 48), ("cubic", 48), ("linear", 12), ("cubic", 12)]
+    cases, made = _resized()
     titles = [f"{method} {'×' if size > 24 else '÷'} {max(size / 24, 24 / size):g}" for method, size in cases]
-    made = {}
-    for name, preset in up.conventions.PRESETS.items():
-        made[name] = [
-            np.asarray(up.resize(picture, (size, size), method=method, convention=name, axes=(0, 1)))
-            if method in preset.methods or method in preset.antialiased
-            else None
-            for method, size in cases
-        ]
     rows = []
     for name, found in made.items():
         if name != origin:
@@ -121,6 +114,22 @@ def distances(origin: str) -> str:
             ]
             rows.append({"`convention=`": f"`{name}`", **dict(zip(titles, of, strict=True))})
     return markdown(rows)
+
+
+@functools.cache
+def _resized() -> tuple[list[tuple[str, int]], dict[str, list[np.ndarray | None]]]:
+    """A random picture at other sizes, by convention; None where a framework has no such method."""
+    picture = jnp.asarray(np.random.default_rng(0).random((24, 24)), jnp.float32)
+    cases = [("nearest", 36), ("linear", 48), ("cubic", 48), ("linear", 12), ("cubic", 12)]
+    made: dict[str, list[np.ndarray | None]] = {}
+    for name, preset in up.conventions.PRESETS.items():
+        made[name] = [
+            np.asarray(up.resize(picture, (size, size), method=method, convention=name, axes=(0, 1)))
+            if method in preset.methods or method in preset.antialiased
+            else None
+            for method, size in cases
+        ]
+    return cases, made
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -233,6 +242,16 @@ def choice() -> str:
     return markdown([{k: f"`{v}`" if k == "method" else v for k, v in row.items()} for row in rows], left=5)
 
 
+def commands() -> str:
+    """The commands of `python -m experiments`, each with its example."""
+    rows = []
+    for name, command in command_line._NAMED.items():
+        first = (inspect.getdoc(command) or "").partition("\n\n")[0].replace("\n", " ")
+        example = f"python -m experiments {name} {command_line.example_of(name)}"
+        rows.append({"command": f"`{name}`", "what": first, "for example": f"`{example}`"})
+    return markdown(rows, left=3)
+
+
 def evidence() -> str:
     """experiments/RESULTS.md, its headings one level down."""
     text = (ROOT / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
@@ -276,6 +295,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "analytic": analytic,
     "analytic 2": functools.partial(analytic, 2),
     "choice": choice,
+    "commands": commands,
     "evidence": evidence,
     "definitions": definitions,
     "sums": sums,

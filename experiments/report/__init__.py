@@ -17,10 +17,10 @@ def write(
     *,
     results: Mapping[str, Any],
     timing: Mapping[str, Any],
-    data: Dataset,
+    data: Any,
     predictions: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
 ) -> Path:
-    """Writes the page of a segmentation run, and every figure as PNG and SVG into `figures` beside it.
+    """Writes the page of a run, and every figure as PNG and SVG into `figures` beside it.
 
     The same arguments give the same bytes; nothing on the page is looked up elsewhere.
 
@@ -29,7 +29,7 @@ def write(
       results: what results.json holds.
       timing: what timing.json holds.
       data: the data set, for the close-ups.
-      predictions: of each design and method, the label map of every test image.
+      predictions: of each design and method, the label map of every test image, or what else the task makes.
 
     Returns:
       `path`.
@@ -39,7 +39,7 @@ def write(
     where = page.windows(results, data, predictions)
     variables = page.context(results, timing, data, predictions, where, config)
     page.save(results, timing, data, predictions, where, path.parent / "figures")
-    return _rendered(path, "template.html", variables)
+    return _rendered(path, "template.html" if isinstance(data, Dataset) else "task.html", variables)
 
 
 def write_analysis(path: Path, found: Mapping[str, Any]) -> Path:

@@ -21,22 +21,33 @@ Results = Mapping[str, Any]
 # --- error by distance ------------------------------------------------------------------------------------------------
 
 
-def by_distance(of: Results, primary: str, lower_is_better: bool, width: float) -> Drawing:
-    """The error rate by distance to the true boundary, and how it differs from that of `against`."""
+def by_distance(of: Results, primary: str, lower_is_better: bool, level: str, across: str, width: float) -> Drawing:
+    """The error rate by distance, and how it differs from that of `against`."""
     names = series.distinct(of, primary, lower_is_better)
     narrow, others = width < 500, [name for name in of["methods"] if name not in names]
     bins = _bins(of["distances"])
-    drawing = Drawing(width, 0, "Share of wrong pixels by distance to the true boundary")
+    drawing = Drawing(width, 0, f"{level.capitalize()} by {across.removesuffix(', px')}")
     tall, indent, gap = 230, 54, 60
     panel = width - indent - 6 if narrow else (width - 2 * indent - gap / 2) / 2
     corners = [(indent, 30), (indent, 30 + tall + 88) if narrow else (2 * indent + gap / 2 + panel, 30)]
     differs = {name: _curve_difference(of, name) for name in of["methods"] if name != of["against"]}
-    _share_panel(drawing, of, names, others, bins, corners[0], panel, tall)
+    _share_panel(drawing, of, names, others, bins, corners[0], panel, tall, level, across)
     if differs:
-        _difference_panel(drawing, of, names, others, differs, bins, corners[1], panel, tall)
+        _difference_panel(drawing, of, names, others, differs, bins, corners[1], panel, tall, across)
     last = corners[1 if differs else 0][1] + tall + 62
     drawing.height = series.legend(drawing, series.looks(names), _shown(of), others, last)
     return drawing
+
+
+def by_bin(of: Results, primary: str, lower_is_better: bool, level: str, across: str, width: float) -> Drawing:
+    """A curve that may be below 0, on a linear scale, against the middle of its bins."""
+    middles = [(low + high) / 2 for low, high in itertools.pairwise(of["distances"])]
+    curves = {
+        name: [(x, v) for x, e in zip(middles, method["curve"], strict=True) if (v := e["mean"]) is not None]
+        for name, method in of["methods"].items()
+    }
+    names = series.distinct(of, primary, lower_is_better)
+    return series.lines(curves, _shown(of), level, across, width, names, dots=True)
 
 
 def _bins(edges: Sequence[float | None]) -> list[str]:
@@ -54,22 +65,24 @@ def _curve_difference(of: Results, name: str) -> list[tuple[float, float]]:
     return [tuple(statistics.estimate(column)) for column in (curves[0] - curves[1]).T]
 
 
-def _share_panel(drawing, of, names, others, bins, corner, panel, tall) -> None:
+def _share_panel(drawing, of, names, others, bins, corner, panel, tall, level, across) -> None:
     left, top = corner
     # The scale has no place for 0: there a curve ends.
     means = {n: [series.value(e["mean"]) or math.nan for e in of["methods"][n]["curve"]] for n in (*others, *names)}
     positive = [v for curve in means.values() for v in curve if v > 0]
     high = max(positive, default=1.0)
     low = max(min(positive, default=0.1), high * 1e-5)
-    y = Scale(low / 1.5, min(1.0, high * 1.5) if high < 1 else 1.0, top + tall, top, log=True)
-    x = _bin_axis(drawing, bins, left, top, panel, tall)
-    left_axis(drawing, y, left, left + panel, "share of wrong pixels")
+    # A share ends at 1.
+    most = 1.5 * high if high > 1 else min(1.0, high * 1.5)
+    y = Scale(low / 1.5, most, top + tall, top, log=True)
+    x = _bin_axis(drawing, bins, left, top, panel, tall, across)
+    left_axis(drawing, y, left, left + panel, level)
     for name in (*others, *names):
         halves = [series.value(e["half_width"]) for e in of["methods"][name]["curve"]]
         _band(drawing, x, y, means[name], halves, series.looks(names).get(name), name)
 
 
-def _difference_panel(drawing, of, names, others, differs, bins, corner, panel, tall) -> None:
+def _difference_panel(drawing, of, names, others, differs, bins, corner, panel, tall, across) -> None:
     left, top = corner
     means = [mean for curve in differs.values() for mean, _ in curve if not math.isnan(mean)]
     ends = [mean + k * half for curve in differs.values() for mean, half in curve if half < 1 for k in (-1, 1)]
@@ -81,7 +94,7 @@ def _difference_panel(drawing, of, names, others, differs, bins, corner, panel, 
         )
     )
     y = Scale(low, high, top + tall, top)
-    x = _bin_axis(drawing, bins, left, top, panel, tall)
+    x = _bin_axis(drawing, bins, left, top, panel, tall, across)
     left_axis(drawing, y, left, left + panel, f"difference to {of['against']}")
     drawing.add(Line([(left, y(0)), (left + panel, y(0))], "ink", 1.2))
     for name in (*others, *names):
@@ -89,12 +102,12 @@ def _difference_panel(drawing, of, names, others, differs, bins, corner, panel, 
             _band(drawing, x, y, *zip(*differs[name], strict=True), series.looks(names).get(name), name)
 
 
-def _bin_axis(drawing: Drawing, bins: Sequence[str], left: float, top: float, panel: float, tall: float):
+def _bin_axis(drawing: Drawing, bins: Sequence[str], left: float, top: float, panel: float, tall: float, across: str):
     """Ticks below a panel; returns where each bin is."""
     at = [left + panel * (i + 0.5) / len(bins) for i in range(len(bins))]
     for x, name in zip(at, bins, strict=True):
         drawing.add(Text(x, top + tall + 16, name, "soft", 11.5, "middle"))
-    drawing.add(Text(left + panel / 2, top + tall + 34, "distance to the true boundary, px", "soft", 12, "middle"))
+    drawing.add(Text(left + panel / 2, top + tall + 34, across, "soft", 12, "middle"))
     return at
 
 

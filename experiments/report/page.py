@@ -8,11 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from experiments import choose
+from experiments import choose, results, tasks
 from experiments.data import Dataset
 from experiments.report import closeups, differences, drawing, edge, figures, tables, words
 from experiments.report.drawing import NARROW, WIDE, Drawing
 from experiments.results import shown_name
+from experiments.settings import kind
 
 Results = Mapping[str, Any]
 Predictions = Mapping[str, closeups.Predictions]
@@ -24,20 +25,23 @@ _HERE = Path(__file__).parent
 
 
 def windows(found: Results, data: Dataset, predictions: Predictions) -> Windows:
-    """Where each design's close-ups are."""
+    """Where each design's close-ups are; none where no label maps are predicted."""
+    if not isinstance(data, Dataset):
+        return {}
     return {name: closeups.clear_examples(data.test, predictions[name], data.ignore_index) for name in found["designs"]}
 
 
 def context(
-    found: Results, timing: Results, data: Dataset, predictions: Predictions, where: Windows, config: Results
+    found: Results, timing: Results, data: Any, predictions: Predictions, where: Windows, config: Results
 ) -> dict[str, Any]:
     """The template's variables."""
+    task = tasks.of_results(found)
     drawn = charts(found, timing)
     designs, analytic = list(found["designs"]), found["analytic"]
     return {
         "results": found,
         "verdict": words.verdict(found),
-        "designs": [_design(name, found, timing, data, predictions[name], where[name], drawn) for name in designs],
+        "designs": [_design(name, found, timing, data, predictions[name], where.get(name), drawn) for name in designs],
         "analytic": analytic and _analytic(analytic, drawn),
         "others": [tables.analytic(of) | {"stride": of["stride"]} for of in (analytic or {}).get("others", ())],
         "needs": [{k: words.typeset(v) for k, v in row.items()} for row in choose.choose([(found, timing)])],
@@ -46,7 +50,8 @@ def context(
         "command": words.command(config),
         "date": config.get("date"),
         "machines": words.machines(timing),
-        "settings": words.settings(found),
+        "settings": task.words.settings(found["settings"], {kind(name) for name in designs}),
+        "task": task.words,
         **assets(),
     }
 
@@ -63,32 +68,43 @@ def _design(
     name: str,
     found: Results,
     timing: Results,
-    data: Dataset,
+    data: Any,
     maps: closeups.Predictions,
-    where: Sequence[closeups.Window],
+    where: Sequence[closeups.Window] | None,
     drawn: Mapping[str, Chart],
 ) -> dict[str, Any]:
     of, primary, measures = found["designs"][name], found["primary"], found["measures"]
     shown = {n: shown_name(n, method) for n, method in of["methods"].items()}
     first = next(iter(found["designs"].values()))["methods"]
     secondary = [functools.partial(differences.forest, of, m, measures[m]) for m in measures if m != primary]
-    viewer = closeups.viewer(where, data, maps, shown) | {"against": of["against"]}
+    task = tasks.of_results(found)
+    seen: dict[str, Any] = {"viewer": None, "far": False}
+    if where is not None:
+        viewer = closeups.viewer(where, data, maps, shown) | {"against": of["against"]}
+        seen = {"viewer": _json(viewer), "far": any(w.far for w in where)}
+    drawings = task.pictures(name, found, data, maps) if task.pictures else []
     return {
         "name": name,
-        "title": words.title(name),
-        "words": words.design(name, found["settings"]),
+        "title": words.title(found, name),
+        "words": task.words.design(name, found["settings"]),
         "of": of,
         "shown": shown,
         "new_methods": of["methods"] is first or not first.keys() >= shown.keys(),
         "forest": both(drawn.get(f"{name}-differences")),
         "other_forests": _small(*secondary) if len(shown) > 1 else [],
         "undecided": words.undecided(of, primary),
-        "distance": both(drawn[f"{name}-error-by-distance"]),
+        "distance": both(drawn[f"{name}-{curve_name(found)}"]),
         "pareto": both(drawn.get(f"{name}-cost")),
         "table": tables.trained(found, timing, name),
-        "viewer": _json(viewer),
-        "far": any(w.far for w in where),
-        "small": _small(*(drawn[f"{name}-{k}"] for k in ("training", f"classes-{primary}", "classes-mean_iou"))),
+        **seen,
+        "pictures": [
+            {"title": of.title, "panels": [(caption, closeups.png(image)) for caption, image in of.panels]}
+            for of in drawings
+        ],
+        "ahead": [words.typeset(sentence) for sentence in results.ahead(found, name)],
+        "small": _small(
+            *(chart for k, chart in drawn.items() if k.startswith((f"{name}-training", f"{name}-classes-")))
+        ),
     }
 
 
@@ -131,19 +147,29 @@ def charts(found: Results, timing: Results) -> dict[str, Chart]:
     for design, of in found["designs"].items():
         if len(of["methods"]) > 1:
             drawn[f"{design}-differences"] = make(differences.forest, of, primary, info)
-        drawn[f"{design}-error-by-distance"] = make(figures.by_distance, of, primary, lower)
+        drawn[f"{design}-{curve_name(found)}"] = _curve(found, of)
         if len(of["methods"]) > 2:
             drawn[f"{design}-cost"] = make(figures.pareto, of, timing[design], primary, info)
         drawn[f"{design}-training"] = make(figures.training, of, primary, lower)
-        for measure in (primary, "mean_iou"):
+        for measure in (primary, "mean_iou") if found["data"]["classes"] else ():
             classes = make(figures.per_class, of, measure, measures[measure], found["data"]["classes"])
             drawn[f"{design}-classes-{measure}"] = classes
     return drawn
 
 
-def save(
-    found: Results, timing: Results, data: Dataset, predictions: Predictions, where: Windows, folder: Path
-) -> None:
+def curve_name(found: Results) -> str:
+    """The name of the curve's figure."""
+    return tasks.of_results(found).words.curve.lower().replace(" ", "-")
+
+
+def _curve(found: Results, of: Results) -> Chart:
+    """The curve that a task measures beside its measures."""
+    primary, task = found["primary"], tasks.of_results(found).words
+    draw = figures.by_bin if task.signed else figures.by_distance
+    return functools.partial(draw, of, primary, found["measures"][primary]["lower_is_better"], task.level, task.across)
+
+
+def save(found: Results, timing: Results, data: Any, predictions: Predictions, where: Windows, folder: Path) -> None:
     """Writes every figure, and a sheet of each design's first close-up, as PNG and SVG files."""
     for name, chart in charts(found, timing).items():
         drawn = chart(WIDE)
@@ -151,7 +177,7 @@ def save(
             drawing.save(drawn, folder / name)
     for design, of in found["designs"].items():
         maps = predictions[design]
-        for w in where[design][:1]:
+        for w in where.get(design, ())[:1]:
             shown = {shown_name(name, method): maps[name][w.image] for name, method in of["methods"].items()}
             drawing.save_figure(closeups.sheet(data.test.examples[w.image], w, shown), folder / f"{design}-close-up")
 

@@ -24,7 +24,7 @@ _MEANINGS = {
 
 
 def trained(found: Results, timing: Results, design: str) -> dict[str, Any]:
-    """The table of a design; the baseline's row stands apart, since it is not sorted."""
+    """The table of a design; what is untrained stands apart, since it is not sorted."""
     rows, best = results.rows(found, timing, design)
     measures, against = found["measures"], found["designs"][design]["against"]
     meanings = _MEANINGS | {m["title"]: m["meaning"] for m in measures.values()}
@@ -34,8 +34,8 @@ def trained(found: Results, timing: Results, design: str) -> dict[str, Any]:
         for i, row in enumerate(rows)
     ]
     columns = [{"name": column, "meaning": meanings.get(column, "")} for column in rows[0]]
-    last = cells.pop() if found["baseline"] else None
-    return {"columns": columns, "rows": cells, "baseline": last, "marked": any(best.values())}
+    count = len(found["designs"][design]["methods"])
+    return {"columns": columns, "rows": cells[:count], "baseline": cells[count:], "marked": any(best.values())}
 
 
 def number(text: str) -> float | None:
@@ -56,7 +56,7 @@ def analytic(of: Results) -> dict[str, Any]:
         values = [take(methods[name]) for _, take in columns.values()]
         rows.append([cell(name, None), *(cell(f"{value:.2f}", value) for value in values)])
     named = [{"name": "method", "meaning": ""}, *({"name": n, "meaning": m} for n, (m, _) in columns.items())]
-    return {"columns": named, "rows": rows, "baseline": None, "marked": False}
+    return {"columns": named, "rows": rows, "baseline": [], "marked": False}
 
 
 def _analytic_columns(of: Results) -> dict[str, tuple[str, Callable[[Results], float]]]:

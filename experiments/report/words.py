@@ -1,19 +1,17 @@
 """What a run's page says in sentences: its designs, settings, machine, and what stays undecided."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments import results
+from experiments import results, tasks
 from experiments.report import edge
-from experiments.settings import Segmentation, kind, named_stride
+from experiments.settings import kind, named_stride
 from experiments.statistics import MOST_SEEDS
 
 Results = Mapping[str, Any]
 
-_TITLES = {"frozen": "Frozen trunk", "head": "End to end", "unet": "U-Net"}
-_NETWORKS = {"unet": "U-Net", "fpn": "feature pyramid network"}
 # What is true of a data set and bounds what its intervals say.
 _BOUNDS = {"brain": "All test slices come from one head, a template of many: no interval here speaks for patients."}
 
@@ -42,35 +40,10 @@ def _analytic_verdict(analytic: Results | None) -> list[str]:
     ]
 
 
-def title(design: str) -> str:
+def title(found: Results, design: str) -> str:
     """A design's heading."""
     stride = named_stride(design)
-    return _TITLES[kind(design)] + (f", factor {stride}" if stride else "")
-
-
-def design(name: str, s: Results) -> str:
-    """What a design does, and what its figures can say."""
-    stride = named_stride(name) or s["stride"][0]
-    if kind(name) == "frozen":
-        return (
-            "For each seed a trunk (a block at full resolution, a strided convolution, a small U-Net at stride "
-            f"{stride}) was trained for {s['trunk_steps']} steps on labels averaged over its cells, which favor "
-            f"no upsampler. On its frozen features only a 1 × 1 convolution, the upsampler by {stride} and a "
-            f"1 × 1 head were trained, {s['head_steps']} steps with each method. All methods see the same features, "
-            "so what differs is how they render boundaries."
-        )
-    if name == "head":
-        return (
-            f"The network of a frozen trunk, trained end to end with each method for {s['steps']} steps: a trunk at "
-            f"stride {stride}, the upsampler by {stride}, and a 1 × 1 head."
-        )
-    after = {"full": "Two 3 × 3 convolutions follow each. ", "thin": "A 1 × 1 convolution follows each. "}
-    network = _NETWORKS.get(s["model"], s["model"])
-    return (
-        f"The network that people use, as control: a {network}, trained for {s['steps']} steps, each "
-        f"step up made by the method. {after[s['decoder']] if s['model'] == 'unet' else ''}What follows an upsampler, "
-        "and the skip connections beside it, can make up for what it does."
-    )
+    return tasks.of_results(found).words.titles[kind(design)] + (f", factor {stride}" if stride else "")
 
 
 def undecided(of: Results, primary: str) -> list[str]:
@@ -99,48 +72,17 @@ def undecided(of: Results, primary: str) -> list[str]:
     return sentences
 
 
-def settings(found: Results) -> list[str]:
-    """The settings of a run as sentences."""
-    s, designs = found["settings"], set(map(kind, found["designs"]))
-    sentences = [
-        f"AdamW with a learning rate of {_either(s['learning_rate'])} at most and weight decay {s['weight_decay']:g}; "
-        f"batches of {s['batch']} crops of {s['crop']} × {s['crop']} pixels; computed in {s['precision']}."
-    ]
-    if "frozen" in designs:
-        sentences.append(f"The heads on frozen trunks: {_either(s['head_learning_rate'])} at most.")
-    if len(s["learning_rate"]) > 1 or len(s["head_learning_rate"]) > 1:
-        sentences.append(
-            "Each method of a design took the learning rate with the best figure on validation images, mean over the "
-            "first two seeds."
-        )
-    if designs & {"frozen", "head"}:
-        crops = f", from {s['crops']} crops whose features are computed once" if "frozen" in designs else ""
-        sentences.append(f"The upsampler sees {s['features']} channels and enlarges by {_either(s['stride'])}{crops}.")
-    if "unet" in designs and s["model"] in _NETWORKS:  # a user's own has none of these
-        skips = {"inner": "at all levels but full resolution", "all": "at all levels", "none": "left out"}
-        gate = ", gated by attention" if s["attention_gate"] else ""
-        down = {"strided": "strided convolutions", "pool": "max-pooling"}[s["downsampling"]]
-        sentences.append(
-            f"The {_NETWORKS[s['model']]} has {s['depth']} halvings by {down}, {s['width']} channels at full "
-            f"resolution and twice as many at every level below, and skip connections {skips[s['skips']]}{gate}."
-        )
-    if s["variants"]:
-        sentences.append(f"A method takes the first of these variants that it has: {', '.join(s['variants'])}.")
-    return sentences
-
-
-def _either(values: Sequence[float]) -> str:
-    return " or ".join(f"{value:g}" for value in values)
-
-
 def command(config: Results) -> list[str]:
     """The words of the run's command, with every setting that is not the default: it repeats the run elsewhere."""
     if not config:
         return []
-    default = Segmentation()
-    words = ["python", "-m", "experiments", "segmentation"]
+    task = tasks.named(config.get("task", "segmentation"))
+    default = task.settings()
+    words = ["python", "-m", "experiments", task.name]
     for name, value in config.items():
-        if name in ("task", "out", "resume", "date") or value is None or value == getattr(default, name, None):
+        usual = getattr(default, name, None)
+        usual = list(usual) if isinstance(usual, tuple) else usual
+        if name in ("task", "out", "resume", "date") or value is None or value == usual:
             continue
         option = name.replace("_", "-")
         if isinstance(value, bool):

@@ -13,7 +13,10 @@ from flax import nnx
 from experiments import devices
 from experiments.data import Dataset, Split
 from experiments.models.stride import coarse_labels
+from experiments.settings import kind, named_stride
 from experiments.statistics import Sums
+from experiments.tasks import Words
+from experiments.trials import CHUNK, CURVE, Chunk, figures
 from upsampling import metrics
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -219,16 +222,6 @@ _NEVER = -1e9  # a logit whose softmax is exactly zero
 
 # --- prediction and evaluation ----------------------------------------------------------------------------------------
 
-CHUNK = 8  # images predicted and measured at a time
-
-
-class Chunk(NamedTuple):
-    """Images of one shape: their places in the split, what the network takes, and their label maps."""
-
-    places: list[int]
-    inputs: tuple[np.ndarray | jax.Array, ...]
-    label: np.ndarray
-
 
 def chunks(split: Split) -> Iterator[Chunk]:
     """A split's images, a few of one shape at a time."""
@@ -242,20 +235,6 @@ def chunks(split: Split) -> Iterator[Chunk]:
             yield Chunk(places, (np.stack([e["image"] for e in examples]),), np.stack([e["label"] for e in examples]))
 
 
-def predict(labels: Callable[..., jax.Array], variables: tuple[Any, Any], parts: Sequence[Chunk]) -> list[np.ndarray]:
-    """The label map of every image, as bytes, cut to the size of its label map."""
-    predictions: dict[int, np.ndarray] = {}
-    found = devices.in_turn(
-        len(parts),
-        lambda i: devices.over_rows(labels, variables, parts[i].inputs),
-        lambda i: jax.eval_shape(labels, *variables, *parts[i].inputs),
-    )
-    for (places, _, label), of in zip(parts, found, strict=True):
-        maps = np.asarray(of).astype(np.uint8)
-        predictions.update(zip(places, maps[:, : label.shape[1], : label.shape[2]], strict=True))
-    return [predictions[i] for i in range(len(predictions))]
-
-
 @functools.cache
 def _measuring(num_classes: int, ignore_index: int | None, names: tuple[str, ...]) -> Callable[..., dict]:
     """Maps predictions and targets to each measure's sums per image.
@@ -266,15 +245,15 @@ def _measuring(num_classes: int, ignore_index: int | None, names: tuple[str, ...
 
     def of_image(pair):
         found = {name: MEASURES[name].of(*pair, **arguments) for name in names if name in MEASURES}
-        if "curve" in names:
+        if CURVE in names:
             errors = metrics.error_by_distance.accumulate(*pair, distances=DISTANCES, **arguments)
-            found["curve"] = metrics.Ratio(errors.numerator.sum(-1), errors.denominator.sum(-1))
+            found[CURVE] = metrics.Ratio(errors.numerator.sum(-1), errors.denominator.sum(-1))
         return found
 
     return jax.jit(lambda prediction, target: jax.lax.map(of_image, (prediction, target)))
 
 
-ALL = (*MEASURES, "curve")
+ALL = (*MEASURES, CURVE)
 
 
 def measure(
@@ -297,29 +276,6 @@ def measure(
     return {name: Sums(*(part[None].astype(np.float64) for part in parts)) for name, parts in stacked.items()}
 
 
-def figures(sums: Mapping[str, Sums], classes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Each measure of a data set: per class, where it has classes, and as the mean over those present."""
-    result = {}
-    for name in MEASURES:
-        if name in sums:
-            values = _ratio(sums[name])
-            named = dict(zip(classes, values.tolist(), strict=True)) if values.size == len(classes) else {}
-            known = values[~np.isnan(values)]
-            result[name] = {"mean": float(known.mean()) if known.size else float("nan"), "classes": named}
-    return result
-
-
-def curve(sums: Mapping[str, Sums]) -> list[float]:
-    """The share of wrong pixels in each bin of distance to the true boundary."""
-    return _ratio(sums["curve"]).tolist()
-
-
-def _ratio(sums: Sums) -> np.ndarray:
-    """One value per class of a single training, NaN where nothing was there to measure."""
-    top, bottom = (part.sum((0, 1)) for part in (sums.numerator, sums.denominator))
-    return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), np.nan)
-
-
 def evaluate(
     predictions: Sequence[np.ndarray], split: Split, data: Dataset, names: Sequence[str] = tuple(MEASURES)
 ) -> dict[str, dict[str, Any]]:
@@ -329,7 +285,7 @@ def evaluate(
 
 def validate(predictions: Sequence[np.ndarray], data: Dataset) -> dict[str, float]:
     """The two means that are followed while training."""
-    found = evaluate(predictions, data.validation, data, ("mean_iou", PRIMARY))
+    found = evaluate(predictions, data.validation, data, (PRIMARY, "mean_iou"))
     return {name: of["mean"] for name, of in found.items()}
 
 
@@ -343,3 +299,87 @@ def baseline(data: Dataset) -> dict[str, Any] | None:
         "description": data.baseline.description,
         "figures": evaluate(predictions, data.test, data),
     }
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+_NETWORKS = {"unet": "U-Net", "fpn": "feature pyramid network"}
+
+
+def _design(name: str, s: Mapping[str, Any]) -> str:
+    """What a design does, and what its figures can say."""
+    stride = named_stride(name) or s["stride"][0]
+    if kind(name) == "frozen":
+        return (
+            "For each seed a trunk (a block at full resolution, a strided convolution, a small U-Net at stride "
+            f"{stride}) was trained for {s['trunk_steps']} steps on labels averaged over its cells, which favor "
+            f"no upsampler. On its frozen features only a 1 × 1 convolution, the upsampler by {stride} and a "
+            f"1 × 1 head were trained, {s['head_steps']} steps with each method. All methods see the same features, "
+            "so what differs is how they render boundaries."
+        )
+    if name == "head":
+        return (
+            f"The network of a frozen trunk, trained end to end with each method for {s['steps']} steps: a trunk at "
+            f"stride {stride}, the upsampler by {stride}, and a 1 × 1 head."
+        )
+    after = {"full": "Two 3 × 3 convolutions follow each. ", "thin": "A 1 × 1 convolution follows each. "}
+    network = _NETWORKS.get(s["model"], s["model"])
+    return (
+        f"The network that people use, as control: a {network}, trained for {s['steps']} steps, each "
+        f"step up made by the method. {after[s['decoder']] if s['model'] == 'unet' else ''}What follows an upsampler, "
+        "and the skip connections beside it, can make up for what it does."
+    )
+
+
+def _settings(s: Mapping[str, Any], designs: set[str]) -> list[str]:
+    """The settings of a run as sentences; `designs` are its kinds."""
+    sentences = [
+        f"AdamW with a learning rate of {_either(s['learning_rate'])} at most and weight decay {s['weight_decay']:g}; "
+        f"batches of {s['batch']} crops of {s['crop']} × {s['crop']} pixels; computed in {s['precision']}."
+    ]
+    if "frozen" in designs:
+        sentences.append(f"The heads on frozen trunks: {_either(s['head_learning_rate'])} at most.")
+    if len(s["learning_rate"]) > 1 or len(s["head_learning_rate"]) > 1:
+        sentences.append(
+            "Each method of a design took the learning rate with the best figure on validation images, mean over the "
+            "first two seeds."
+        )
+    if designs & {"frozen", "head"}:
+        crops = f", from {s['crops']} crops whose features are computed once" if "frozen" in designs else ""
+        sentences.append(f"The upsampler sees {s['features']} channels and enlarges by {_either(s['stride'])}{crops}.")
+    if "unet" in designs and s["model"] in _NETWORKS:  # a user's own has none of these
+        skips = {"inner": "at all levels but full resolution", "all": "at all levels", "none": "left out"}
+        gate = ", gated by attention" if s["attention_gate"] else ""
+        down = {"strided": "strided convolutions", "pool": "max-pooling"}[s["downsampling"]]
+        sentences.append(
+            f"The {_NETWORKS[s['model']]} has {s['depth']} halvings by {down}, {s['width']} channels at full "
+            f"resolution and twice as many at every level below, and skip connections {skips[s['skips']]}{gate}."
+        )
+    if s["variants"]:
+        sentences.append(f"A method takes the first of these variants that it has: {', '.join(s['variants'])}.")
+    return sentences
+
+
+def _either(values: Sequence[float]) -> str:
+    return " or ".join(f"{value:g}" for value in values)
+
+
+WORDS = Words(
+    heading="What the upsampler does to boundaries",
+    where={
+        "frozen": "On frozen trunks",
+        "head": "Trained end to end",
+        "unet": "In the network that people use",
+    },
+    better="rendered boundaries better",
+    best="best boundaries at any cost",
+    unit="test images",
+    beyond="other scanners, cameras, patients or networks",
+    titles={"frozen": "Frozen trunk", "head": "End to end", "unet": "U-Net"},
+    design=_design,
+    settings=_settings,
+    curve="Error by distance",
+    curve_says="",
+    level="share of wrong pixels",
+    across="distance to the true boundary, px",
+)

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from experiments import files, results, settings, statistics
+from experiments import files, results, settings, statistics, trials
 from experiments.data import Dataset, Example, Split
-from experiments.designs import Outcome
 from experiments.settings import Job, Segmentation
 from experiments.statistics import Sums
 from experiments.tasks import segmentation as task
+from experiments.trials import Outcome
 
 # How well each renders a boundary, on a scale of Boundary IoU, and its milliseconds for a step.
 METHODS = {
@@ -123,8 +123,8 @@ def _outcome(job: Job, data: Dataset, images: int) -> Outcome:
         "variant": "small" if job.method == "guided_filter" else None,
         "learning_rate": 4e-3,
         "receptive_field": [4, 4],
-        "figures": task.figures(sums, data.classes),
-        "curve": task.curve({"curve": curve}),
+        "figures": trials.figures(sums, data.classes),
+        "curve": trials.curve({"curve": curve}),
         "parameters": 12345,
         "upsampler_parameters": 345,
         "operations_per_step": 1e6 * milliseconds,

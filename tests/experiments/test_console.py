@@ -1,11 +1,14 @@
 """What a run prints: in any terminal, into a file, and when nobody reads it any more."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tyro
 
+from experiments import __main__ as command_line
 from experiments import console
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +103,14 @@ def test_bars_are_for_terminals(terminal, capsys):
     assert "a stays" in capsys.readouterr().out
     with console.run_progress(2, quiet=True) as progress:
         assert isinstance(progress, console._Lines)
+
+
+def test_help_has_an_example_of_each_command_that_is_taken(capsys):
+    """Each stands in the help of all, and is one that the command line understands."""
+    with pytest.raises(SystemExit):
+        command_line.main(["--help"])
+    told = " ".join(re.sub(r"[│╭╰─╮╯•]", " ", capsys.readouterr().out).split())
+    assert re.findall(r"Example: python -m experiments ([a-z-]+)", told) == list(command_line._NAMED)
+    for name in command_line._NAMED:
+        parsed = tyro.cli(command_line._COMMANDS, args=[name, *command_line.example_of(name).split()])
+        assert isinstance(parsed, command_line._NAMED[name])

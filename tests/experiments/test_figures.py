@@ -178,7 +178,7 @@ def test_displacements_are_drawn_to_scale(width):
 
 def test_error_by_distance_is_drawn_where_there_is_any(study):
     of = study[0]["designs"]["frozen"]
-    drawn = figures.by_distance(of, PRIMARY, False, WIDE)
+    drawn = figures.by_distance(of, PRIMARY, False, "share of wrong pixels", "distance to the true boundary, px", WIDE)
     shares = [m for m in marks(drawn, Line, "nearest") if len(m.points) > 2]
     assert [len(line.points) for line in shares] == [7, 8]  # the last bin has no wrong pixel; its difference is 0
     heights = [y for _, y in shares[0].points]

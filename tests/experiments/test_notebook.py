@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from matplotlib.figure import Figure
 
-from experiments import designs, example, logs, study
+from experiments import example, logs, study, trials
 from experiments.data import own
 
 METHODS = ["bilinear", "experiments.example:Blurred"]
@@ -53,7 +53,7 @@ def test_results_are_arrays_and_figures(stored):
         for c in (0, 1)
     ]
     assert stored.values("unet", "mean_iou")["bilinear"][1] == pytest.approx(np.mean(iou), abs=1e-6)
-    assert [row["method"] for row in stored.table("unet")] == METHODS
+    assert [row["method"] for row in stored.table("unet")] == ["bilinear", "Blurred"]  # tables name the class alone
     assert all(isinstance(figure, Figure) for figure in stored.figures().values())
 
 
@@ -64,9 +64,9 @@ def test_an_own_network_is_named(stored):
 
 def test_upsamplers_of_an_own_network_are_counted():
     plain, learned = (example.TwoSteps(1, 2, method) for method in ("bilinear", "transposed_conv"))
-    added = [designs.count(nnx.state(model, nnx.Param)) for model in (plain, learned)]
-    assert designs.upsampler_parameters(plain, "bilinear") == 0
-    assert designs.upsampler_parameters(learned, "transposed_conv") == added[1] - added[0] > 0
+    added = [trials.count(nnx.state(model, nnx.Param)) for model in (plain, learned)]
+    assert trials.upsampler_parameters(plain, "bilinear") == 0
+    assert trials.upsampler_parameters(learned, "transposed_conv") == added[1] - added[0] > 0
 
 
 def test_a_sink_is_told_every_step_and_every_validation(stored, told):

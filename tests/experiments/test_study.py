@@ -176,7 +176,7 @@ def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path
 
 
 def test_a_frozen_run_stopped_between_seeds_takes_up_its_trunk(frozen, images, tmp_path, monkeypatch):
-    train, calls = designs.train, []
+    train, calls = designs.TASK.train, []
 
     def interrupted(job, *arguments):
         calls.append(job)
@@ -184,7 +184,7 @@ def test_a_frozen_run_stopped_between_seeds_takes_up_its_trunk(frozen, images, t
             raise KeyboardInterrupt
         return train(job, *arguments)
 
-    monkeypatch.setattr(designs, "train", interrupted)
+    monkeypatch.setattr(designs.TASK, "train", interrupted)
     out = tmp_path / "stopped"
     options = (*FROZEN, "--methods", "nearest", "bilinear", "deconv", "--seeds", "0", "1")
     assert run(images, out, *options) == 130
@@ -347,7 +347,7 @@ def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, mo
     ]
     assert re.search(told, (folder / "report.html").read_text())
     monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(designs, "train", None)  # it is not trained again
+    monkeypatch.setattr(designs.TASK, "train", None)  # it is not trained again
     assert resume(folder) == 0
     monkeypatch.undo()
     assert resume(folder, "--redo", "diverged") == 0
@@ -358,7 +358,7 @@ def test_a_run_in_which_all_diverges_ends_with_a_page(images, tmp_path, monkeypa
     def diverging(*arguments, **options):
         raise training.Diverged(2, float("inf"), training.History())
 
-    monkeypatch.setattr(designs, "stage", diverging)
+    monkeypatch.setattr(designs.TASK, "stage", diverging)
     assert run(images, tmp_path / "out", *FROZEN, "--methods", "nearest") == 0
     assert "the trunk of seed 0 at step" in capsys.readouterr().out.replace("\n", " ")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -380,7 +380,7 @@ def test_a_damaged_file_is_named_with_its_remedy(moved, name, monkeypatch, capsy
         assert re.search(rf"nearest/seed0/{name}: damaged .* --redo damaged", capsys.readouterr().out)
     redone = []
     monkeypatch.setattr(
-        designs, "train", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
+        designs.TASK, "train", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert resume(folder, "--redo", "damaged") == 130
     assert redone == [("unet", "nearest", 0)]  # and nothing else

@@ -1,4 +1,7 @@
-"""State dicts of FeatUp's and NAF's upsamplers give their numbers. The modules are stated anew, with the same names."""
+"""State dicts of FeatUp's, Wu et al.'s and NAF's upsamplers give their numbers.
+
+The modules are stated anew, with the same names.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,28 +14,8 @@ from flax import nnx
 from torch.nn import Conv2d, Dropout2d, GroupNorm, Module, Parameter, Sequential
 
 import upsampling as up
+from tests.interop.agreement import agree, first, last, normal, shaken
 from upsampling.interop.torch import load_state_dict
-
-
-def normal(seed, *shape):
-    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
-
-
-def first(x):
-    return torch.tensor(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
-
-
-def last(x):
-    return np.moveaxis(x.detach().numpy(), 1, -1)
-
-
-def shaken(module, seed=0):
-    """No parameter at a value that hides a mistake."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
-    return module.eval()
 
 
 class JBULearnedRange(Module):
@@ -189,6 +172,69 @@ def test_published_sizes_have_the_published_names():
     np.testing.assert_array_equal(
         stack.layers[2].fixup_proj[1].kernel[...], state["up3.fixup_proj.3.weight"][..., 0, 0].T
     )
+
+
+class AdaptiveNorm(Module):
+    def __init__(self, n):
+        super().__init__()
+        self.w_0, self.w_1 = Parameter(torch.ones(1)), Parameter(torch.zeros(1))
+        self.bn = torch.nn.BatchNorm2d(n, momentum=0.999, eps=0.001)
+
+    def forward(self, x):
+        return self.w_0 * x + self.w_1 * self.bn(x)
+
+
+class DeepGuidedFilter(Module):
+    """Wu et al. 2018, arXiv:1803.05619: a map of the guide, in three forms, and the fast guided filter of two."""
+
+    def __init__(self, form, epsilon):
+        super().__init__()
+        self.form, self.epsilon = form, epsilon
+        if form == "segmentation":
+            self.guided_map_conv1, self.guided_map_conv2 = Conv2d(3, 7, 1), Conv2d(7, 3, 1)
+            return
+        first = Conv2d(3, 7, 1, bias=False)
+        self.guided_map = Sequential(first, AdaptiveNorm(7), torch.nn.LeakyReLU(0.2), Conv2d(7, 3, 1))
+        if form == "convolution":
+            self.gf = Module()
+            self.gf.box_filter = Conv2d(3, 3, 3, padding=1, bias=False, groups=3)
+            layers = []
+            for a, b in ((6, 5), (5, 5)):
+                layers += [Conv2d(a, b, 1, bias=False), torch.nn.BatchNorm2d(b), torch.nn.ReLU()]
+            self.gf.conv_a = Sequential(*layers, Conv2d(5, 3, 1, bias=False))
+
+    def mapped(self, guide):
+        if self.form == "segmentation":
+            return self.guided_map_conv2(torch.relu(self.guided_map_conv1(guide)))
+        return self.guided_map(guide)
+
+    def forward(self, y, guide):
+        high, x = self.mapped(guide), self.mapped(F.adaptive_avg_pool2d(guide, y.shape[2:]))
+        conv = self.form == "convolution"
+        weight = self.gf.box_filter.weight if conv else torch.ones(3, 1, 3, 3)
+        total = lambda a: F.conv2d(a, weight, padding=1, groups=3)  # noqa: E731
+        mean = lambda a: total(a) / total(torch.ones_like(a))  # noqa: E731
+        covariance, variance = mean(x * y) - mean(x) * mean(y), mean(x * x) - mean(x) ** 2
+        both = torch.cat([covariance, variance], 1)
+        slope = self.gf.conv_a(both) if conv else covariance / (variance + self.epsilon)
+        intercept = mean(y) - slope * mean(x)
+        large = [F.interpolate(a, guide.shape[2:], mode="bilinear", align_corners=True) for a in (slope, intercept)]
+        return large[0] * high + large[1]
+
+
+@pytest.mark.parametrize("form", ["segmentation", "images", "convolution"])
+def test_guided_filter(form):
+    theirs = DeepGuidedFilter(form, 0.1)
+    if form == "convolution":
+        torch.nn.init.ones_(theirs.gf.box_filter.weight)
+    theirs = shaken(theirs)
+    options = {"hidden": 7, "epsilon": 0.1, "slope_hidden": 5, "mean": "conv" if form == "convolution" else "box"}
+    if form != "segmentation":
+        options |= {"leak": 0.2, "map_bias": False, "map_norm": up.nn.AdaptiveNorm, "norm": nnx.BatchNorm}
+    layer = up.nn.GuidedFilter(3, guide_features=3, **options, rngs=nnx.Rngs(0))
+    layer.eval()
+    # Both are positive on average: a mean whose weights add up to nothing would be no mean.
+    agree(layer, theirs, lambda module, x, guide: module(x, guide), normal(0, 2, 5, 4, 3), normal(1, 2, 10, 9, 3))
 
 
 def test_what_does_not_fit_is_named():

@@ -1,5 +1,7 @@
 """LIIF against a plain statement of it in PyTorch, under the names of its checkpoints."""
 
+import itertools
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -17,7 +19,7 @@ class LIIF(torch.nn.Module):
         super().__init__()
         self.ensemble, self.unfold, self.cell = ensemble, unfold, cell
         widths = [features * (9 if unfold else 1) + (4 if cell else 2), *hidden]
-        layers = [a for n, m in zip(widths, widths[1:], strict=False) for a in (torch.nn.Linear(n, m), torch.nn.ReLU())]
+        layers = [a for n, m in itertools.pairwise(widths) for a in (torch.nn.Linear(n, m), torch.nn.ReLU())]
         self.imnet = torch.nn.Module()
         self.imnet.layers = torch.nn.Sequential(*layers, torch.nn.Linear(widths[-1], out))
 

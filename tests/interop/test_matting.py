@@ -89,11 +89,14 @@ class InterChannelUpDown(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("s", "k", "share", "size"), [(3, 6, True, (8, 10)), (5, 5, False, (7, 11)), (3, 3, True, (9, 5)), (3, 4, True, (8, 10))]
+    ("s", "k", "share", "size"),
+    [(3, 6, True, (8, 10)), (5, 5, False, (7, 11)), (3, 3, True, (9, 5)), (3, 4, True, (8, 10))],
 )
 def test_a2u(s, k, share, size):
     theirs = shaken(InterChannelUpDown(6, s, k, share, 2))
-    layer = up.nn.A2U(4, guide_features=6, kernel_size=s, encoder_kernel_size=k, share=share, groups=2, rngs=nnx.Rngs(0))
+    layer = up.nn.A2U(
+        4, guide_features=6, kernel_size=s, encoder_kernel_size=k, share=share, groups=2, rngs=nnx.Rngs(0)
+    )
     agree(layer, theirs, lambda module, x, guide: module(x, guide), normal(0, 2, 4, 5, 4), normal(1, 2, *size, 6))
 
 

@@ -54,26 +54,34 @@ class CARAFE(torch.nn.Module):
 
 
 class SAPA(torch.nn.Module):
-    def __init__(self, channels, guide_channels, scale, k, inner, similarity):
+    def __init__(self, channels, guide_channels, scale, k, inner, similarity, bias=True, values=False):
         super().__init__()
         self.scale, self.kernel, self.similarity = scale, k, similarity
         self.norm_x, self.norm_y = torch.nn.LayerNorm(channels), torch.nn.LayerNorm(guide_channels)
+        linear = lambda inputs, out: torch.nn.Linear(inputs, out, bias=bias)  # noqa: E731
         if similarity != "inner":
-            self.k = torch.nn.Linear(channels, inner)
-            setattr(self, "qy" if similarity == "gated" else "q", torch.nn.Linear(guide_channels, inner))
+            self.k = linear(channels, inner)
+            both = guide_channels + channels * (similarity == "joined")
+            setattr(self, "qy" if similarity == "gated" else "q", linear(both, inner))
         if similarity == "gated":
-            self.qx, self.gate = torch.nn.Linear(channels, inner), torch.nn.Linear(channels, 1)
+            self.qx, self.gate = linear(channels, inner), linear(channels, 1)
+        if values:
+            self.v = linear(channels, channels)
 
     def forward(self, x, guide):
         value = x
         x, y = x.movedim(1, -1), self.norm_y(guide.movedim(1, -1))
         normal = self.norm_x(x)
+        big = lambda a: a.repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)  # noqa: E731
+        if hasattr(self, "v"):
+            value = self.v(normal).movedim(-1, 1)
         if self.similarity == "inner":
             queries, keys = y, normal
         elif self.similarity == "bilinear":
             queries, keys = self.q(y), self.k(normal)
+        elif self.similarity == "joined":
+            queries, keys = self.q(torch.cat([y, big(x)], -1)), self.k(normal)
         else:
-            big = lambda a: a.repeat_interleave(self.scale, 1).repeat_interleave(self.scale, 2)  # noqa: E731
             gate = torch.sigmoid(self.gate(big(normal)))
             queries, keys = gate * self.qy(y) + (1 - gate) * self.qx(big(x)), self.k(normal)
         seen = windows(keys.movedim(-1, 1), self.kernel, self.scale)
@@ -82,10 +90,11 @@ class SAPA(torch.nn.Module):
 
 
 class FADE(torch.nn.Module):
-    def __init__(self, channels, guide_channels, scale, k, inner, lite=False, align=False):
+    def __init__(self, channels, guide_channels, scale, k, inner, lite=False, align=False, gated=True):
         super().__init__()
         self.scale = scale
-        self.gate_generator = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(channels, 1, 1)})
+        if gated:
+            self.gate_generator = torch.nn.ModuleDict({"conv": torch.nn.Conv2d(channels, 1, 1)})
         inner = k * k if lite else inner
         self.ker_generator = torch.nn.ModuleDict(
             {
@@ -101,6 +110,8 @@ class FADE(torch.nn.Module):
         g = self.ker_generator
         low, high = g["content_encoder"](g["compressor_de"](x)), g["content_encoder"](g["compressor_en"](guide))
         weights = (high + F.interpolate(low, scale_factor=self.scale)).softmax(1)
+        if not hasattr(self, "gate_generator"):
+            return reassemble(x, weights[:, None], self.scale)
         gate = torch.sigmoid(F.interpolate(self.gate_generator["conv"](x), scale_factor=self.scale))
         if hasattr(self, "aligner"):
             guide = self.aligner["conv"](guide)
@@ -129,6 +140,21 @@ CASES = {
         4,
         lambda: SAPA(6, 4, 4, 3, 5, "gated"),
         {"guide_features": 4, "embedding_features": 5, "kernel_size": 3, "similarity": "gated"},
+        4,
+    ),
+    "sapa, joined": (
+        "sapa",
+        2,
+        lambda: SAPA(6, 4, 2, 3, 5, "joined", bias=False, values=True),
+        {"guide_features": 4, "embedding_features": 5, "kernel_size": 3, "similarity": "joined"}
+        | {"use_bias": False, "embed_values": True},
+        4,
+    ),
+    "fade, no gate": (
+        "fade",
+        2,
+        lambda: FADE(6, 4, 2, 3, 7, gated=False),
+        {"compressed_features": 7, "kernel_size": 3, "guide_features": 4, "gated": False},
         4,
     ),
     "sapa, inner": ("sapa", 2, lambda: SAPA(6, 6, 2, 5, 0, "inner"), {"similarity": "inner"}, 6),
@@ -179,7 +205,7 @@ def test_outputs_and_gradients(case):
         up.nn.create(method, 6, scale, rngs=nnx.Rngs(0), **options), {n: p.grad for n, p in theirs.named_parameters()}
     )
     leaves = list(zip(jax.tree.leaves(dstate), jax.tree.leaves(nnx.state(wanted)), strict=True))
-    assert len(leaves) == len(list(theirs.parameters()))
+    assert sum(ours.size for ours, _ in leaves) == sum(p.numel() for p in theirs.parameters())
     for ours, other in leaves:
         np.testing.assert_allclose(ours, other, atol=1e-3 * max(1, np.abs(other).max()))
 

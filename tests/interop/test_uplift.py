@@ -84,7 +84,8 @@ DIAMOND = [(a, b) for a in range(-2, 3) for b in range(-2, 3) if abs(a) + abs(b)
 
 
 @pytest.mark.parametrize(
-    ("features", "offsets", "size", "steps"), [(6, STAR, (7, 10), 1), (3, SQUARE, (13, 17), 2), (6, DIAMOND, (8, 10), 1)]
+    ("features", "offsets", "size", "steps"),
+    [(6, STAR, (7, 10), 1), (3, SQUARE, (13, 17), 2), (6, DIAMOND, (8, 10), 1)],
 )
 def test_uplift(features, offsets, size, steps):
     theirs = shaken(UPLiFT(features, (4, 5, 6), 20, offsets), 0.1)

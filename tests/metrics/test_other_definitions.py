@@ -12,7 +12,7 @@ from medpy.metric import binary
 import upsampling as up
 from tests.metrics.metric_maps import drawn, volumes
 from tests.metrics.test_surface_distances import CLASSES, per_class, together
-from tests.optional import monai_metrics, torch
+from tests.optional import monai_metrics, sitk, torch, torchmetrics_classification, torchmetrics_segmentation
 from upsampling import metrics
 
 close = np.testing.assert_allclose
@@ -129,6 +129,54 @@ def test_generalized_dice_and_dice_of_targets_are_monai_s():
     close(total.compute(), metrics.generalized_dice_of(np.asarray(whole)), rtol=1e-6)
     nothing = np.zeros((2, 2), int), np.full((2, 2), 9)
     assert metrics.generalized_dice(*nothing, 3, ignore_index=9, absent=1) == 1
+
+
+def test_overlap_and_all_pixels_are_simpleitk_s(found):
+    prediction, target = map(np.asarray, drawn())
+
+    def tool(p, t):
+        images = [sitk.GetImageFromArray(mask.astype(np.uint8)) for mask in (p, t)]
+        distances, overlap = sitk.HausdorffDistanceImageFilter(), sitk.LabelOverlapMeasuresImageFilter()
+        distances.Execute(*images)
+        overlap.Execute(*images)
+        apart = distances.GetHausdorffDistance(), distances.GetAverageHausdorffDistance()
+        return *apart, overlap.GetDiceCoefficient(), overlap.GetJaccardCoefficient()
+
+    ours = (
+        found["pixels"],
+        metrics.average_surface_distance(prediction, target, CLASSES, boundary="pixels", average="mean"),
+        metrics.dice(prediction, target, CLASSES),
+        metrics.iou(prediction, target, CLASSES),
+    )
+    for number, value in enumerate(ours):
+        expected = per_class(lambda p, t, number=number: tool(p, t)[number], prediction, target)
+        close(where_both(value), expected, rtol=1e-5)
+
+
+def test_overlap_and_distances_are_torchmetrics(found):
+    prediction, target = map(np.array, drawn())
+    maps, options = (torch.from_numpy(prediction), torch.from_numpy(target)), {"input_format": "index"}
+    expected = torchmetrics_segmentation.mean_iou(*maps, num_classes=CLASSES, per_class=True, **options)
+    close(metrics.iou(prediction, target, CLASSES, absent=-1), expected, rtol=1e-5)
+    expected = torchmetrics_segmentation.dice_score(*maps, num_classes=CLASSES, average="none", **options)
+    close(metrics.dice(prediction, target, CLASSES), expected, rtol=1e-5)
+    for function, ours in (("multiclass_jaccard_index", metrics.iou), ("multiclass_f1_score", metrics.dice)):
+        tool = getattr(torchmetrics_classification, function)
+        expected = [tool(p, t, num_classes=CLASSES, average="none").numpy() for p, t in zip(*maps, strict=True)]
+        close(ours(prediction, target, CLASSES, absent=0), expected, rtol=1e-5)
+    # It takes the distances of classes that are in both maps only.
+    whole = np.isfinite(where_both(found["chessboard"])).all(1)
+    assert whole.sum() > 2
+    maps = [m[torch.from_numpy(whole)] for m in maps]
+    for ours, options in (("chessboard", {}), ("taxicab", {}), ("directed", {"directed": True})):
+        distance = "euclidean" if ours == "directed" else ours
+        tool = torchmetrics_segmentation.hausdorff_distance
+        options |= {"input_format": "index", "include_background": True, "distance_metric": distance}
+        close(found[ours][whole], tool(*maps, num_classes=CLASSES, **options), rtol=1e-5)
+    for theirs, ours in (("square", "square"), ("simple", "simple"), ("linear", "uniform")):
+        tool = torchmetrics_segmentation.generalized_dice_score
+        expected = tool(*maps, CLASSES, per_class=False, weight_type=theirs, input_format="index")
+        close(metrics.generalized_dice(*map(np.asarray, maps), CLASSES, weights=ours), expected.ravel(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

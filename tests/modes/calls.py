@@ -14,7 +14,7 @@ from flax import nnx
 
 import upsampling as up
 from tests.nn.layers import METHODS, small
-from upsampling import attention, guided, reassembly
+from upsampling import attention, frequency, guided, implicit, matting, reassembly
 from upsampling.interop import flax as from_flax
 
 SIZE, LARGE, CHANNELS = (6, 5), (12, 10), 4
@@ -92,6 +92,10 @@ def _slopes(moments: jax.Array) -> jax.Array:
     return moments[..., :CHANNELS]
 
 
+def _pixels(pixels: jax.Array, steps: jax.Array) -> jax.Array:
+    return pixels
+
+
 def _unpooled(x: Any) -> jax.Array:
     values, indices = up.max_pool_with_indices(x)
     return up.max_unpool(values, indices, x.shape[1:3])
@@ -138,6 +142,17 @@ FUNCTIONS = [
         lambda *maps: up.fade(*maps, kernel_size=3),
         (X, HIGH, (*LARGE, 9), (*SIZE, 9), (*SIZE, 1)),
     ),
+    Call("attend_to_neighbors", reassembly.attend_to_neighbors, (X, (*LARGE, 17))),
+    Call("index_upsample", matting.index_upsample, (X, HIGH)),
+    Call("a2u", matting.a2u, (X, (*LARGE, 9))),
+    Call("affinity_logits", lambda a, b, p: matting.affinity_logits(a, b, p, (11, 10)), (X, X, (36,))),
+    Call("cell_convolution", matting.cell_convolution, (HIGH, (5, 5, 1))),
+    Call("whole_cells", matting.whole_cells, (X,)),
+    Call("low_pass", frequency.low_pass, (X, (*LARGE, 9))),
+    Call("neighbor_cosines", frequency.neighbor_cosines, (X,)),
+    Call("shifted", frequency.shifted, (HIGH, (*LARGE, 2, 2))),
+    Call("local_ensemble", lambda x: implicit.local_ensemble(x, _pixels, size=(7, 9)), (X,)),
+    Call("upsample_anything", lambda *maps: up.upsample_anything(*maps, steps=2, radius=1), (X, (*LARGE, 3))),
     Call("joint_bilateral", up.joint_bilateral, (X, (*LARGE, 3))),
     Call("bilateral_kernel", lambda e: up.bilateral_kernel(e, radius=1), (HIGH,)),
     Call("learned_bilateral", up.learned_bilateral, (X, (*LARGE, 3, 3))),
@@ -158,7 +173,20 @@ FUNCTIONS = [
         lambda x, q: up.neighborhood_attention(x, q, kernel_size=3, heads=2),
         (X, (*LARGE, 4)),
     ),
+    Call(
+        "neighborhood_attention, all",
+        lambda x, q, k: up.neighborhood_attention(x, q, k, kernel_size=None, heads=2),
+        (X, (*LARGE, 4), X),
+    ),
+    Call(
+        "neighborhood_attention, share",
+        lambda x, q: up.neighborhood_attention(x, q, share=0.2, heads=2, average_heads=True),
+        (X, (*LARGE, 4)),
+    ),
     Call("rotary_embedding", attention.rotary_embedding, (X,)),
+    Call("learned_rotary_embedding", attention.learned_rotary_embedding, (X,), (_weights(2, CHANNELS),)),
+    Call("unify_features", attention.unify_features, (X,), (_weights(3, 3, 5),)),
+    Call("fourier_features", lambda x, b: attention.fourier_features(x, b, highest=2.0), (X,), (_weights(2, 3, 6),)),
     Call("grid_sample", up.grid_sample, (X, (3, 4, 2))),
     Call("grid_sample, bicubic", lambda x, p: up.grid_sample(x, p, method="bicubic", edge="reflect"), (X, (3, 4, 2))),
     Call("grid_sample, volume", up.grid_sample, ((2, 3, 4, CHANNELS), (2, 3, 2, 3))),
@@ -227,6 +255,10 @@ LAYERS = [
     _other("guided_filter, conv", up.nn.GuidedFilter, 4, mean="conv", hidden=4),
     _other("jbu_stack", up.nn.JBUStack, 4, 2, guide_features=4, radius=1, key_features=4),
     _other("transposed_conv, grouped", up.nn.TransposedConv, 4, out_features=2, kernel_size=3, groups=2, padding=1),
+    _other("flow_alignment, pooled", up.nn.FlowAlignment, 4, gate="pooled"),
+    _other("sapa, joined", up.nn.SAPA, 4, similarity="joined", kernel_size=3, embed_values=True),
+    _other("fade, not gated", up.nn.FADE, 4, gated=False, kernel_size=3),
+    _other("guided_filter, adaptive", up.nn.GuidedFilter, 4, map_norm=up.nn.AdaptiveNorm, hidden=4),
 ]
 
 CALLS = {call.name: call for call in [*FUNCTIONS, *METRICS, *LAYERS]}

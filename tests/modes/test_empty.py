@@ -39,3 +39,29 @@ def test_no_channels():
     assert up.max_unpool(values, indices, (6, 4)).shape == (2, 6, 4, 0)
     assert up.grid_sample(nothing, jnp.zeros((2, 3, 3, 2))).shape == (2, 3, 3, 0)
     assert up.pixel_shuffle(nothing, 2).shape == (2, 12, 8, 0)
+
+
+def test_sums_over_no_channels_are_zero():
+    """And what is alike in no channel is alike: a joint bilateral filter keeps its spatial weights."""
+    none, some, high = jnp.zeros((2, 6, 4, 0)), jnp.ones((2, 6, 4, 3)), jnp.zeros((2, 12, 8, 0))
+    for y in (
+        up.transposed_conv(none, jnp.ones((2, 2, 0, 4)), jnp.arange(4.0)),
+        up.sub_pixel_conv(none, jnp.ones((3, 3, 0, 16)), jnp.repeat(jnp.arange(4.0), 4)),
+    ):
+        np.testing.assert_array_equal(y, np.broadcast_to(np.arange(4.0), (2, 12, 8, 4)))
+    np.testing.assert_array_equal(up.deconv(none, jnp.ones((2, 2, 3, 0))), np.zeros((2, 12, 8, 3)))
+    assert up.transposed_conv(some, jnp.ones((2, 2, 3, 0))).shape == high.shape
+    x = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 6, 4, 3)), jnp.float32)
+    flat = jnp.zeros((2, 12, 8, 1))
+    np.testing.assert_allclose(up.joint_bilateral(x, high), up.joint_bilateral(x, flat), atol=1e-6)
+    same = up.sapa(x, high, none, kernel_size=3)
+    np.testing.assert_allclose(same, up.sapa(x, flat, flat[:, ::2, ::2], kernel_size=3), atol=1e-6)
+    for y in (
+        up.reassemble(none, jnp.ones((2, 12, 8, 1, 3, 3))),
+        up.carafe(none, jnp.ones((2, 6, 4, 36)), kernel_size=3),
+        up.joint_bilateral(none, high),
+        up.guided_filter(none, flat),
+        up.guided_filter(none, high, none, form="joint"),
+        up.neighborhood_attention(none, jnp.ones((2, 12, 8, 4)), kernel_size=3),
+    ):
+        assert y.shape == high.shape

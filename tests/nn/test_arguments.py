@@ -4,6 +4,7 @@ import inspect
 import math
 import re
 import typing
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import pytest
@@ -17,8 +18,9 @@ LAYERS = {kind.__name__: kind for kind in EXPORTED if kind is not up.nn.Upsample
 PARAMETERS = [(name, parameter) for name in LAYERS for parameter in inspect.signature(LAYERS[name]).parameters]
 # Nothing of this is an array's geometry, a name, a function, a dtype, a flag or a source of random numbers.
 BAD = [object(), "no such thing", -7, 2.5, math.nan, (), (1, 2, 3, 4), 0, True, None]
-# These may be zero: a window of one pixel, no more blocks than the stem, no padding.
-ZERO = {"radius", "blocks", "padding", "output_padding"}
+# These may be zero: a window of one pixel, no more blocks than the stem, no padding, a plain ReLU.
+ZERO = {"radius", "blocks", "padding", "output_padding", "leak"}
+SIGNED = {"highest"}  # a logarithm
 
 
 def allowed(kind, parameter, bad):
@@ -27,7 +29,11 @@ def allowed(kind, parameter, bad):
     kinds = typing.get_args(annotation) or (annotation,)
     if bad is None or bad is True:
         return type(bad) in kinds
+    if isinstance(bad, tuple):
+        return typing.get_origin(annotation) is Sequence  # channels of several layers
     if isinstance(bad, int | float):
+        if parameter in SIGNED:
+            return math.isfinite(bad)
         return (float in kinds and bad > 0) or (bad == 0 and parameter in ZERO)
     return False
 

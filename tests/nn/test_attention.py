@@ -1,4 +1,4 @@
-"""NAF as a layer."""
+"""NAF, AnyUp, JAFAR and LoftUp as layers. What they compute is in tests/interop/test_attention.py."""
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 import upsampling as up
 from tests.nn.layers import small
 from upsampling import attention
+from upsampling.primitives import _common
 
 
 def normal(seed, *shape):
@@ -60,6 +61,61 @@ def test_the_guide_is_made_smaller_beyond_four_times_the_output():
         np.testing.assert_allclose(layer.queries(image, (2, 3)), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["naf", "anyup", "jafar", "loftup"])
+def test_one_way_to_say_the_size(name):
+    """The call's, or the layer's, or the guide's; a guide beside a size may have any."""
+    fixed, scaled = small(name, 4, guide_features=3, size=(5, 7)), small(name, 4, (2, 3), guide_features=3)
+    shape = lambda layer, guide, **options: jax.eval_shape(lambda x, g: layer(x, g, **options), X, guide).shape  # noqa: E731
+    assert shape(fixed, GUIDE) == (2, 5, 7, 4)
+    assert shape(fixed, GUIDE, size=6) == (2, 6, 6, 4)
+    assert shape(scaled, GUIDE) == (2, 8, 9, 4)
+    assert shape(scaled, GUIDE[:, :7, :5]) == (2, 7, 5, 4)
+    assert shape(scaled, GUIDE[:, :3, :2], size=(9, 4)) == (2, 9, 4, 4)
+    with pytest.raises(ValueError, match=rf"{type(fixed).__name__}: give one of size and scale; got size=8, scale=3"):
+        small(name, 4, 3, size=8)
+
+
+def test_no_parameter_of_anyup_depends_on_the_channels_of_the_input():
+    counts = [[leaf.shape for leaf in jax.tree.leaves(nnx.state(small("anyup", n, guide_features=3)))] for n in (4, 12)]
+    assert counts[0] == counts[1]
+
+
+def test_loftup_by_tiles_of_rows_is_loftup(monkeypatch):
+    """With gradients, and rows that are no whole number of tiles."""
+    layer = small("loftup", 4, guide_features=3)
+    x, guide = normal(3, 1, 3, 4, 4), normal(4, 1, 11, 6, 3)
+
+    def both(x, guide):
+        return layer(x, guide), jax.grad(lambda *maps: jnp.sum(layer(*maps) ** 3), (0, 1))(x, guide)
+
+    whole = jax.jit(both)(x, guide)
+    monkeypatch.setattr(_common, "TILE_BYTES", 3000)
+    tiled = jax.jit(lambda *maps: both(*maps))
+    assert "scan" in str(tiled.trace(x, guide).jaxpr)
+    for a, b in zip(jax.tree.leaves(tiled(x, guide)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4)
+
+
+def test_features_are_unified_some_at_a_time(monkeypatch):
+    x, kernel = normal(5, 2, 3, 4, 7), normal(6, 3, 3, 4)
+    core = attention._unify_features.__wrapped__
+    whole = core(x, kernel)
+    monkeypatch.setattr(_common, "TILE_BYTES", 1000)
+    assert "scan" in str(jax.make_jaxpr(lambda x: core(x, kernel))(x))
+    np.testing.assert_allclose(core(x, kernel), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["anyup", "jafar", "loftup", "jbu"])
+def test_memory_is_bounded(name):
+    """From a vision transformer's 37x37x384 to 518x518, compiled and not run: below twice the output beside it."""
+    options = {"scale": 14} if name == "jbu" else {"size": 518}
+    layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, guide_features=3, rngs=nnx.Rngs(0)))
+    structure, state = nnx.split(layer)
+    x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, 518, 518, 3)))
+    program = jax.jit(lambda state, x, guide: nnx.merge(structure, state)(x, guide)).lower(state, x, guide).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * 518 * 518 * 384
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -69,6 +125,11 @@ def test_the_guide_is_made_smaller_beyond_four_times_the_output():
         (lambda: make(kernel_size=4), r"NAF: kernel_size must be odd, .*; got \(4,\)"),
         (lambda: make()(X, size=8), "NAF: guide must be given"),
         (lambda: make()(X, GUIDE[0], size=8), "NAF: guide must be .*got shape"),
+        (lambda: up.nn.AnyUp(4, dim=12, rngs=nnx.Rngs(0)), "AnyUp: dim must be a multiple of 4, heads=4 and groups=8"),
+        (lambda: up.nn.AnyUp(4, unify_kernel_size=2, rngs=nnx.Rngs(0)), "AnyUp: unify_kernel_size must be odd"),
+        (lambda: up.nn.AnyUp(4, share=-0.1, rngs=nnx.Rngs(0)), "AnyUp: share must be finite and above 0; got -0.1"),
+        (lambda: up.nn.JAFAR(4, heads=3, rngs=nnx.Rngs(0)), "JAFAR: dim must be a multiple of 4, heads=3"),
+        (lambda: up.nn.LoftUp(5, rngs=nnx.Rngs(0)), r"LoftUp: heads=4 must divide features \+ 4 \* place_freq.*=25"),
         (lambda: make()(X, GUIDE, size=3), "queries must have .*at least its height and width"),
     ],
 )

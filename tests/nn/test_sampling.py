@@ -23,13 +23,28 @@ def test_dysample_starts_nearly_bilinear(style, scale):
     assert (layer.scope_kernel[...] == 0).all()
 
 
+def test_dysample_to_any_size():
+    """By offsets between those of the scaled size; at that size, by these."""
+    x = jax.random.normal(jax.random.key(0), (2, 5, 4, 4))
+    for style in ("lp", "pl"):
+        layer = up.nn.DySample(4, style=style, groups=2, dynamic_scope=True, rngs=nnx.Rngs(0))
+        layer.offset_bias[...] = jax.random.normal(jax.random.key(1), layer.offset_bias.shape)
+        np.testing.assert_allclose(layer(x, size=(10, 8)), layer(x), atol=1e-6)
+        offsets = layer._predict(x, None, layer.offset_kernel[...], layer.offset_bias[...])
+        between = up.bilinear(offsets.reshape(2, 10, 8, 4), (9, 7)).reshape(2, 9, 7, 2, 2)
+        np.testing.assert_allclose(layer(x, size=(9, 7)), up.dysample(x, between, size=(9, 7)), atol=1e-5)
+    with pytest.raises(ValueError, match="DySample: size must be at least 1"):
+        layer(x, size=0)
+
+
 def test_dysample_has_the_papers_parameters():
     """Table 1 of the paper counts offsets of all groups and phases; a shuffle before the convolution saves most."""
     count = lambda **options: sum(  # noqa: E731
         leaf.size for leaf in jax.tree.leaves(nnx.state(up.nn.DySample(64, rngs=nnx.Rngs(0), **options), nnx.Param))
     )
     assert count() == 64 * 32 + 32
-    assert count(dynamic_scope=True) == 2 * (64 * 32 + 32)
+    assert count(dynamic_scope=True) == 2 * 64 * 32 + 32
+    assert count(dynamic_scope=True, scope_bias=True) == 2 * (64 * 32 + 32)
     assert count(style="pl", groups=8) == 16 * 16 + 16
 
 

@@ -1,11 +1,14 @@
-"""Loaders for layers with a guide: FeatUp's joint bilateral upsampling, and NAF."""
+"""Loaders for layers with a guide: FeatUp's joint bilateral upsampling, the guided filter, and NAF."""
+
+from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from upsampling.attention import rotary_periods
-from upsampling.interop._states import HasKernel, Loaded, State, convolution, loads
+from upsampling.interop._states import HasKernel, Loaded, State, batch_norm, convolution, loads
 from upsampling.nn.attention import NAF, ImageBranch
-from upsampling.nn.guided import JBU, JBUStack
+from upsampling.nn.guided import JBU, AdaptiveNorm, GuidedFilter, JBUStack, Pointwise
 
 
 @loads(JBU)
@@ -28,6 +31,42 @@ def _jbu_called(name: str, layer: JBU, state: State) -> Loaded:
     for module, layers in (("range_proj", layer.range_proj), ("fixup_proj", layer.fixup_proj)):
         for number, part in zip((0, 3), layers, strict=True):
             yield from pointwise(state, f"{name}{module}.{number}.", part)
+
+
+@loads(GuidedFilter)
+def _guided_filter(layer: GuidedFilter, state: State) -> Loaded:
+    """The guided filter's own parts in the networks of Wu et al.; what stands under `lr` is their network before it."""
+    state.skip(*(name for name in state.names if name.startswith("lr.")))
+    if layer.guide_map is not None:
+        named = "guided_map_conv1.weight" in state
+        yield from _sequence(state, "guided_map_conv1." if named else "guided_map.", layer.guide_map, named)
+    if layer.mean == "conv":
+        name = "gf." if "gf.box_filter.weight" in state else ""
+        weight = state.take(f"{name}box_filter.weight", (layer.features, 1, 3, 3))
+        yield layer.kernel, weight.transpose(2, 3, 0, 1)[..., 0]
+        yield from _sequence(state, f"{name}conv_a.", layer.slopes, named=False)
+
+
+def _sequence(state: State, name: str, part: Pointwise, named: bool) -> Loaded:
+    """Convolutions, each but the last with its normalization and a ReLU after it; or two that have names."""
+    number = 0
+    for n, linear in enumerate(part.layers):
+        own = f"{name[:-2]}{n + 1}." if named else f"{name}{number}."
+        yield from pointwise(state, own, linear)
+        number += 3 if part.norms else 2
+        if n < len(part.norms):
+            yield from _norm(state, f"{name}{number - 2}.", part.norms[n])
+
+
+def _norm(state: State, name: str, norm: Any) -> Loaded:
+    if isinstance(norm, AdaptiveNorm):
+        yield norm.w_0, state.take(name + "w_0", (1,))
+        yield norm.w_1, state.take(name + "w_1", (1,))
+        yield from batch_norm(state, name + "bn.", norm.bn)
+    elif isinstance(norm, nnx.BatchNorm):
+        yield from batch_norm(state, name, norm)
+    else:
+        raise TypeError(f"load_state_dict: norm must be BatchNorm or AdaptiveNorm; got {type(norm).__name__}.")
 
 
 @loads(NAF)

@@ -1,9 +1,9 @@
 """Loaders for IndexNet and A2U, by the names in their authors' code."""
 
 import numpy as np
-from flax import nnx
 
-from upsampling.interop._states import Loaded, State, batch_norm, conv_shape, from_conv, loads, normalization
+from upsampling.interop._guided import pointwise
+from upsampling.interop._states import Loaded, State, batch_norm, from_conv, loads, normalization
 from upsampling.nn.matting import A2U, IndexNet
 
 
@@ -46,13 +46,6 @@ def _indexnet(layer: IndexNet, state: State) -> Loaded:
 def _a2u(layer: A2U, state: State) -> Loaded:
     state.skip("bconv_DP.1.weight", "bconv_DP.1.bias")
     for name, linear in (("U", layer.first), ("V", layer.second), ("UP", layer.prediction)):
-        yield from _linear(state, f"bconv_{name}.1.", linear)
+        yield from pointwise(state, f"bconv_{name}.1.", linear)
     yield from normalization(state, "bnu.0.", layer.first_norm)
     yield from normalization(state, "bnv.0.", layer.second_norm)
-
-
-def _linear(state: State, name: str, layer: nnx.Linear) -> Loaded:
-    shape = conv_shape((1, 1, *layer.kernel.shape))
-    yield layer.kernel, state.take(name + "weight", shape)[:, :, 0, 0].T
-    assert layer.bias is not None
-    yield layer.bias, state.take(name + "bias", layer.bias.shape)

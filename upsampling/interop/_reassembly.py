@@ -20,10 +20,21 @@ def _sapa(layer: SAPA, state: State) -> Loaded:
     ):
         yield scale, state.take(name + ".weight", scale.shape)
         yield bias, state.take(name + ".bias", bias.shape)
+    if layer.value_kernel is not None:
+        yield from _pixel(state, "v", layer.value_kernel, layer.value_bias, 0)
     if layer.similarity == "inner":
         return
     gated = layer.similarity == "gated"
-    yield from _pixel(state, "qy" if gated else "q", layer.query_kernel, layer.query_bias, 0)
+    if layer.similarity == "joined":
+        # The guide's channels, then the input's.
+        kernels, (_, out) = (layer.query_kernel, layer.map_query_kernel), layer.query_kernel.shape
+        both = state.take("q.weight", (out, sum(kernel.shape[0] for kernel in kernels))).T
+        yield layer.query_kernel, both[: kernels[0].shape[0]]
+        yield layer.map_query_kernel, both[kernels[0].shape[0] :]
+        if layer.query_bias is not None:
+            yield layer.query_bias, state.take("q.bias", (out,))
+    else:
+        yield from _pixel(state, "qy" if gated else "q", layer.query_kernel, layer.query_bias, 0)
     yield from _pixel(state, "k", layer.key_kernel, layer.key_bias, 0)
     if gated:
         yield from _pixel(state, "qx", layer.map_query_kernel, layer.map_query_bias, 0)
@@ -33,7 +44,8 @@ def _sapa(layer: SAPA, state: State) -> Loaded:
 @loads(FADE)
 def _fade(layer: FADE, state: State) -> Loaded:
     rank = len(layer.scale)
-    yield from _pixel(state, "gate_generator.conv", layer.gate_kernel, layer.gate_bias, rank)
+    if layer.gate_kernel is not None:
+        yield from _pixel(state, "gate_generator.conv", layer.gate_kernel, layer.gate_bias, rank)
     # The authors publish two forms of one computation, each with names of its own.
     if "kernel_generator.conv2_kernels" in state:
         guide, low = "kernel_generator.conv1_en", "kernel_generator.conv1_de"
@@ -45,7 +57,7 @@ def _fade(layer: FADE, state: State) -> Loaded:
     yield from _pixel(state, low, layer.map_kernel, None, rank)
     yield layer.encoder_kernel, from_conv(state.take(kernel, conv_shape(layer.encoder_kernel.shape)))
     yield layer.encoder_bias, state.take(bias, layer.encoder_bias.shape)
-    if layer.guide_features != layer.features:
+    if layer.guide_features != layer.features and layer.gate_kernel is not None:
         yield from _pixel(state, "aligner.conv", layer.aligner_kernel, layer.aligner_bias, rank)
 
 

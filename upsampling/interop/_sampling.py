@@ -8,13 +8,20 @@ from upsampling.nn.sampling import DySample, FlowAlignment
 
 @loads(DySample)
 def _dysample(layer: DySample, state: State) -> Loaded:
-    """The authors' `DySample`; its buffer `init_pos` is the same for all."""
+    """The authors' `DySample`; its buffer `init_pos` is the same for all. Their scope has a bias before 2024."""
     state.skip("init_pos")
+    if layer.scope_kernel is not None and (layer.scope_bias is None) == ("scope.bias" in state):
+        wanted = layer.scope_bias is None
+        raise ValueError(
+            f"load_state_dict: state has {'a' if wanted else 'no'} 'scope.bias': "
+            f"give the layer scope_bias={wanted}, which makes one that trains as theirs does."
+        )
     parts = {"offset.": (layer.offset_kernel, layer.offset_bias), "scope.": (layer.scope_kernel, layer.scope_bias)}
     for name, (kernel, bias) in parts.items():
-        if kernel is not None and bias is not None:
+        if kernel is not None:
             weight = from_conv(state.take(name + "weight", conv_shape(kernel.shape)))
             yield kernel, groups_first(weight, layer.groups)
+        if bias is not None:
             yield bias, groups_first(state.take(name + "bias", bias.shape), layer.groups)
 
 
@@ -26,8 +33,11 @@ def groups_first(channels: np.ndarray, groups: int) -> np.ndarray:
 
 @loads(FlowAlignment)
 def _flow_alignment(layer: FlowAlignment, state: State) -> Loaded:
-    """The authors' `AlignedModule`, whose flow has columns first."""
+    """The authors' `AlignedModule` and those with a gate, whose flows have columns first."""
     for name, kernel in (("down_h", layer.coarse_kernel), ("down_l", layer.fine_kernel)):
         yield kernel, from_conv(state.take(f"{name}.weight", conv_shape(kernel.shape)))
     flow = from_conv(state.take("flow_make.weight", conv_shape(layer.flow_kernel.shape)))
-    yield layer.flow_kernel, flow[..., ::-1]
+    pairs = flow.reshape(*flow.shape[:-1], -1, 2)
+    yield layer.flow_kernel, pairs[..., ::-1].reshape(flow.shape)
+    if layer.gate_kernel is not None:
+        yield layer.gate_kernel, from_conv(state.take("flow_gate.0.weight", conv_shape(layer.gate_kernel.shape)))

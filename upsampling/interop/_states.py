@@ -89,7 +89,7 @@ class State:
             raise ValueError(f"load_state_dict: state has {extra}, which the layer has no use for.")
 
 
-# What training programs call the state dict in their checkpoints; of two the first, since averaged weights are published.
+# What training programs call the state dict in their checkpoints. Of two the first: averaged weights are what counts.
 _WRAPPERS = ("state_dict_ema", "model_ema", "params_ema", "state_dict", "model_state_dict", "model", "net", "params")
 _INNER = ("sd", *_WRAPPERS)
 

@@ -31,10 +31,11 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `SubPixelConv` | a convolution and `PixelShuffle` |
     | `ResizeConv` | `Upsample` and a convolution |
     | `CARAFE` | mmcv's `CARAFEPack` |
-    | `SAPA` | the authors' `SAPA`, or with similarity "gated" `SAPAExp` with `q_mode="gate"` |
-    | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form |
+    | `SAPA` | the authors' `SAPA`, or with similarity "gated" or "joined" `SAPAExp` with `q_mode` "gate" or "cat" |
+    | `FADE`, `FADELite` | the authors' modules of these names, of FADE either form; not gated, their `SemiShiftUp` |
     | `Interpolate`, `MaxUnpool` | `Upsample`, `MaxUnpool2d`: nothing to load |
     | `JBU`, `JBUStack` | FeatUp's `JBULearnedRange`, `JBUStack` |
+    | `GuidedFilter` | the maps of the guide in Wu et al.'s networks, and their `ConvGuidedFilter` |
     | `NAF`, `JAFAR` | the authors' modules of these names |
     | `AnyUp` | the authors' `AnyUp`, with or without NATTEN |
     | `LoftUp` | the authors' `UpsamplerwithChannelNorm`, or without `normalize` their `LoftUp` |
@@ -43,7 +44,8 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |
     | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |
     | `LIIF` | the `imnet` of the authors' `LIIF`; the entries of its `encoder` are ignored |
-    | `DySample`, `FlowAlignment` | the authors' `DySample`, SFNet's `AlignedModule` |
+    | `DySample` | the authors' `DySample`, of 2023 with `scope_bias=True` |
+    | `FlowAlignment` | SFNet's `AlignedModule`; with a gate `AlignedModulev2` or `AlignedModulev2PoolingAtten` |
 
     The layer's stride, padding and the like are its own and must be those of the PyTorch module.
 

@@ -47,7 +47,8 @@ Definitions
 -----------
 
 Public tools differ in what follows, and the arguments here say which of them is meant. The tests compare with scipy
-1.17.1, scikit-image 0.26.0, scikit-learn 1.9.1, OpenCV 5.0.0, surface-distance 0.1, MedPy 0.5.2 and MONAI 1.6.1.
+1.17.1, scikit-image 0.26.0, scikit-learn 1.9.1, OpenCV 5.0.0, surface-distance 0.1, MedPy 0.5.2, MONAI 1.6.1,
+SimpleITK 2.5.7 and torchmetrics 1.9.0.
 
 `boundary=`: what the boundary of a class is.
 
@@ -91,15 +92,17 @@ or a corner too.
 | its directed form | `hausdorff_distance` | "inside" | yes | `direction="prediction"` |
 | MONAI distance_metric | both distances | "inside" | yes | `distance="chessboard"` or `"taxicab"` |
 | scikit-image, SimpleITK Hausdorff | `hausdorff_distance` | "pixels" | | |
+| SimpleITK average Hausdorff | `average_surface_distance` | "pixels" | | `average="mean"` |
+| torchmetrics Hausdorff | `hausdorff_distance` | "inside" | yes | `direction="prediction"`; `distance=` |
 | SciPy directed_hausdorff | `hausdorff_distance` | "pixels" | | `direction="prediction"` |
 | MONAI surface distance | `average_surface_distance` | "inside" | yes | `average="prediction"`; symmetric: `"pooled"` |
 | MONAI surface Dice | `normalized_surface_dice` | "inside" | yes | use_subvoxels: "elements" |
 | MONAI Dice, IoU | `dice`, `iou` | | | `needs_target=True`; with ignore_empty=False `absent=1` instead |
 | MONAI generalized Dice | `generalized_dice` | | | sum_over_classes=True; `weights=` |
 
-What two maps without the class give is `absent=`: NaN in surface-distance and MONAI, 1 in DAVIS (`absent=1`), 0 in
-torchmetrics' Dice and IoU (`absent=0`). What a class in one map only gives the distances is `missing=`: infinity in
-surface-distance and MONAI.
+What two maps without the class give is `absent=`: NaN in surface-distance, MONAI and torchmetrics' Dice, 1 in DAVIS
+(`absent=1`), 0 in torchmetrics' Jaccard index and F1 (`absent=0`), -1 in its mean IoU by class (`absent=-1`). What a
+class in one map only gives the distances is `missing=`: infinity in surface-distance and MONAI.
 
 What DAVIS and surface-distance do with void: DAVIS takes it out of both maps ("background"), the others have none. The
 matching of BSDS (Martin et al. 2004), where a boundary pixel may be used only once, is none of these.

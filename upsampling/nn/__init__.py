@@ -5,7 +5,7 @@ from upsampling.nn._create import MethodName, create
 from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.frequency import FreqFusion
-from upsampling.nn.guided import JBU, GuidedFilter, JBUStack, JointBilateral
+from upsampling.nn.guided import JBU, AdaptiveNorm, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.implicit import LIIF
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
 from upsampling.nn.matting import A2U, IndexNet
@@ -23,6 +23,7 @@ __all__ = [
     "LIIF",
     "NAF",
     "SAPA",
+    "AdaptiveNorm",
     "AnyUp",
     "Bicubic",
     "Bilinear",

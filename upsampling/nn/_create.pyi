@@ -12,11 +12,15 @@ from upsampling._arguments import Edge, Numbers, Padding
 from upsampling.conventions import Convention, Preset
 from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
+from upsampling.nn.frequency import FreqFusion
 from upsampling.nn.guided import JBU, GuidedFilter, JointBilateral, Mean, Norm
+from upsampling.nn.implicit import LIIF
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.interpolation import Bicubic, Bilinear, Nearest
+from upsampling.nn.matting import A2U, Index, IndexNet
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite, Similarity
-from upsampling.nn.sampling import DySample, FlowAlignment, Style
+from upsampling.nn.sampling import DySample, FlowAlignment, Gate, Style
+from upsampling.nn.uplift import UPLiFT
 
 MethodName = Literal[
     "nearest",
@@ -32,13 +36,18 @@ MethodName = Literal[
     "anyup",
     "jafar",
     "loftup",
+    "freqfusion",
     "joint_bilateral",
     "jbu",
     "guided_filter",
+    "indexnet",
+    "a2u",
     "carafe",
     "sapa",
     "fade",
     "fade_lite",
+    "uplift",
+    "liif",
     "dysample",
     "flow_alignment",
 ]
@@ -257,6 +266,30 @@ def create(
 ) -> LoftUp: ...
 @overload
 def create(
+    name: Literal["freqfusion"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    kernel_size: int = 5,
+    highpass_kernel_size: int = 3,
+    encoder_kernel_size: int = 3,
+    compressed_features: int = 64,
+    resample: bool = True,
+    groups: int = 4,
+    normalize: bool = True,
+    hamming: bool = True,
+    edge: Edge = "zero",
+    kernel_init: Initializer = ...,
+    filter_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> FreqFusion: ...
+@overload
+def create(
     name: Literal["joint_bilateral"],
     features: int,
     scale: Numbers = 2,
@@ -293,6 +326,9 @@ def create(
     guide_features: int | None = None,
     guide_map: bool = True,
     hidden: int = 64,
+    leak: float = 0.0,
+    map_bias: bool = True,
+    map_norm: Norm | None = None,
     mean: Mean = "box",
     slope_hidden: int = 32,
     radius: int = 1,
@@ -303,6 +339,41 @@ def create(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> GuidedFilter: ...
+@overload
+def create(
+    name: Literal["indexnet"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    index: Index = "m2o",
+    nonlinear: bool = True,
+    context: bool = True,
+    kernel_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> IndexNet: ...
+@overload
+def create(
+    name: Literal["a2u"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    kernel_size: int = 3,
+    encoder_kernel_size: int = 6,
+    share: bool = True,
+    groups: int | None = None,
+    kernel_init: Initializer = ...,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> A2U: ...
 @overload
 def create(
     name: Literal["carafe"],
@@ -334,6 +405,8 @@ def create(
     similarity: Similarity = "bilinear",
     kernel_size: Numbers = 5,
     embedding_features: int = 64,
+    use_bias: bool = True,
+    embed_values: bool = False,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
@@ -351,6 +424,7 @@ def create(
     kernel_size: Numbers = 5,
     encoder_kernel_size: Numbers = 3,
     compressed_features: int | None = 64,
+    gated: bool = True,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
@@ -367,11 +441,47 @@ def create(
     guide_features: int | None = None,
     kernel_size: Numbers = 5,
     encoder_kernel_size: Numbers = 3,
+    gated: bool = True,
     kernel_init: Initializer = ...,
     bias_init: Initializer = ...,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
 ) -> FADELite: ...
+@overload
+def create(
+    name: Literal["uplift"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    guide_features: int | None = None,
+    image_features: Sequence[int] = ...,
+    hidden: int = 64,
+    neighbors: int = 17,
+    steps: int | None = None,
+    guide_scale: float = 1.0,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> UPLiFT: ...
+@overload
+def create(
+    name: Literal["liif"],
+    features: int,
+    scale: Numbers | None = 2,
+    *,
+    rngs: nnx.Rngs,
+    variant: Literal["small"] | None = None,
+    size: Numbers | None = None,
+    out_features: int | None = None,
+    hidden: Sequence[int] = ...,
+    ensemble: bool = True,
+    unfold: bool = True,
+    cell: bool = True,
+    dtype: DTypeLike | None = None,
+    param_dtype: DTypeLike = ...,
+) -> LIIF: ...
 @overload
 def create(
     name: Literal["dysample"],
@@ -383,6 +493,7 @@ def create(
     style: Style = "lp",
     groups: int = 4,
     dynamic_scope: bool = False,
+    scope_bias: bool = False,
     kernel_init: Initializer = ...,
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike = ...,
@@ -397,6 +508,7 @@ def create(
     variant: None = None,
     guide_features: int | None = None,
     flow_features: int | None = None,
+    gate: Gate | None = None,
     align_corners: bool = True,
     edge: Edge = "zero",
     kernel_init: Initializer = ...,

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers
@@ -48,9 +47,7 @@ class AnySize(Upsampler):
         if target is None:
             high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
             return x, high, high.shape[-3:-1]
-        if any(m < n for n, m in zip(x.shape[-3:-1], target, strict=True)):
-            raise ValueError(f"{name}: size must be at least that of x, {x.shape[-3:-1]}; got {target}.")
-        given = target if guide is None else jnp.shape(guide)[-3:-1]
+        given = target if guide is None else _arguments.array(name, "guide", guide).shape[-3:-1]
         return x, _arguments.guide(name, guide, x, None, self.guide_features, size=given), target
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:

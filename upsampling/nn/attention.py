@@ -13,49 +13,10 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, attention, interpolation
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
-from upsampling.nn.registry import Upsampler, register
+from upsampling.nn._sizes import AnySize
+from upsampling.nn.registry import register
+from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, with_axes
-
-
-class Attender(Upsampler):
-    """What the layers here share: the size of the output, and its guide.
-
-    Shapes: `(*batch, H, W, features)` and a guide `(*batch, H', W', guide_features)` to
-    `(*batch, *size, features)`. The size is the call's `size=`; or the layer's; or that of the guide, which is then
-    `scale` times the input's, or any other of at least the input's. A guide beside a `size` may have any size.
-    """
-
-    features: int
-    guide_features: int
-    scale: tuple[int, ...] | None
-    size: tuple[int, ...] | None
-
-    def _set_sizes(self, features: int, scale: Any, size: Any, guide_features: Any) -> None:
-        name = type(self).__name__
-        if size is not None and scale in (None, 2):
-            self.features, self.scale = _arguments.number(name, "features", features), None
-            self.size = _layers.per_axis(name, "size", size, 2)
-        elif size is not None:
-            raise ValueError(f"{name}: give one of size and scale; got size={size!r}, scale={scale!r}.")
-        else:
-            self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-            self.size = None
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, self.features)
-
-    def _checked(self, x: Any, guide: Any, size: Any) -> tuple[jax.Array, jax.Array, tuple[int, ...]]:
-        """The input, the guide, and the size of the output."""
-        name = type(self).__name__
-        x = _layers.checked_map(name, x, self.features, 2)
-        target = self.size if size is None else _arguments.per_axis(name, "size", size, 2)
-        if target is None:
-            high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
-            return x, high, high.shape[-3:-1]
-        given = target if guide is None else _arguments.array(name, "guide", guide).shape[-3:-1]
-        return x, _arguments.guide(name, guide, x, None, self.guide_features, size=given), target
-
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
-        """Upsamples `x`, to `size` if it is given, along the edges of `guide`."""
-        raise NotImplementedError
 
 
 class ImageBlock(nnx.Module):
@@ -97,7 +58,7 @@ class ImageBranch(nnx.Module):
     spatial_axes=(2,),
     variants={"small": {"dim": 16, "kernel_size": 3, "heads": None, "blocks": 1, "groups": 2}},
 )
-class NAF(Attender):
+class NAF(AnySize):
     """Neighborhood attention with queries and keys from the guide: `upsampling.neighborhood_attention` as a layer.
 
     The guide passes two small networks side by side, one of single pixels and one of 3x3 windows. Their outputs,
@@ -263,6 +224,19 @@ class CrossAttention(nnx.Module):
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
 
+@core()
+def _after(large: jax.Array, small: jax.Array) -> jax.Array:
+    """`large`, which depends on `small` where it is large: what makes the small one has given its memory back by then.
+
+    The two are of one guide with normalization over all of it, so that a NaN in one is in the other anyway.
+    """
+    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _common.TILE_BYTES:
+        return large
+    total = lax.stop_gradient(small).sum((-3, -2, -1), keepdims=True)
+    # Not zero times the sum, which an infinite one would make NaN.
+    return large + jnp.where(jnp.isnan(total), total, jnp.zeros((), total.dtype))
+
+
 def _check_widths(name: str, dim: int, heads: int, groups: int) -> None:
     """Raises ValueError unless pairs of channels, heads and groups divide `dim`."""
     if dim % math.lcm(4, heads, groups):
@@ -280,7 +254,7 @@ _SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "blocks": 1, "groups": 2}
     spatial_axes=(2,),
     variants={"small": {**_SMALL, "unify_kernel_size": 3}, "natten": {"neighborhood": True}},
 )
-class AnyUp(Attender):
+class AnyUp(AnySize):
     """Attention to a share of the image around each pixel, with queries and keys from the guide and any features.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -370,8 +344,8 @@ class AnyUp(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.filters[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = interpolation.area(self.query_encoder(image), target)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
         own = self.features_encoder(attention.unify_features(_layers.unit_length(x), self.filters[...]))
         keys = self.aggregation(jnp.concatenate([keys, own], axis=-1))
         if not self.neighborhood:
@@ -391,7 +365,7 @@ class AnyUp(Attender):
     spatial_axes=(2,),
     variants={"small": _SMALL},
 )
-class JAFAR(Attender):
+class JAFAR(AnySize):
     """Attention to all pixels, with queries from the guide, and keys from the guide that the features modulate.
 
     An encoder of single pixels maps the guide, whose places then rotate it (`attention.learned_rotary_embedding`). One
@@ -469,17 +443,15 @@ class JAFAR(Attender):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.gamma.kernel[...]), x, high)
         image = attention.learned_rotary_embedding(self.image_encoder(high), self.frequencies[...])
-        queries = _layers.normalize_groups(interpolation.area(self.query_encoder(image), target), self.groups)
         keys = interpolation.area(self.key_encoder(image), x.shape[-3:-1])
+        queries = interpolation.area(self.query_encoder(_after(image, keys)), target)
+        queries = _layers.normalize_groups(queries, self.groups)
         own = self.features_encoder(_layers.unit_length(x))
         keys = self.gamma(own) * _layers.normalize_groups(keys, self.groups) + self.beta(own)
         return self.attention(x, queries, keys, kernel_size=None)
 
 
 # --- LoftUp -----------------------------------------------------------------------------------------------------------
-
-# The maps that are made of the rows of an image at once.
-_ROWS_BYTES = 32 << 20
 
 
 class TransformerBlock(nnx.Module):
@@ -526,7 +498,7 @@ class TransformerBlock(nnx.Module):
         }
     },
 )
-class LoftUp(Attender):
+class LoftUp(AnySize):
     """A transformer whose queries are the pixels of the guide, with their places, and whose keys are the input's.
 
     Sines and cosines of the places and colors of the guide (`attention.fourier_features`) pass two 3x3 convolutions
@@ -627,19 +599,17 @@ class LoftUp(Attender):
         if high.shape[-3:-1] != target:
             high = interpolation.bilinear(high, target)
         x = x if self.features_norm is None else _norm(x, self.features_norm)
-        places = attention.fourier_features(x[..., :0], self.place_biases[...], highest=self.highest)
-        x = jnp.concatenate([x, places.astype(x.dtype)], axis=-1)
+        x = _with_places(x, self.place_biases[...], self.highest)
         seen = [block.seen(x) for block in self.blocks]
         image = _between_extremes(high)
         height, length = target[0], self._rows_at_once(image)
-        rows = np.linspace(-1, 1, height)
         if length >= height or not all(norm.use_running_average for norm in self.norms):
-            return self._rows(image, jnp.asarray(rows, image.dtype), None, seen, x.dtype)
+            return self._rows(image, None, None, seen, x.dtype)
         # Two more rows on each side, for the two convolutions.
         beyond = (2, 2 + -height % length)
         image = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [beyond, (0, 0), (0, 0)])
         rows, inside = (
-            jnp.asarray(np.pad(rows, beyond), image.dtype),
+            jnp.asarray(np.pad(np.linspace(-1, 1, height), beyond), image.dtype),
             jnp.asarray(np.pad(np.ones(height, bool), beyond)),
         )
 
@@ -656,17 +626,16 @@ class LoftUp(Attender):
     def _rows(
         self,
         image: jax.Array,
-        rows: jax.Array,
+        rows: jax.Array | None,
         inside: jax.Array | None,
         seen: list[tuple[jax.Array, jax.Array]],
         dtype: jnp.dtype,
     ) -> jax.Array:
-        """The output of a whole image whose rows have these places, or of a part but for its two outer rows.
+        """The output of a whole image; or of a part whose rows have these places, without the two outer ones.
 
-        For a part, `inside` says which of its rows are in the image.
+        `inside` says which rows of a part are in the image.
         """
-        columns = jnp.asarray(np.linspace(-1, 1, image.shape[-2]), image.dtype)
-        waves = attention._fourier_features(image, self.guide_biases[...], rows, columns, -2.0, self.highest)
+        waves = attention._fourier_features(image, self.guide_biases[...], rows, -2.0, self.highest)
         y = _norm(jnp.concatenate([waves, image], axis=-1).astype(dtype), self.guide_norm)
         for conv, norm in zip(self.convs, self.norms, strict=True):
             y = jax.nn.relu(_layers.batch_norm(conv(_zero_outside(y, inside)), norm))
@@ -678,9 +647,9 @@ class LoftUp(Attender):
     def _rows_at_once(self, image: jax.Array) -> int:
         """How many rows of all images have maps that fit."""
         batch = image.shape[:-3]
-        images = math.prod(batch) if _arguments.is_static(*batch) else 1
+        images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
         channels = max(self.guide_norm.num_features, 2 * self.norm.num_features)
-        return max(_ROWS_BYTES // (images * image.shape[-2] * channels * 4), 1)
+        return max(_common.TILE_BYTES // (images * image.shape[-2] * channels * 4), 1)
 
 
 def _norm(x: jax.Array, norm: nnx.LayerNorm) -> jax.Array:
@@ -688,6 +657,13 @@ def _norm(x: jax.Array, norm: nnx.LayerNorm) -> jax.Array:
     assert norm.scale is not None
     assert norm.bias is not None
     return _layers.layer_norm(x, norm.scale[...], norm.bias[...], norm.epsilon)
+
+
+@core(2)
+def _with_places(x: jax.Array, biases: jax.Array, highest: float) -> jax.Array:
+    """`x` with the waves of its pixels' places as more channels."""
+    places = attention._fourier_features(x[..., :0], biases, None, -2.0, highest)
+    return jnp.concatenate([x, places.astype(x.dtype)], axis=-1)
 
 
 @core()

@@ -115,9 +115,7 @@ class FreqFusion(AnySize):
         self.map_compressor = Predictor(self.features, inner, 1, kernel_init, **options)
         self.low = Predictor(inner, low**2, window, filter_init, **options)
         self.high = Predictor(inner, high**2, window, filter_init, **options)
-        self.resampler = (
-            Resampler(inner, self.groups, window, normalize, kernel_init, **options) if resample else None
-        )
+        self.resampler = Resampler(inner, self.groups, window, normalize, kernel_init, **options) if resample else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x`, to `size` if it is given, with filters that `guide` and `x` predict."""
@@ -188,10 +186,16 @@ class Resampler(nnx.Module):
         param_dtype: DTypeLike,
     ):
         self.groups = groups
-        make = lambda phases: Predictor(inputs + 8, 2 * groups * phases, window, init, rngs=rngs, param_dtype=param_dtype)  # noqa: E731, E501
+        options = {"rngs": rngs, "param_dtype": param_dtype}
+
+        def make(phases: int) -> Predictor:
+            return Predictor(inputs + 8, 2 * groups * phases, window, init, **options)
+
         self.offset, self.scope, self.guide_offset, self.guide_scope = make(4), make(4), make(1), make(1)
         norms = [
-            nnx.GroupNorm(inputs, inputs // 8, epsilon=1e-5, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs)
+            nnx.GroupNorm(
+                inputs, inputs // 8, epsilon=1e-5, use_fast_variance=False, param_dtype=param_dtype, rngs=rngs
+            )
             for _ in range(2 if normalize else 0)
         ]
         self.norms = nnx.List(norms)

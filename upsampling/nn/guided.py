@@ -285,7 +285,8 @@ class GuidedFilter(Upsampler):
     linear functions are fitted in a box (`mean="box"`, the default); or, with `mean="conv"`, means are taken by a
     learned dilated 3x3 convolution, and slopes made of covariance and variance by three learned 1x1 convolutions. The
     defaults are the authors' for segmentation; the variant "small" of `create` has 16 channels in the map of the
-    guide, and enlarges on the half-pixel grid.
+    guide, and enlarges on the half-pixel grid. Their networks for images are
+    `hidden=15, leak=0.2, map_bias=False, map_norm=AdaptiveNorm, epsilon=1e-4`.
 
     Args:
       features: channels of the input and the output.
@@ -294,6 +295,9 @@ class GuidedFilter(Upsampler):
         `features` where `mean="conv"`.
       guide_map: whether the guide is mapped.
       hidden: channels between the two convolutions of the map. For images the authors have 15.
+      leak: slope below zero of the ReLU between them. For images the authors have 0.2.
+      map_bias: whether the first of them has a bias.
+      map_norm: the normalization after the first of them, as `norm`, which it is if not given.
       mean: "box" or "conv".
       slope_hidden: channels between the convolutions that make slopes, for `mean="conv"`.
       radius: of the box, or the convolution's dilation.
@@ -328,6 +332,9 @@ class GuidedFilter(Upsampler):
         guide_features: int | None = None,
         guide_map: bool = True,
         hidden: int = 64,
+        leak: float = 0.0,
+        map_bias: bool = True,
+        map_norm: Norm | None = None,
         mean: Mean = "box",
         slope_hidden: int = 32,
         radius: int = 1,
@@ -351,8 +358,11 @@ class GuidedFilter(Upsampler):
         self.average = _arguments.flag(name, "average", average)
         _layers.check_interpolation(name, "bilinear", convention)
         self.convention: Preset | Convention = convention
-        if norm is not None:
-            _layers.check_callable(name, "norm", norm)
+        leak = _arguments.number(name, "leak", leak, real=True, zero=True)
+        map_bias = _arguments.flag(name, "map_bias", map_bias)
+        for argument, given in (("norm", norm), ("map_norm", map_norm)):
+            if given is not None:
+                _layers.check_callable(name, argument, given)
         self.dtype = dtype
         _layers.check_parameters(name, rngs, param_dtype, dtype)
         if not guide_map and self.guide_features not in ((1, features) if mean == "box" else (features,)):
@@ -361,11 +371,14 @@ class GuidedFilter(Upsampler):
                 f"{' or 1' if mean == 'box' else ''}."
             )
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.guide_map = Pointwise((self.guide_features, hidden, features), norm, options) if guide_map else None
+        widths = (self.guide_features, hidden, features)
+        self.guide_map = (
+            Pointwise(widths, map_norm or norm, options, use_bias=(map_bias, True), leak=leak) if guide_map else None
+        )
         if mean == "conv":
             self.kernel = nnx.Param(jnp.ones((3, 3, features), param_dtype))
             slopes = (2 * features, slope_hidden, slope_hidden, features)
-            self.slopes = Pointwise(slopes, norm, options, use_bias=False)
+            self.slopes = Pointwise(slopes, norm, options, use_bias=(False,) * 3)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
@@ -393,18 +406,71 @@ class GuidedFilter(Upsampler):
 
 
 class Pointwise(nnx.Module):
-    """1x1 convolutions with ReLUs between, and a layer of `norm` before each of those."""
+    """1x1 convolutions with ReLUs between, leaky ones if asked for, and a layer of `norm` before each of those."""
 
-    def __init__(self, widths: tuple[int, ...], norm: Norm | None, options: dict, use_bias: bool = True):
-        self.layers = nnx.List([nnx.Linear(a, b, use_bias=use_bias, **options) for a, b in itertools.pairwise(widths)])
+    def __init__(
+        self,
+        widths: tuple[int, ...],
+        norm: Norm | None,
+        options: dict,
+        *,
+        use_bias: tuple[bool, ...],
+        leak: float = 0.0,
+    ):
+        pairs = zip(itertools.pairwise(widths), use_bias, strict=True)
+        self.layers = nnx.List([nnx.Linear(a, b, use_bias=bias, **options) for (a, b), bias in pairs])
         made = [] if norm is None else [norm(width, rngs=options["rngs"]) for width in widths[1:-1]]
         self.norms = nnx.List(made)
+        self.leak = leak
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for n, layer in enumerate(self.layers[:-1]):
             x = _pointwise(x, layer)
-            x = jax.nn.relu(self.norms[n](x) if self.norms else x)
+            x = _leaky_relu(self.norms[n](x) if self.norms else x, self.leak)
         return _pointwise(x, self.layers[-1])
+
+
+class AdaptiveNorm(nnx.Module):
+    """What Wu et al. have in place of batch normalization in networks for images: a learned mix of it and its input.
+
+        y = w_0 x + w_1 batch_norm(x),    w_0 = 1 and w_1 = 0 at first
+
+    Running averages are in use until `layer.train()` is called.
+
+    Args:
+      features: channels of the input.
+      rngs: not used.
+
+    Example:
+
+    >>> import jax.numpy as jnp
+    >>> import upsampling as up
+    >>> from flax import nnx
+    >>> up.nn.AdaptiveNorm(3, rngs=nnx.Rngs(0))(jnp.full((2, 2, 3), 4.0)).mean()
+    Array(4., dtype=float32)
+
+    Source: Chen et al. 2017, arXiv:1709.00643, equation 3, as Wu et al. 2018, arXiv:1803.05619, use it.
+    """
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        self.w_0, self.w_1 = nnx.Param(jnp.ones(1)), nnx.Param(jnp.zeros(1))
+        self.bn = nnx.BatchNorm(
+            features, use_running_average=True, momentum=0.001, epsilon=1e-3, use_fast_variance=False, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return _mixed(x, _layers.batch_norm(x, self.bn), self.w_0[...], self.w_1[...])
+
+
+@core()
+def _mixed(x: jax.Array, normal: jax.Array, own: jax.Array, other: jax.Array) -> jax.Array:
+    own, other = (w.astype(x.dtype).reshape((1,) * x.ndim) for w in (own, other))
+    return own * x + other * normal
+
+
+@core(1)
+def _leaky_relu(x: jax.Array, leak: float) -> jax.Array:
+    return jax.nn.leaky_relu(x, leak)
 
 
 def _pointwise(x: jax.Array, layer: nnx.Linear) -> jax.Array:

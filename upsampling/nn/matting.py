@@ -113,12 +113,12 @@ class IndexNet(AnySize):
         return matting.index_upsample(x, self.logits(interpolation.bilinear(high, target)), size=target)
 
     def logits(self, guide: jax.Array) -> jax.Array:
-        """The logits of the index map, (*batch, H, W, features), or 1 for a holistic index, for a guide of that size."""
+        """The logits of the index map, (*batch, H, W, features), or 1 for a holistic index, for a guide of its size."""
         y = matting.whole_cells(guide)
         groups = self.guide_features if self.index == "o2o" else 1
         y = _over_cells(y, self.kernel[...].astype(y.dtype), groups)
         if self.norm is not None and self.last is not None:
-            y = jnp.clip(_layers.batch_norm(y, self.norm), 0, 6)
+            y = jax.nn.relu6(_layers.batch_norm(y, self.norm))
             y = _last_of_blocks(y, self.last[...].astype(y.dtype))
         order = "DCR" if self.index == "m2o" else "CRD"
         height, width = guide.shape[-3:-1]
@@ -134,13 +134,13 @@ def _unit(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array
 def _over_cells(x: jax.Array, kernel: jax.Array, groups: int) -> jax.Array:
     """A convolution of stride 2 over cells of 2x2 pixels, with zeros around the image."""
     wide = accumulator(x.dtype)
-    margin = ((kernel.shape[0] - 2) // 2,) * 2
+    margin = (kernel.shape[0] - 2) // 2
     y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]).astype(wide)
     y = lax.conv_general_dilated(
         y,
         kernel.astype(wide),
         (2, 2),
-        (margin, margin),
+        [(margin, margin)] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
@@ -227,7 +227,8 @@ class A2U(AnySize):
         self.encoder_kernel_size = _arguments.number(name, "encoder_kernel_size", encoder_kernel_size)
         share = _arguments.flag(name, "share", share)
         channels = self.guide_features
-        groups = _arguments.divisor(name, "groups", groups or math.gcd(32, channels), guide_features=channels)
+        groups = math.gcd(32, channels) if groups is None else groups
+        groups = _arguments.divisor(name, "groups", groups, guide_features=channels)
         self.dtype = dtype
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -255,11 +256,16 @@ class A2U(AnySize):
 
         def filtered(linear: nnx.Linear, norm: nnx.GroupNorm) -> jax.Array:
             found = matting.cell_convolution(whole, _linear(parts, linear))
-            return jax.nn.leaky_relu(_layers.group_norm(found, norm), 0.01)
+            return _leaky_relu(_layers.group_norm(found, norm))
 
         prediction = _linear(interpolation.area(whole, (1, 1))[..., 0, 0, :], self.prediction)
         first, second = filtered(self.first, self.first_norm), filtered(self.second, self.second_norm)
         return matting.affinity_logits(first, second, prediction, guide.shape[-3:-1])
+
+
+@core()
+def _leaky_relu(x: jax.Array) -> jax.Array:
+    return jax.nn.leaky_relu(x, 0.01)
 
 
 def _linear(x: jax.Array, layer: nnx.Linear) -> jax.Array:

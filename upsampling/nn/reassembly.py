@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from upsampling import _arguments, reassembly
+from upsampling import _arguments, interpolation, reassembly
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
 
-Similarity = Literal["inner", "bilinear", "gated"]
+Similarity = Literal["inner", "bilinear", "gated", "joined"]
 
 _XAVIER = nnx.initializers.xavier_uniform()
 _SMALL, _TINY = nnx.initializers.normal(0.02), nnx.initializers.normal(0.001)
@@ -108,9 +108,12 @@ class SAPA(Upsampler):
         projections and needs as many channels in the guide as in the input. "bilinear": the inner product of their
         projections, what the authors publish as SAPA. "gated": with queries mixed from both resolutions. There the
         input's share of the queries comes from features that are not normalized, as in the authors' code, where the
-        paper has normalized ones.
+        paper has normalized ones. "joined": with queries from both resolutions side by side, which the authors call
+        `cat`; the input's are not normalized either.
       kernel_size: window of the reassembly, odd, one number or one per axis.
-      embedding_features: channels of queries and keys, for "bilinear" and "gated".
+      embedding_features: channels of queries and keys, for all but "inner".
+      use_bias: whether the projections have biases, for all but "inner".
+      embed_values: whether what is averaged is a projection of the normalized input, and not the input.
       kernel_init, bias_init: initializers of the projections. The default is the authors', a normal of standard
         deviation 0.02.
       dtype: what to compute in; promoted from input and parameters if not given. The guide is converted to it.
@@ -145,6 +148,8 @@ class SAPA(Upsampler):
         similarity: Similarity = "bilinear",
         kernel_size: Numbers = 5,
         embedding_features: int = 64,
+        use_bias: bool = True,
+        embed_values: bool = False,
         kernel_init: Initializer = _SMALL,
         bias_init: Initializer = _layers.ZEROS,
         dtype: DTypeLike | None = None,
@@ -163,12 +168,14 @@ class SAPA(Upsampler):
                 "which compares them as they are."
             )
         inner = _arguments.number(name, "embedding_features", embedding_features)
+        use_bias = _arguments.flag(name, "use_bias", use_bias)
+        embed_values = _arguments.flag(name, "embed_values", embed_values)
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
 
-        def linear(channels: int, out: int) -> tuple[nnx.Param, nnx.Param]:
+        def linear(channels: int, out: int, bias: bool = use_bias) -> tuple[nnx.Param, nnx.Param | None]:
             return (
                 _layers.parameter(rngs, kernel_init, (channels, out), param_dtype),
-                _layers.parameter(rngs, bias_init, (out,), param_dtype),
+                _layers.parameter(rngs, bias_init, (out,), param_dtype) if bias else None,
             )
 
         def norm(channels: int) -> tuple[nnx.Param, nnx.Param]:
@@ -179,9 +186,12 @@ class SAPA(Upsampler):
         if similarity != "inner":
             self.query_kernel, self.query_bias = linear(self.guide_features, inner)
             self.key_kernel, self.key_bias = linear(features, inner)
+        if similarity in ("gated", "joined"):
+            # Side by side, the guide's bias is that of both.
+            self.map_query_kernel, self.map_query_bias = linear(features, inner, use_bias and similarity == "gated")
         if similarity == "gated":
-            self.map_query_kernel, self.map_query_bias = linear(features, inner)
             self.gate_kernel, self.gate_bias = linear(features, 1)
+        self.value_kernel, self.value_bias = linear(features, features) if embed_values else (None, None)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` by its similarity with `guide`."""
@@ -198,6 +208,11 @@ class SAPA(Upsampler):
             gate = _project(normal, self.gate_kernel, self.gate_bias)
             from_map = _project(x, self.map_query_kernel, self.map_query_bias)
             queries = reassembly.gated_queries(queries, from_map, gate, size=size)
+        if self.similarity == "joined":
+            from_map = _project(x, self.map_query_kernel, None)
+            queries = queries + interpolation.nearest(from_map, size)
+        if self.value_kernel is not None:
+            x = _project(normal, self.value_kernel, self.value_bias)
         return reassembly.sapa(x, queries, keys, size=size, kernel_size=self.kernel_size)
 
 
@@ -216,10 +231,16 @@ class FADE(Upsampler):
       kernel_size: window of the reassembly, odd, one number or one per axis.
       encoder_kernel_size: window of the semi-shift convolution.
       compressed_features: channels that both maps are projected to before it; None for what `FADELite` has.
+      gated: whether the guide passes the gate; without it the result is the reassembled input alone, the authors'
+        `SemiShiftUp`.
       kernel_init, bias_init, dtype, param_dtype, rngs: as in `SAPA`. The kernels' default is the authors', Xavier's
         uniform.
 
     Call it with the encoder's map as `guide`.
+
+    Weights of the authors' modules load, of both their forms. So do those of a port of the first form (`FADE_H2L` with
+    einops, beside the authors'), which has the same names but mixes the compressed guide's channels with the phases of
+    the semi-shift convolution: trained there, they mean something else here and in the authors' code.
 
     Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
     `(*batch, *spatial * scale, features)`. A guide of another size, at least that of the input,
@@ -248,6 +269,7 @@ class FADE(Upsampler):
         kernel_size: Numbers = 5,
         encoder_kernel_size: Numbers = 3,
         compressed_features: int | None = 64,
+        gated: bool = True,
         kernel_init: Initializer = _XAVIER,
         bias_init: Initializer = _layers.ZEROS,
         dtype: DTypeLike | None = None,
@@ -265,6 +287,7 @@ class FADE(Upsampler):
         lite = compressed_features is None
         inner = taps if lite else _arguments.number(name, "compressed_features", compressed_features)
         self.groups = taps if lite else 1
+        gated = _arguments.flag(name, "gated", gated)
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init, bias_init=bias_init)
 
         def kernel(*shape: int) -> nnx.Param:
@@ -273,11 +296,11 @@ class FADE(Upsampler):
         def bias(channels: int) -> nnx.Param:
             return _layers.parameter(rngs, bias_init, (channels,), param_dtype)
 
-        self.gate_kernel, self.gate_bias = kernel(features, 1), bias(1)
+        self.gate_kernel, self.gate_bias = (kernel(features, 1), bias(1)) if gated else (None, None)
         self.guide_kernel, self.guide_bias = kernel(self.guide_features, inner), bias(inner)
         self.map_kernel = kernel(features, inner)
         self.encoder_kernel, self.encoder_bias = kernel(*window, inner // self.groups, taps), bias(taps)
-        if self.guide_features != features:
+        if self.guide_features != features and gated:
             self.aligner_kernel, self.aligner_bias = kernel(self.guide_features, features), bias(features)
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
@@ -292,6 +315,8 @@ class FADE(Upsampler):
             _project(high, self.guide_kernel, self.guide_bias), encoder, encoder_bias, groups=self.groups
         )
         map_logits = _layers.encode(_project(x, self.map_kernel, None), encoder, encoder_bias, groups=self.groups)
+        if self.gate_kernel is None:
+            return reassembly.fade(x, None, guide_logits, map_logits, None, size=size, kernel_size=self.kernel_size)
         if self.guide_features != self.features:
             high = _project(high, self.aligner_kernel, self.aligner_bias)
         gate = _project(x, self.gate_kernel, self.gate_bias)
@@ -306,7 +331,7 @@ class FADELite(FADE):
     convolution is one per channel.
 
     Args:
-      features, scale, guide_features, kernel_size, encoder_kernel_size: as in `FADE`.
+      features, scale, guide_features, kernel_size, encoder_kernel_size, gated: as in `FADE`.
       kernel_init, bias_init, dtype, param_dtype, rngs: as in `FADE`.
 
     Shapes and errors are those of `FADE`.
@@ -329,6 +354,7 @@ class FADELite(FADE):
         guide_features: int | None = None,
         kernel_size: Numbers = 5,
         encoder_kernel_size: Numbers = 3,
+        gated: bool = True,
         kernel_init: Initializer = _XAVIER,
         bias_init: Initializer = _layers.ZEROS,
         dtype: DTypeLike | None = None,
@@ -342,6 +368,7 @@ class FADELite(FADE):
             kernel_size=kernel_size,
             encoder_kernel_size=encoder_kernel_size,
             compressed_features=None,
+            gated=gated,
             kernel_init=kernel_init,
             bias_init=bias_init,
             dtype=dtype,

@@ -13,8 +13,10 @@ from upsampling._arguments import EDGES, Edge, Numbers
 from upsampling.nn import _layers
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives._common import core
 
 Style = Literal["lp", "pl"]
+Gate = Literal["features", "pooled"]
 
 _NEARLY_ZERO = nnx.initializers.normal(0.001)
 
@@ -32,10 +34,12 @@ class DySample(Upsampler):
         that the convolution has `prod(scale)` times fewer parameters; `features` must be a multiple of that.
       groups: number of channel groups that move by themselves. The authors have 4.
       dynamic_scope: whether a second convolution decides how far each offset reaches.
+      scope_bias: whether that convolution has a bias, as the authors' had in 2023; since 2024 theirs has none.
       kernel_init: initializer of the offsets' kernel. That of the scope starts at zero, where all reach a quarter.
       dtype, param_dtype, rngs: as in `TransposedConv`. Positions are computed at least in float32.
 
-    Shapes: `(*batch, H, W, features)` to `(*batch, H * scale, W * scale, features)`.
+    Shapes: `(*batch, H, W, features)` to `(*batch, H * scale, W * scale, features)`; or to `(*batch, *size, features)`,
+    called with `size=`, by offsets that are interpolated from those at the scaled size.
 
     Raises:
       ValueError: channels that do not match, `groups` or a shuffle that does not divide them, or an unknown style.
@@ -58,6 +62,7 @@ class DySample(Upsampler):
         style: Style = "lp",
         groups: int = 4,
         dynamic_scope: bool = False,
+        scope_bias: bool = False,
         kernel_init: Initializer = _NEARLY_ZERO,
         dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -68,6 +73,7 @@ class DySample(Upsampler):
         self.style = _arguments.one_of(name, "style", style, get_args(Style))
         self.groups = _arguments.divisor(name, "groups", groups, features=features)
         dynamic_scope = _arguments.flag(name, "dynamic_scope", dynamic_scope)
+        scope_bias = _arguments.flag(name, "scope_bias", scope_bias)
         self.dtype = dtype
         phases = math.prod(self.scale)
         if style == "pl" and features % phases:
@@ -78,28 +84,34 @@ class DySample(Upsampler):
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init)
         inner, outer = (features, 2 * self.groups * phases) if style == "lp" else (features // phases, 2 * self.groups)
 
-        def pointwise(init: Initializer) -> tuple[nnx.Param, nnx.Param]:
+        def pointwise(init: Initializer, bias: bool) -> tuple[nnx.Param, nnx.Param | None]:
             kernel = _layers.parameter(rngs, init, (1, 1, inner, outer), param_dtype)
-            return kernel, nnx.Param(jnp.zeros(outer, param_dtype))
+            return kernel, nnx.Param(jnp.zeros(outer, param_dtype)) if bias else None
 
-        self.offset_kernel, self.offset_bias = pointwise(kernel_init)
-        self.scope_kernel, self.scope_bias = pointwise(_layers.ZEROS) if dynamic_scope else (None, None)
+        self.offset_kernel, self.offset_bias = pointwise(kernel_init, True)
+        self.scope_kernel, self.scope_bias = pointwise(_layers.ZEROS, scope_bias) if dynamic_scope else (None, None)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Upsamples `x`; `guide` is accepted, as by every layer, and not used."""
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
+        """Upsamples `x` by `scale`, or to `size`; `guide` is accepted, as by every layer, and not used."""
         x = _layers.checked_map("DySample", x, self.features, 2)
+        if size is not None:
+            size = _arguments.per_axis("DySample", "size", size, 2)
         given = (self.offset_kernel, self.offset_bias, self.scope_kernel, self.scope_bias)
         x, *parameters = _layers.cast(self.dtype, x, *map(_layers.value, given))
-        offsets = self._predict(x, *parameters[:2])
-        scope = None if self.scope_kernel is None else self._predict(x, *parameters[2:])
-        return sampling.dysample(x, offsets, scope, scale=self.scale)
+        offsets = self._predict(x, size, *parameters[:2])
+        scope = None if self.scope_kernel is None else self._predict(x, size, *parameters[2:])
+        return sampling.dysample(x, offsets, scope, scale=self.scale, size=size)
 
-    def _predict(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        """(*batch, H * scale, W * scale, groups, 2): two numbers for each pixel and group."""
+    def _predict(
+        self, x: jax.Array, size: tuple[int, ...] | None, kernel: jax.Array, bias: jax.Array | None
+    ) -> jax.Array:
+        """(*batch, *size, groups, 2): two numbers for each pixel and group, interpolated from those of `scale`."""
         if self.style == "pl":
             y = _layers.encode(convolution.pixel_shuffle(x, self.scale), kernel, bias)
         else:
             y = convolution.sub_pixel_conv(x, kernel, bias, scale=self.scale)
+        if size is not None:
+            y = interpolation.bilinear(y, size)
         return y.reshape(*y.shape[:-1], self.groups, 2)
 
 
@@ -116,11 +128,17 @@ class FlowAlignment(Upsampler):
     Both maps are brought to `flow_features` channels by 1x1 convolutions, the coarse one to the fine one's size, and a
     3x3 convolution of the two predicts the flow (`upsampling.flow_warp`). None has a bias, as in the authors' code.
 
+    With a `gate` it is the module of their later networks: a second flow warps the guide too, and the result is the
+    mean of both, weighted by what a 3x3 convolution and a sigmoid make of the two maps.
+
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
       guide_features: channels of the guide; `features` if not given.
       flow_features: channels that the flow is predicted from; half of `features` if not given.
+      gate: None, for the warped input alone, the authors' `AlignedModule`; "features", weights from the two maps that
+        predict the flow, `AlignedModulev2`; or "pooled", from the means and maxima over channels of the coarse one of
+        these and of the guide, `AlignedModulev2PoolingAtten`. With a gate the guide has `features` channels.
       align_corners: how the two maps lie upon each other, as in `upsampling.flow_warp`.
       edge: what is beyond the image, as in `upsampling.grid_sample`.
       kernel_init, dtype, param_dtype, rngs: as in `TransposedConv`. Positions are computed at least in float32.
@@ -149,6 +167,7 @@ class FlowAlignment(Upsampler):
         *,
         guide_features: int | None = None,
         flow_features: int | None = None,
+        gate: Gate | None = None,
         align_corners: bool = True,
         edge: Edge = "zero",
         kernel_init: Initializer = _layers.LECUN,
@@ -160,13 +179,21 @@ class FlowAlignment(Upsampler):
         self.features, self.scale = _layers.sizes(name, features, scale, (2,))
         self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
         hidden = _layers.or_features(name, "flow_features", flow_features, max(features // 2, 1))
+        self.gate = None if gate is None else _arguments.one_of(name, "gate", gate, get_args(Gate))
+        if gate is not None and self.guide_features != features:
+            raise ValueError(
+                f"{name}: guide_features={self.guide_features} must equal features={features} with gate={gate!r}, "
+                "which adds the guide to the input."
+            )
         self.align_corners = _arguments.flag(name, "align_corners", align_corners)
         self.edge: Edge = _arguments.one_of(name, "edge", edge, EDGES)
         self.dtype = dtype
         _layers.check_parameters(name, rngs, param_dtype, dtype, kernel_init=kernel_init)
-        shapes = ((1, 1, features, hidden), (1, 1, self.guide_features, hidden), (3, 3, 2 * hidden, 2))
+        shapes = ((1, 1, features, hidden), (1, 1, self.guide_features, hidden), (3, 3, 2 * hidden, 4 if gate else 2))
         kernels = (_layers.parameter(rngs, kernel_init, shape, param_dtype) for shape in shapes)
         self.coarse_kernel, self.fine_kernel, self.flow_kernel = kernels
+        seen = 4 if gate == "pooled" else 2 * hidden
+        self.gate_kernel = _layers.parameter(rngs, kernel_init, (3, 3, seen, 1), param_dtype) if gate else None
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
         """Upsamples `x` along the flow from it to `guide`."""
@@ -177,5 +204,26 @@ class FlowAlignment(Upsampler):
         convention = "torch_align_corners" if self.align_corners else "torch"
         low = interpolation.bilinear(_layers.encode(x, coarse), guide.shape[-3:-1], convention=convention)
         high = _layers.encode(guide.astype(x.dtype), fine)
-        flow = _layers.encode(jnp.concatenate([low, high], axis=-1), last)
-        return sampling.flow_warp(x, flow, align_corners=self.align_corners, edge=self.edge)
+        both = jnp.concatenate([low, high], axis=-1)
+        flow = _layers.encode(both, last)
+        warped = lambda a, flow: sampling.flow_warp(a, flow, align_corners=self.align_corners, edge=self.edge)  # noqa: E731
+        if self.gate_kernel is None:
+            return warped(x, flow)
+        up_flow, down_flow = jnp.split(flow, 2, axis=-1)
+        guide = guide.astype(x.dtype)
+        seen = _pooled(low, guide) if self.gate == "pooled" else both
+        logits = _layers.encode(seen, self.gate_kernel[...].astype(x.dtype))
+        return _mixed(warped(x, up_flow), warped(guide, down_flow), logits)
+
+
+@core()
+def _pooled(low: jax.Array, guide: jax.Array) -> jax.Array:
+    """The means over the channels of both, then the maxima: four channels."""
+    parts = [pool(a, axis=-1, keepdims=True) for pool in (jnp.mean, jnp.max) for a in (low, guide)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+@core()
+def _mixed(x: jax.Array, guide: jax.Array, logits: jax.Array) -> jax.Array:
+    weight = jax.nn.sigmoid(logits)
+    return weight * x + (1 - weight) * guide

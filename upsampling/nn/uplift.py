@@ -49,7 +49,7 @@ def _added(x: jax.Array, y: jax.Array) -> jax.Array:
 @register(
     "uplift",
     family="reassembly",
-    paper="Walmer et al. 2026, UPLiFT (CVPR)",
+    paper="Walmer et al. 2026, arXiv:2601.17950",
     uses_guide=True,
     spatial_axes=(2,),
     variants={"small": {"image_features": (8, 8), "hidden": 8, "neighbors": 9}},

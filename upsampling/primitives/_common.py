@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.core import ShapedArray
 from jax.extend.core import Primitive
@@ -53,6 +54,39 @@ def block_rows(height: int, row_bytes: int, least: int = 1) -> int:
     return max(
         (n for n in divisors if least <= n <= fitting), default=min(n for n in divisors if n >= min(least, height))
     )
+
+
+# --- tiles ------------------------------------------------------------------------------------------------------------
+
+# What takes more than this is computed tile by tile, and that of one tile takes about half.
+MOST_BYTES = 64 << 20
+TILE_BYTES = 32 << 20
+
+
+def tile_length(total: int, most: int) -> int:
+    """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
+    if most >= total:
+        return total
+    exact = next((n for n in range(most, (most - 1) // 2, -1) if total % n == 0), None)
+    return exact or -(-total // -(-total // most))
+
+
+def read_by_tiles(table: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What tiles of outputs read of their inputs: a block of equally many for each.
+
+    Args:
+      table: (outputs, inputs), not zero where one is read by the other.
+      rows: (tiles, length), the outputs of each tile.
+
+    Returns:
+      The first input of each tile's block, (tiles,), and the tiles' parts of the table, (tiles, length, block).
+    """
+    parts, inputs = table[rows], table.shape[1]
+    under = np.any(parts != 0, axis=1)
+    low, high = under.argmax(1), inputs - under[:, ::-1].argmax(1)
+    block = max((high - low).tolist())
+    first = np.minimum(low, inputs - block)
+    return first, np.stack([part[:, f : f + block] for f, part in zip(first, parts, strict=True)])
 
 
 # --- cores and primitives on meshes -----------------------------------------------------------------------------------

@@ -97,8 +97,11 @@ _PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect
 
 
 @core((2, 3))
-def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
-    """(*batch, *size, channels), (*batch, *output, groups, *window) -> (*batch, *output, channels)."""
+def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
+    """(*batch, *size, channels), (*batch, *output, groups, *window) -> (*batch, *output, channels).
+
+    Without an edge, `x` has its padding: (*batch, *padded, channels).
+    """
     batch = x.shape[: -1 - len(geometry.size)]
     w = w.reshape(math.prod(batch), *w.shape[len(batch) :])
     y = _window_sum_p.bind(_pad(x, geometry, edge), w, geometry=geometry)
@@ -149,9 +152,12 @@ def window_softmax(logits: jax.Array, rank: int, *per_axis: np.ndarray) -> jax.A
     return jax.nn.softmax(wide, axis=tuple(range(-rank, 0))).astype(logits.dtype)
 
 
-def _pad(x: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
+def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
     """(*batch, *size, channels) -> (n, *padded, channels)."""
-    x = x.reshape(math.prod(x.shape[: -1 - len(geometry.size)]), *geometry.size, x.shape[-1])
+    rank = len(geometry.size)
+    x = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
+    if edge is None:
+        return x
     margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
     return jnp.pad(x, margins, mode=_PAD_MODES[edge])
 

@@ -31,8 +31,8 @@ _TPU = (
     "µs: what the schedule of the compiler estimates. Over need: that against the time in which the memory reads the "
     "arguments and writes the results once. The estimate is good to a factor of about three, and adding two arrays "
     "comes to 2.8 on v5e and 2.3 on v6e: compare rows, and do not quote them. It leaves out what the compiler gives no "
-    "estimate for: gathers, scatters, changes of layout, reductions over windows. The bytes that pass through those, with the "
-    "padding of their layouts, are in a column of their own. Not told: libtpu cannot write the program out."
+    "estimate for: gathers, scatters, changes of layout, reductions over windows. The bytes that pass through those, "
+    "with the padding of their layouts, are in a column of their own. Not told: libtpu cannot write the program out."
 )
 _ALIKE = (
     "Temporaries, MB: memory beside arguments and results. Float32, MB: what is written in float32, which "

@@ -1,0 +1,62 @@
+"""Layers that go to any size: the one that the call names, or the layer, or else the guide's, or the scale's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import upsampling as up
+from tests.nn.layers import compiled, small
+
+NAMES = ["a2u", "freqfusion", "indexnet", "liif", "uplift"]
+# The guide has the channels of the input, which IndexNet needs.
+X, GUIDE = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(5, 4, 4), (11, 9, 4)]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes(name):
+    """Three ways to say one size are one computation; and a guide beside a size may have any."""
+    guide = None if name == "liif" else GUIDE
+    by_layer, by_call = small(name, 4, size=(11, 9)), small(name, 4)
+    y = compiled(by_layer, X, guide)
+    assert y.shape == (11, 9, 4)
+    assert bool(jnp.isfinite(y).all())
+    np.testing.assert_allclose(y, jax.jit(lambda x, g: by_call(x, g, size=(11, 9)))(X, guide), atol=1e-6)
+    if guide is not None:
+        np.testing.assert_allclose(y, compiled(by_call, X, guide), atol=1e-6)
+    assert jax.eval_shape(lambda x, g: by_layer(x, g, size=12), X, guide).shape == (12, 12, 4)
+    assert jax.eval_shape(by_call, X, jnp.ones((10, 8, 4))).shape == (10, 8, 4)
+    with pytest.raises(ValueError, match="give one of size and scale; got size=7, scale=3"):
+        up.nn.find(name).create(4, 3, size=7, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("indexnet", {"guide_features": 3}, "IndexNet: guide_features=3 must equal features=4 with index='m2o'"),
+        ("indexnet", {"index": "m20"}, "IndexNet: index='m20' is not known. Did you mean 'm2o'"),
+        ("a2u", {"groups": 3}, "A2U: groups=3 must divide guide_features=4"),
+        ("uplift", {"neighbors": 7}, "UPLiFT: neighbors must be 5, 9, 13, 17 or 25; got 7"),
+        ("uplift", {"image_features": (8,)}, r"UPLiFT: image_features must have at least two numbers; got \(8,\)"),
+        ("freqfusion", {"groups": 3}, "FreqFusion: groups=3 must divide features=4"),
+        ("freqfusion", {"compressed_features": 9}, "FreqFusion: compressed_features must be a multiple of 8"),
+        ("liif", {"hidden": (8, 0)}, "LIIF: hidden must be at least 1; got 0"),
+    ],
+)
+def test_errors(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        up.nn.find(name).create(4, rngs=nnx.Rngs(0), **options)
+
+
+def test_batch_normalization_learns_its_averages_in_training_alone():
+    """As in PyTorch: by the batch in training, by running averages else."""
+    layer = up.nn.IndexNet(4, rngs=nnx.Rngs(0))
+    assert layer.norm is not None
+    layer(X, GUIDE)
+    assert not layer.norm.mean[...].any()
+    layer.train()
+    y = layer(X, GUIDE)
+    assert layer.norm.mean[...].any()
+    layer.eval()
+    assert float(jnp.abs(layer(X, GUIDE) - y).max()) > 1e-3

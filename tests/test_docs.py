@@ -1,0 +1,141 @@
+"""The documentation: examples run as printed, the reference is complete, tables are the code's and the runs'."""
+
+import doctest
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import upsampling as up
+from docs.making import figures, notebooks, reference, tables
+from upsampling import _figures
+from upsampling.nn import registry
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = [page for page in PAGES if re.search(r"^```py", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)]
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered(monkeypatch):
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+
+
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_the_examples_of_a_page_run_in_order(page, monkeypatch):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    script = ModuleType("__main__")  # the study finds a method that is defined in a script by its module
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    names = vars(script)
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    for number, (kind, code) in enumerate(
+        re.findall(r"^```(python|pycon)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    ):
+        if kind == "python":
+            exec(compile(code, f"{page}, block {number}", "exec"), names)
+        else:
+            said: list[str] = []
+            examples = doctest.DocTestParser().get_doctest(code, {}, page, page, 0)
+            examples.globs = names  # and not a copy, so that blocks go on from each other
+            runner.run(examples, out=said.append, clear_globs=False)
+            assert not said, "".join(said)
+
+
+def test_every_public_name_is_in_the_reference():
+    wanted = {"upsampling.conventions.Preset", "upsampling.conventions.Method", "upsampling.conventions.PRESETS"}
+    wanted |= {f"upsampling.conventions.{name}" for name in up.conventions.PRESETS}
+    for module in (up, up.nn, up.nn.initializers, up.metrics, up.analysis, up.interop.torch, up.interop.flax):
+        listed = getattr(module, "__all__", ())
+        for name, value in vars(module).items():
+            defined = inspect.isclass(value) or inspect.isfunction(value)
+            if name in listed or (defined and value.__module__ == module.__name__ and not name.startswith("_")):
+                wanted |= set() if inspect.ismodule(value) else {f"{module.__name__}.{name}"}
+    assert len(wanted) > 120
+    assert wanted <= reference.documented()
+
+
+def test_every_registered_method_is_in_the_table():
+    told = tables.methods()
+    shipped = [name for name, method in up.nn.available().items() if method.family != "own"]
+    assert all(f"| `{name}` |" in told for name in shipped)
+    assert "| `transposed_conv` | convolution |" in told
+    assert "65,600 | 16,129 |" in told  # 4 * 4 * 64 * 64 + 64; four taps of 64 channels, 64 times, but at the borders
+
+
+def test_pages_name_tables_that_there_are():
+    named = {name for page in PAGES for name in re.findall(r"<!-- table: (.*?) -->", (DOCS / page).read_text("utf-8"))}
+    assert named <= set(tables.TABLES)
+    assert tables.filled("see <!-- table: edges -->.").startswith("see | word |")
+    with pytest.raises(KeyError):
+        tables.filled("<!-- table: none such -->")
+
+
+def test_figures_that_pages_show_are_made():
+    shown = {name for page in PAGES for name in re.findall(r"figures/(\w+)\.png", (DOCS / page).read_text("utf-8"))}
+    assert shown == set(figures.FIGURES) - {"boundaries"}
+
+
+def test_the_readme_has_the_speed_of_the_committed_tables():
+    assert tables.speed() in README
+
+
+def test_the_readme_has_the_figures_of_its_picture():
+    truth = _figures.scene(4)
+    for name, given in figures.SIX.items():
+        y = _figures._upsampled(_figures._call(given, 4), truth, truth, 4, name)[..., 0]
+        found = _figures.boundary_figures(y, truth[..., 0])
+        assert f"| {name} | {found['boundary_iou']:.2f} | {found['wrong']:.2f} |" in README
+
+
+def test_what_the_study_found_is_told_as_the_runs_have_it():
+    methods = tables.widest("brain", "frozen")["designs"]["frozen"]["methods"]
+    words = {"sub-pixel convolution": "sub_pixel_conv", "guided filter": "guided_filter"}
+    found = README[README.index("What was found") :].replace("\n", " ")
+    names = {*methods, *words}
+    told = {name: re.findall(rf"\b{name} \((\.\d\d)\)", found) for name in names}
+    assert sum(map(len, told.values())) == len(re.findall(r"\(\.\d\d\)", found)) >= 6
+    for name, values in told.items():
+        mean = methods[words.get(name, name)]["summary"]["boundary_iou_1px"]["mean"]
+        assert all(f"{mean:.2f}"[1:] == value for value in values), name
+
+
+# --- what needs the tools of the extra `docs` ------------------------------------------------------------------------
+
+# Settings that show that a notebook runs, and no more.
+REDUCED = {"unet": {"STEPS": "2", "SEEDS": "(0, 1)"}, "features": {"STEPS": "2"}}
+
+
+@pytest.mark.parametrize("path", sorted(notebooks.FOLDER.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_run_and_are_committed_with_outputs(path):
+    pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    ran = notebooks.executed(path, REDUCED.get(path.stem))
+    page, pictures = notebooks.page(path)
+    drawn = sum("image/png" in output.get("data", {}) for cell in ran.cells for output in cell.get("outputs", ()))
+    assert len(pictures) == drawn > 0
+    assert "Traceback" not in page
+
+
+def test_the_site_is_built_without_warnings(tmp_path):
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    environment = {**os.environ, "DOCS_FIGURES": "none", "JAX_PLATFORMS": "cpu", "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    pages = list(tmp_path.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:  # nothing is loaded from elsewhere
+        text = page.read_text(encoding="utf-8")
+        assert not re.findall(r"<(?:script|img|iframe)[^>]+src=\"?https?:|<link[^>]+stylesheet[^>]+https?:", text), page
+    analysis = (tmp_path / "reference" / "analysis.html").read_text(encoding="utf-8")
+    assert 'id="upsampling.analysis.show"' in analysis
+    assert inspect.getdoc(up.analysis.show).partition("\n")[0].split(".")[0] in analysis

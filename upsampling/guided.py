@@ -17,7 +17,13 @@ from upsampling.primitives import _common, taps
 from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
-from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
+from upsampling.primitives.window_sum import (
+    Geometry,
+    window_correlation,
+    window_distances,
+    window_softmax,
+    window_sum,
+)
 
 Mean = Callable[[jax.Array], jax.Array]
 Form = Literal["joint", "channelwise"]
@@ -112,21 +118,10 @@ def _range_logits_by_products(low: jax.Array, guide: jax.Array, *, geometry: Geo
 
 def _range_logits_by_differences(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
     """The same for any guide: the squares of large numbers would round away the difference of two of them."""
-    centers = geometry.centers or tuple(np.arange(n) // s for n, s in zip(geometry.output, geometry.scale, strict=True))
-    places = [
-        [np.clip(np.asarray(c) + tap - k // 2, 0, n - 1) for tap in range(k)]
-        for c, k, n in zip(centers, geometry.window, geometry.size, strict=True)
-    ]
+    squares = window_distances(low, guide, geometry)
     limit = jnp.finfo(guide.dtype).max / 16
-
-    def row_of_taps(rows: jax.Array) -> jax.Array:
-        keys = low.take(rows, -3, mode="clip")
-        squares = (jnp.sum((guide - keys.take(columns, -2, mode="clip")) ** 2, -1) for columns in places[1])
-        # Bounded, so that the nearest of far values has a weight; NaN stays.
-        return jnp.stack([-0.5 * jnp.where(s > limit, limit, s) for s in squares], -1)
-
-    logits = lax.map(row_of_taps, jnp.asarray(np.stack(places[0])))
-    return jnp.moveaxis(logits, 0, -2)[..., None, :, :]
+    # Bounded, so that the nearest of far values has a weight; NaN stays.
+    return -0.5 * jnp.where(squares > limit, limit, squares)
 
 
 def _finite_mean(x: jax.Array) -> jax.Array:

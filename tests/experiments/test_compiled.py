@@ -3,6 +3,7 @@
 Set UPSAMPLING_COMPILE=all to compile every function and layer, which takes two minutes, rather than some of each kind.
 """
 
+import json
 import os
 
 import jax
@@ -128,6 +129,40 @@ def test_tables_hold_every_program_and_the_peers(target, tmp_path, monkeypatch):
     name = "transposed_conv 4/2 8x64x64x64 to 32, bfloat16, with gradient, the peer"
     assert f"| {name} | {row} 3.00 | 0.00 | 5 | 0 | 4 ? | 2 copy, 1 all-gather | 1.0 |" in text
     assert "| transposed_conv 8/4 8x64x64x64 to 32, the peer | does not compile |" in text
+
+
+def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
+    compiler = {"compiler": "1"}
+    monkeypatch.setattr(targets, "missing", lambda target: None)
+    monkeypatch.setattr(targets, "versions", lambda target: dict(compiler))
+    told = {"collectives": {"all-reduce": 1}, "exchanged": 1000}
+    monkeypatch.setattr(targets, "collectives_for", lambda *specs, shared: dict(told, shared=list(shared)))
+
+    def run(*only):
+        options = [
+            "benchmark",
+            "--group",
+            "sharding",
+            "--compiled",
+            "h100",
+            "--out",
+            str(tmp_path),
+            "--methods",
+            "fade",
+        ]
+        assert command.main([*options, "--only", *only]) == 0
+        return json.loads((tmp_path / "sharding-compiled-h100.json").read_text())["rows"]
+
+    assert [row["figures"]["shared"] for row in run("fade")] == [[2]]  # the cotangent, the map, the parameters
+    told["exchanged"] = 2000
+    rows = {row["name"].split()[0]: row["figures"]["exchanged"] for row in run("distance_transform")}
+    assert rows == {"fade": 1000, "distance_transform": 2000}
+    assert (
+        "| distance_transform 8x16x16 | 1 all-reduce | 2.00 |" in (tmp_path / "sharding-compiled-h100.md").read_text()
+    )
+    compiler["compiler"] = "2"
+    assert len(run("fade")) == 1
+    assert command.main(["benchmark", "--group", "sharding"]) == 2
 
 
 # Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own.

@@ -125,6 +125,22 @@ def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edg
     return w.reshape(*batch, *w.shape[1:])
 
 
+def window_distances(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The squared distance of each output pixel to each pixel of its window, of which those beyond the edge replicate.
+
+    (*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window). Not bilinear, so not a
+    primitive: JAX differentiates it.
+    """
+    batch = x.shape[: -1 - len(geometry.size)]
+    x, y = _pad(x, geometry, "replicate"), y.reshape(math.prod(batch), *y.shape[len(batch) :])
+    in_rows: Callable = functools.partial(_window_correlation_by_rows, geometry=geometry, compute=_distances)
+    at_once: Callable = in_rows if _is_large(geometry) else functools.partial(_distances_on_gpu, geometry=geometry)
+    # Or the differences, as many as there are taps, are kept for the gradient.
+    in_rows, at_once = (jax.checkpoint(form, prevent_cse=False) for form in (in_rows, at_once))
+    w = lax.platform_dependent(x, y, cuda=at_once, rocm=at_once, default=in_rows)
+    return w.reshape(*batch, *w.shape[1:])
+
+
 def window_softmax(logits: jax.Array, rank: int, *per_axis: np.ndarray) -> jax.Array:
     """The softmax over each window, the last `rank` axes, computed in float32 at least.
 
@@ -220,6 +236,12 @@ def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geome
     return w.reshape(x.shape[0], *geometry.output, groups, *geometry.window)
 
 
+def _distances(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    w = jnp.stack([((y - _read(geometry, x, start)) ** 2).sum(-1) for _, start in geometry.starts], -1)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
 def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Phase by phase of the output, a sum over the taps, which XLA fuses into one loop.
 
@@ -257,6 +279,13 @@ def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry
     y = _split(geometry, _grouped(geometry, y)).astype(wide)
     products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
     w = lax.concatenate(products, y.ndim - 1).sum(-1).astype(dtype)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
+def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    squares = [jnp.expand_dims((y - _read(geometry, x, start)) ** 2, -2) for _, start in geometry.starts]
+    w = lax.concatenate(squares, y.ndim - 1).sum(-1)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 

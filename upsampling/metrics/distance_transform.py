@@ -321,7 +321,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
         # places is behind a condition: the partitioner would gather what is.
         most = -(-n // unroll) * unroll
         places = lambda: jnp.nonzero(with_seeds, size=most)[0].astype(jnp.int32)  # noqa: E731
-        source = lax.cond(count > 0, places, lambda: jnp.zeros(most, jnp.int32))
+        source = lax.cond(count > 0, places, lambda: jnp.broadcast_to(count, (most,)))  # zeros
 
         def visit(loop):
             k, g = loop

@@ -259,6 +259,18 @@ def _devices(context: mlir.LoweringRuleContext) -> int:
     return 1 if axes.manual_axes >= set(mesh.axis_names) else mesh.size
 
 
+def cond_in_loops(condition: jax.Array, if_true: Callable[..., Any], if_false: Callable[..., Any], *args: Any) -> Any:
+    """`lax.cond` as loops of one turn or none. It has no derivative.
+
+    On a GPU the partitioner gathers what a condition returns from all devices, and leaves alone what a loop does.
+    """
+    start = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(if_false, *args))
+    for wanted, branch in ((condition, if_true), (~condition, if_false)):
+        turn = lambda _, branch=branch: (jnp.zeros((), bool), branch(*args))  # noqa: E731
+        _, start = lax.while_loop(lambda loop: loop[0], turn, (wanted, start))
+    return start
+
+
 # --- loops over groups ------------------------------------------------------------------------------------------------
 
 

@@ -264,11 +264,16 @@ def cond_in_loops(condition: jax.Array, if_true: Callable[..., Any], if_false: C
 
     On a GPU the partitioner gathers what a condition returns from all devices, and leaves alone what a loop does.
     """
-    start = jax.tree.map(lambda y: jnp.zeros(y.shape, y.dtype), jax.eval_shape(if_false, *args))
+
+    def nothing(y: Any) -> jax.Array:
+        varying = tuple(getattr(y.manual_axis_type, "varying", ()))
+        return lax.pcast(jnp.zeros(y.shape, y.dtype), varying, to="varying") if varying else jnp.zeros(y.shape, y.dtype)
+
+    result = jax.tree.map(nothing, jax.eval_shape(if_false, *args))
     for wanted, branch in ((condition, if_true), (~condition, if_false)):
-        turn = lambda _, branch=branch: (jnp.zeros((), bool), branch(*args))  # noqa: E731
-        _, start = lax.while_loop(lambda loop: loop[0], turn, (wanted, start))
-    return start
+        turn = lambda loop, branch=branch: (~loop[0], branch(*args))  # noqa: E731
+        _, result = lax.while_loop(lambda loop: loop[0], turn, (wanted, result))
+    return result
 
 
 # --- loops over groups ------------------------------------------------------------------------------------------------

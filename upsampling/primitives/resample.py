@@ -272,7 +272,7 @@ def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
 
 
 def _spread(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
-    """`_repeat` as one sum over windows that hold one pixel each: a TPU lays a broadcast of two out as one of 8."""
+    """`_repeat` as one sum over windows of one pixel each: a TPU lays a broadcast of two out as one of eight."""
     if not operators:
         return x
     times = [1] * x.ndim

@@ -31,7 +31,15 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
+from upsampling.primitives._common import (
+    UNROLLED_TAPS,
+    accumulator,
+    block_rows,
+    core,
+    make_primitive,
+    pad_edges,
+    with_axes,
+)
 
 
 class Geometry(NamedTuple):
@@ -93,7 +101,7 @@ class Geometry(NamedTuple):
 
 # For maps with any batch axes, unchecked. Both arguments have the same dtype.
 
-_PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
+_PAD_MODES: dict[Edge, str] = {"zero": "constant", "reflect": "reflect", "symmetric": "symmetric"}
 
 
 @core((2, 3))
@@ -114,6 +122,22 @@ def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edg
     batch = x.shape[: -1 - len(geometry.size)]
     y = y.reshape(math.prod(batch), *y.shape[len(batch) :])
     w = _window_correlation_p.bind(_pad(x, geometry, edge), y, geometry=geometry)
+    return w.reshape(*batch, *w.shape[1:])
+
+
+def window_distances(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The squared distance of each output pixel to each pixel of its window, of which those beyond the edge replicate.
+
+    (*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window). Not bilinear, so not a
+    primitive: JAX differentiates it.
+    """
+    batch = x.shape[: -1 - len(geometry.size)]
+    x, y = _pad(x, geometry, "replicate"), y.reshape(math.prod(batch), *y.shape[len(batch) :])
+    in_rows: Callable = functools.partial(_window_correlation_by_rows, geometry=geometry, compute=_distances)
+    at_once: Callable = in_rows if _is_large(geometry) else functools.partial(_distances_on_gpu, geometry=geometry)
+    # Or the differences, as many as there are taps, are kept for the gradient.
+    in_rows, at_once = (jax.checkpoint(form, prevent_cse=False) for form in (in_rows, at_once))
+    w = lax.platform_dependent(x, y, cuda=at_once, rocm=at_once, default=in_rows)
     return w.reshape(*batch, *w.shape[1:])
 
 
@@ -143,7 +167,7 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
     if edge is None:
         return x
     margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
-    return jnp.pad(x, margins, mode=_PAD_MODES[edge])
+    return pad_edges(x, margins) if edge == "replicate" else jnp.pad(x, margins, mode=_PAD_MODES[edge])
 
 
 # The forms of the primitives, for (n, *padded, channels), (n, *output, groups, *window) and (n, *output, channels).
@@ -212,6 +236,12 @@ def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geome
     return w.reshape(x.shape[0], *geometry.output, groups, *geometry.window)
 
 
+def _distances(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    w = jnp.stack([((y - _read(geometry, x, start)) ** 2).sum(-1) for _, start in geometry.starts], -1)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
 def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Phase by phase of the output, a sum over the taps, which XLA fuses into one loop.
 
@@ -249,6 +279,13 @@ def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry
     y = _split(geometry, _grouped(geometry, y)).astype(wide)
     products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
     w = lax.concatenate(products, y.ndim - 1).sum(-1).astype(dtype)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
+def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    squares = [jnp.expand_dims((y - _read(geometry, x, start)) ** 2, -2) for _, start in geometry.starts]
+    w = lax.concatenate(squares, y.ndim - 1).sum(-1)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 

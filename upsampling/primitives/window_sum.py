@@ -167,8 +167,8 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
 
 
 # Padding with pixels of the image is linear, and its transpose adds them up where they came from. In JAX it is a
-# concatenation of slices for each side, and GPUs write each of them: there it is a gather, which is part of what reads
-# it. Gathers take no part of an axis that is cut over devices, and symbolic sizes have no table of pixels.
+# concatenation for each axis and side, all of which GPUs write: there it is one gather. But an axis that is cut over
+# devices is not gathered in parts, and symbolic sizes have no table of pixels.
 
 
 def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
@@ -187,7 +187,8 @@ def _add_edges(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
 def _pad_edges_on_gpu(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
     if not is_static(*x.shape[1:-1]):
         return _pad_edges(x, reach=reach, mode=mode)
-    return resample(x, _edge_taps(x.shape, reach, mode))
+    # Written once: inside a window sum of many taps and channels XLA would write what each of them reads.
+    return lax.optimization_barrier(resample(x, _edge_taps(x.shape, reach, mode)))
 
 
 def _add_edges_on_gpu(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:

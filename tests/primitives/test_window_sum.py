@@ -83,3 +83,19 @@ def test_distances(name):
     if name == "many taps":
         rows = functools.partial(window_sum._window_correlation_by_rows, geometry=g, compute=window_sum._distances)
         np.testing.assert_allclose(jax.jit(rows)(x, y), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric"])
+def test_padding_on_gpus_by_gathers(mode):
+    """Against NumPy's padding, also of an image smaller than the margin, and each transpose by inner products."""
+    reach, rng = (1, 4), np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 5, 3, 2)), rng.standard_normal((2, 7, 11, 2))
+    want = np.pad(x, [(0, 0), (1, 1), (4, 4), (0, 0)], mode=mode)
+    options = {"reach": reach, "mode": mode}
+    for pad, add in (
+        (window_sum._pad_edges, window_sum._add_edges),
+        (window_sum._pad_edges_on_gpu, window_sum._add_edges_on_gpu),
+    ):
+        small = jnp.asarray(x, jnp.float32)
+        np.testing.assert_array_equal(pad(small, **options), want.astype(np.float32))
+        np.testing.assert_allclose(np.vdot(add(jnp.asarray(y, jnp.float32), **options), x), np.vdot(y, want), rtol=1e-5)

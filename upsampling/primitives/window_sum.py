@@ -21,7 +21,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from jax import lax
 from jax.interpreters import ad
 from jax.typing import DTypeLike
 
-from upsampling._arguments import Edge
+from upsampling._arguments import Edge, is_static
 from upsampling.primitives._common import (
     UNROLLED_TAPS,
     accumulator,
@@ -40,6 +40,8 @@ from upsampling.primitives._common import (
     pad_edges,
     with_axes,
 )
+from upsampling.primitives.resample import resample
+from upsampling.primitives.taps import Taps
 
 
 class Geometry(NamedTuple):
@@ -101,7 +103,8 @@ class Geometry(NamedTuple):
 
 # For maps with any batch axes, unchecked. Both arguments have the same dtype.
 
-_PAD_MODES: dict[Edge, str] = {"zero": "constant", "reflect": "reflect", "symmetric": "symmetric"}
+# NumPy's words.
+_PAD_MODES: dict[Edge, str] = {"replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
 
 
 @core((2, 3))
@@ -166,8 +169,52 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
     x = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
     if edge is None:
         return x
-    margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
-    return pad_edges(x, margins) if edge == "replicate" else jnp.pad(x, margins, mode=_PAD_MODES[edge])
+    if edge == "zero":
+        return _pad_zeros(x, geometry.reach)
+    return _pad_p.bind(x, reach=geometry.reach, mode=_PAD_MODES[edge])
+
+
+# Padding with pixels of the image is linear, and its transpose adds them up where they came from. In JAX it is a
+# concatenation for each axis and side, all of which GPUs write: there it is one gather. But an axis that is cut over
+# devices is not gathered in parts, and symbolic sizes have no table of pixels.
+
+
+def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    margins = [(0, 0), *((r, r) for r in reach), (0, 0)]
+    return pad_edges(x, margins) if mode == "edge" else jnp.pad(x, margins, mode=mode)
+
+
+def _add_edges(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    """The transpose."""
+    size = _unpadded(y.shape, reach)
+    (x,) = jax.linear_transpose(
+        functools.partial(_pad_edges, reach=reach, mode=mode), jax.typeof(y).update(shape=size)
+    )(y)
+    return x
+
+
+def _pad_edges_on_gpu(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    if not is_static(*x.shape[1:-1]):
+        return _pad_edges(x, reach=reach, mode=mode)
+    # Written once: inside a window sum of many taps and channels XLA would write what each of them reads.
+    return lax.optimization_barrier(resample(x, _edge_taps(x.shape, reach, mode)))
+
+
+def _add_edges_on_gpu(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    if not is_static(*y.shape[1:-1]):
+        return _add_edges(y, reach=reach, mode=mode)
+    taps = _edge_taps(_unpadded(y.shape, reach), reach, mode)
+    return resample(y, [(axis, own.transpose) for axis, own in taps])
+
+
+def _edge_taps(shape: Sequence[int], reach: tuple[int, ...], mode: Any) -> list[tuple[int, Taps]]:
+    """What pads an array of this shape, axis by axis."""
+    places = [np.pad(np.arange(n), r, mode=mode) for n, r in zip(shape[1:-1], reach, strict=True)]
+    return [(axis, Taps(shape[axis], p[:, None], np.ones((len(p), 1)))) for axis, p in enumerate(places, start=1)]
+
+
+def _unpadded(shape: Sequence[int], reach: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *(n - 2 * r for n, r in zip(shape[1:-1], reach, strict=True)), shape[-1])
 
 
 # The forms of the primitives, for (n, *padded, channels), (n, *output, groups, *window) and (n, *output, channels).
@@ -659,6 +706,25 @@ _fold_p = make_primitive(
     tpu=fold_on_tpu,
 )
 
+_pad_p = make_primitive(
+    "pad_window",
+    lambda x, *, reach, mode: (x[0], *(n + 2 * r for n, r in zip(x[1:-1], reach, strict=True)), x[-1]),
+    _pad_edges,
+    static=("reach", "mode"),
+    gpu=_pad_edges_on_gpu,
+    several=_pad_edges,
+)
+_add_edges_p = make_primitive(
+    "add_edges",
+    lambda y, *, reach, mode: _unpadded(y, reach),
+    _add_edges,
+    static=("reach", "mode"),
+    gpu=_add_edges_on_gpu,
+    several=_add_edges,
+)
+
+ad.deflinear2(_pad_p, lambda y, _, **params: [_add_edges_p.bind(y, **params)])
+ad.deflinear2(_add_edges_p, lambda x, _, **params: [_pad_p.bind(x, **params)])
 ad.defbilinear(
     _window_sum_p,
     lambda y, x, w, *, geometry: _fold_p.bind(w, y, geometry=geometry),

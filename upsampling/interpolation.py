@@ -377,13 +377,17 @@ def _checked_eight_bit(
 
 
 def _to_size(
-    x: jax.Array, size: tuple[int, ...], method: PlainMethod, convention: Convention = conventions.torch
+    x: jax.Array,
+    size: tuple[int, ...],
+    method: PlainMethod,
+    convention: Convention = conventions.torch,
+    antialias: bool = False,
 ) -> jax.Array:
     """`resize` to `size`, unchecked, for methods of other modules."""
     rank = len(size)
     given = x.shape[-1 - rank : -1]
     geometry = _geometry(given, *convention.fitted_sizes(given, size), convention)
-    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, False, False)
+    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, antialias, False)
 
 
 def _geometry(

@@ -1,5 +1,7 @@
 """Layers that go to any size: the one that the call names, or the layer, or else the guide's, or the scale's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,8 @@ from flax import nnx
 
 import upsampling as up
 from tests.nn.layers import compiled, small
+from upsampling import implicit, reassembly
+from upsampling.primitives import _common
 
 NAMES = ["a2u", "freqfusion", "indexnet", "liif", "uplift"]
 # The guide has the channels of the input, which IndexNet needs.
@@ -29,6 +33,41 @@ def test_sizes(name):
     assert jax.eval_shape(by_call, X, jnp.ones((10, 8, 4))).shape == (10, 8, 4)
     with pytest.raises(ValueError, match="give one of size and scale; got size=7, scale=3"):
         up.nn.find(name).create(4, 3, size=7, rngs=nnx.Rngs(0))
+
+
+def in_tiles(monkeypatch, function, *arrays):
+    """Values and gradients, of whole maps and by tiles of two rows, that fit nothing."""
+
+    def both(*arrays):
+        return function(*arrays), jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a))), range(len(arrays)))(*arrays)
+
+    whole = jax.jit(both)(*arrays)
+    for name, most in (("MOST_BYTES", 0), ("BLOCK_BYTES", 0), ("TILE_BYTES", 600)):
+        monkeypatch.setattr(_common, name, most)
+    tiled = jax.jit(lambda *a: both(*a))
+    assert "scan" in str(tiled.trace(*arrays).jaxpr)
+    for a, b in zip(jax.tree.leaves(tiled(*arrays)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_uplift_by_tiles_is_uplift(monkeypatch):
+    x, logits = (jax.random.normal(jax.random.key(n), (2, *shape)) for n, shape in enumerate([(5, 4, 3), (10, 8, 17)]))
+
+    def upsample(x, logits):
+        if not _common.MOST_BYTES:
+            return reassembly._attend_and_resize.__wrapped__(x, logits, (7, 9))
+        return up.bilinear(reassembly.attend_to_neighbors(x, logits), (7, 9), antialias=True)
+
+    in_tiles(monkeypatch, upsample, x, logits)
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+def test_liif_by_tiles_is_liif(monkeypatch, ensemble):
+    def predict(pixels, steps):
+        return jnp.sin(pixels[..., :2] + steps[None])
+
+    upsample = functools.partial(implicit.local_ensemble, predict=predict, size=(7, 9), ensemble=ensemble)
+    in_tiles(monkeypatch, upsample, jax.random.normal(jax.random.key(0), (2, 5, 4, 3)))
 
 
 @pytest.mark.parametrize(

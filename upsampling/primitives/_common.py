@@ -149,6 +149,17 @@ def _sharding(shape: Shape, given: Sequence[Any], mesh: Any) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*spec))
 
 
+@core()
+def after(large: jax.Array, small: jax.Array) -> jax.Array:
+    """`large`, made to depend on `small` where it is large: what makes the small one has then given its memory back."""
+    if not isinstance(large.size, int) or large.size * large.dtype.itemsize <= TILE_BYTES:
+        return large
+    total = lax.stop_gradient(small).sum()
+    # A zero whatever the sum is, but the compiler cannot know which one.
+    zero = jnp.where(total > 0, jnp.zeros((), large.dtype), -jnp.zeros((), large.dtype))
+    return large + with_axes(zero, large.ndim)
+
+
 class _Core(Primitive):
     """A primitive whose operands are brought to vary over the same manual axes."""
 

@@ -67,8 +67,8 @@ def fail(error: Exception) -> None:
 class RunProgress(Protocol):
     """How far a run is."""
 
-    def job(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
-        """Shows the training `name`; yields what is to be told each step and its loss."""
+    def job(self, name: str, steps: int, trainings: int = 1) -> contextlib.AbstractContextManager[Step]:
+        """Shows the training `name`, or several in one; yields what is to be told each step and its loss."""
 
     def part(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
         """The same for what several trainings share, which is no training of its own."""
@@ -86,10 +86,10 @@ class _Bars:
         self._steps = progress.add_task("", total=None, note="", visible=False)
 
     @contextlib.contextmanager
-    def job(self, name: str, steps: int) -> Iterator[Step]:
+    def job(self, name: str, steps: int, trainings: int = 1) -> Iterator[Step]:
         with self.part(name, steps) as step:
             yield step
-        self._progress.advance(self._jobs)
+        self._progress.advance(self._jobs, trainings)
 
     @contextlib.contextmanager
     def part(self, name: str, steps: int) -> Iterator[Step]:
@@ -112,10 +112,10 @@ class _Lines:
         self._jobs, self._quiet, self._clock, self._done = jobs, quiet, clock, 0
 
     @contextlib.contextmanager
-    def job(self, name: str, steps: int) -> Iterator[Step]:
+    def job(self, name: str, steps: int, trainings: int = 1) -> Iterator[Step]:
         with self.part(name, steps) as step:
             yield step
-        self._done += 1
+        self._done += trainings
 
     @contextlib.contextmanager
     def part(self, name: str, steps: int) -> Iterator[Step]:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments import devices, training, trials
+from experiments import comparison, devices, training, trials
 from experiments.data import Dataset, Split
 from experiments.models.stride import coarse_labels
 from experiments.settings import kind, named_stride
@@ -330,6 +330,7 @@ def _settings(s: Mapping[str, Any], designs: set[str]) -> list[str]:
             f"The {_NETWORKS[s['model']]} has {s['depth']} halvings by {down}, {s['width']} channels at full "
             f"resolution and twice as many at every level below, and skip connections {skips[s['skips']]}{gate}."
         )
+    sentences += comparison.seeds_together(s)
     if s["variants"]:
         sentences.append(f"A method takes the first of these variants that it has: {', '.join(s['variants'])}.")
     return sentences

@@ -154,18 +154,18 @@ def test_the_same_seed_gives_the_same_results(finished, images, tmp_path):
 
 
 def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path, monkeypatch, capsys):
-    fit, calls = training.fit, []
+    fit, calls = training.fit_together, []
 
-    def interrupted_fit(*arguments, progress, **options):
+    def interrupted_fit(lanes, *arguments, **options):
         def step(number, loss):
-            progress(number, loss)
+            lanes[0].progress(number, loss)
             calls.append(number)
             if len(calls) == 9:  # in the middle of the second training
                 os.kill(os.getpid(), signal.SIGINT)
 
-        return fit(*arguments, progress=step, **options)
+        return fit([lanes[0]._replace(progress=step)], *arguments, **options)
 
-    monkeypatch.setattr(training, "fit", interrupted_fit)
+    monkeypatch.setattr(training, "fit_together", interrupted_fit)
     out = tmp_path / "stopped"
     assert run(images, out) == 130
     assert "--resume" in capsys.readouterr().out
@@ -176,15 +176,15 @@ def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path
 
 
 def test_a_frozen_run_stopped_between_seeds_takes_up_its_trunk(frozen, images, tmp_path, monkeypatch):
-    train, calls = designs.TASK.train, []
+    trial, calls = designs.TASK.trial, []
 
     def interrupted(job, *arguments):
         calls.append(job)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return train(job, *arguments)
+        return trial(job, *arguments)
 
-    monkeypatch.setattr(designs.TASK, "train", interrupted)
+    monkeypatch.setattr(designs.TASK, "trial", interrupted)
     out = tmp_path / "stopped"
     options = (*FROZEN, "--methods", "nearest", "bilinear", "deconv", "--seeds", "0", "1")
     assert run(images, out, *options) == 130
@@ -314,13 +314,13 @@ def resume(folder, *options):
 def test_sigterm_stores_and_says_how_to_go_on(moved, monkeypatch, capsys):
     _, folder = moved
     shutil.rmtree(folder / "unet" / "deconv")
-    fit = training.fit
+    fit = training.fit_together
 
     def terminated(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return fit(*arguments, **options)
 
-    monkeypatch.setattr(training, "fit", terminated)
+    monkeypatch.setattr(training, "fit_together", terminated)
     assert resume(folder) == 143
     assert re.search(r"Stopped\. To go on: python -m experiments segmentation --resume", capsys.readouterr().out)
 
@@ -329,14 +329,14 @@ def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, mo
     _, folder = moved
     own = folder / "unet" / "nearest" / "seed0"
     shutil.rmtree(own)
-    fit = training.fit
+    fit = training.fit_together
 
-    def diverging(*arguments, folder, **options):
-        files.write_json(folder / "diverged.json", {"step": 3, "loss": "nan"})
-        raise training.Diverged(3, float("nan"), training.History())
+    def diverging(lanes, *arguments, **options):
+        files.write_json(lanes[0].folder / "diverged.json", {"step": 3, "loss": "nan"})
+        return [training.Diverged(3, float("nan"), training.History())]
 
     own.mkdir()
-    monkeypatch.setattr(training, "fit", diverging)
+    monkeypatch.setattr(training, "fit_together", diverging)
     assert resume(folder) == 0
     told = r"Diverged and left out of the design unet: nearest, seed 0, at step 3\."
     assert re.search(told, capsys.readouterr().out.replace("\n", " "))
@@ -346,8 +346,8 @@ def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, mo
         {"design": "unet", "method": "nearest", "seed": 0, "step": 3, "loss": "nan", "trunk": False}
     ]
     assert re.search(told, (folder / "report.html").read_text())
-    monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(designs.TASK, "train", None)  # it is not trained again
+    monkeypatch.setattr(training, "fit_together", fit)
+    monkeypatch.setattr(designs.TASK, "trial", None)  # it is not trained again
     assert resume(folder) == 0
     monkeypatch.undo()
     assert resume(folder, "--redo", "diverged") == 0
@@ -380,7 +380,7 @@ def test_a_damaged_file_is_named_with_its_remedy(moved, name, monkeypatch, capsy
         assert re.search(rf"nearest/seed0/{name}: damaged .* --redo damaged", capsys.readouterr().out)
     redone = []
     monkeypatch.setattr(
-        designs.TASK, "train", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
+        designs.TASK, "trial", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert resume(folder, "--redo", "damaged") == 130
     assert redone == [("unet", "nearest", 0)]  # and nothing else

@@ -1,6 +1,5 @@
 """Numbers of unusual ranges, and what is not a number: against the same formulas in float64."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

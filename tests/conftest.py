@@ -1,12 +1,20 @@
 """What holds for all tests."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
 
+from tests.compiling import QUICKLY
+
 _HERE = Path(__file__).parent
+
+# XLA reads it before it compiles the first program; processes that tests start inherit it. What is given goes last and
+# wins: `XLA_FLAGS=--xla_backend_optimization_level=3`, and so on, runs all tests as users' programs are compiled.
+if QUICKLY not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 
 @pytest.hookimpl(wrapper=True)

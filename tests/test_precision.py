@@ -1,11 +1,11 @@
 """Numbers of unusual ranges, and what is not a number: against the same formulas in float64."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import upsampling as up
+from tests.compiling import as_for_users
 
 RANDOM = np.random.default_rng(0)
 H, W = 10, 12
@@ -54,7 +54,7 @@ def guided_filter_64(x, guide, radius, epsilon, joint):
 @pytest.mark.parametrize(("form", "channels"), [("channelwise", 1), ("joint", 3)])
 def test_guided_filter_of_any_guide(form, channels):
     x = RANDOM.uniform(0, 1, (H, W, 2))
-    ours = jax.jit(lambda x, g: up.guided_filter(x, g, g, radius=2, epsilon=1e-4, form=form))
+    ours = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=2, epsilon=1e-4, form=form))
     for guide in guides(channels):
         expected = guided_filter_64(x, guide, 2, 1e-4, form == "joint")
         y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
@@ -75,7 +75,7 @@ def joint_bilateral_64(x, guide, radius, sigma_spatial, sigma_range):
 
 def test_joint_bilateral_of_any_guide():
     x = RANDOM.uniform(0, 1, (H, W, 2))
-    ours = jax.jit(lambda x, g: up.joint_bilateral(x, g, radius=2))
+    ours = as_for_users(lambda x, g: up.joint_bilateral(x, g, radius=2))
     for guide in (RANDOM.uniform(0, 1, (H, W, 3)), *guides(3)):
         y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
         np.testing.assert_allclose(y, joint_bilateral_64(x, guide, 2, 0.5, 0.1), atol=1e-4)
@@ -85,7 +85,7 @@ def spread(function, *arrays, at):
     """The rows and columns of the result that are not finite where one number of the first array is NaN."""
     first = np.array(arrays[0])
     first[at] = np.nan
-    bad = ~np.isfinite(np.asarray(jax.jit(function)(first, *arrays[1:])))
+    bad = ~np.isfinite(np.asarray(as_for_users(function)(first, *arrays[1:])))
     return [tuple(int(n) for n in np.flatnonzero(bad.any(axes))[[0, -1]]) for axes in ((1, 2), (0, 2))]
 
 

@@ -1,4 +1,4 @@
-"""Every function and layer in the stricter modes of JAX: promotion, transfers, leaks, NaN, meshes, export."""
+"""Every function and layer optimized, and in the stricter modes: promotion, transfers, leaks, NaN, meshes, export."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pytest
 from jax import export
 
 import upsampling as up
+from tests.compiling import QUICKLY, as_for_users
 from tests.modes.calls import CALLS, FUNCTIONS, LAYERS, METRICS, public_functions
 from upsampling import metrics
 
@@ -59,6 +60,28 @@ def test_eager_calls_move_nothing_to_or_from_the_host(name):
             (results + results).compute()
 
 
+def forward_and_gradient(call):
+    """A function of the call's arrays."""
+
+    def both(*arrays):
+        gradients = jax.grad(call.loss, call.differentiable)(*arrays) if call.differentiable else None
+        return call.function(*arrays), gradients
+
+    return both
+
+
+@each_call
+def test_as_compiled_for_users(name):
+    """What users get is what the other tests see: see `tests/compiling.py`."""
+    call, arrays = CALLS[name], CALLS[name].arrays()
+    function = forward_and_gradient(call) if name in CHOSEN else call.function
+    optimized, quick = (jax.tree.leaves(compiled(function)(*arrays)) for compiled in (as_for_users, jax.jit))
+    for a, b in zip(optimized, quick, strict=True):
+        assert a.dtype == b.dtype
+        size = np.abs(np.asarray(b, np.float64)).max(initial=0, where=np.isfinite(b))
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * size)
+
+
 @pytest.mark.parametrize("name", ["carafe", "max_unpool", "mean_iou", "nn.transposed_conv, grouped"])
 def test_no_tracer_leaks(name):
     call = CALLS[name]
@@ -67,7 +90,7 @@ def test_no_tracer_leaks(name):
 
 
 def on_devices(names):
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    flags = f"{QUICKLY} --xla_force_host_platform_device_count=8"
     program = [sys.executable, "-m", "tests.modes.sharded", *names]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
@@ -89,10 +112,7 @@ def test_export(name):
     for n in range(len(call.batched)):
         described[n] = jax.ShapeDtypeStruct((images, *described[n].shape[1:]), described[n].dtype)
 
-    def both(*arrays):
-        gradients = jax.grad(call.loss, call.differentiable)(*arrays) if call.differentiable else None
-        return call.function(*arrays), gradients
-
+    both = forward_and_gradient(call)
     stored = export.export(jax.jit(both), platforms=("cpu", "cuda", "tpu"))(*described).serialize()
     loaded = export.deserialize(bytearray(stored))
     if name in ("transposed_conv, depthwise", "boundary_f1.accumulate", "grid_sample"):

@@ -341,7 +341,13 @@ def _either(values: Sequence[float]) -> str:
 
 
 def _form(design: str, settings: Mapping[str, Any]) -> str:
-    return "with a thin decoder" if design == "unet" and settings["decoder"] == "thin" else ""
+    if design == "unet":
+        if settings["model"] == "fpn":
+            return "as a feature pyramid"
+        return "with a thin decoder" if settings["decoder"] == "thin" else ""
+    # The first factor is in no name; 4 is what goes without saying.
+    stride = settings["stride"][0]
+    return f"at factor {stride}" if stride != 4 and not named_stride(design) else ""
 
 
 WORDS = Words(

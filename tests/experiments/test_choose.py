@@ -32,7 +32,7 @@ def results(**changed):
     of = {"methods": methods, "groups": {"biou": {name: letters for name, (_, letters, *_) in told.items()}}}
     found = {
         "data": {"name": "blobs"},
-        "settings": {"decoder": "full"},
+        "settings": {"decoder": "full", "model": "unet", "stride": [4]},
         "primary": "biou",
         "measures": {"biou": {"title": "BIoU", "lower_is_better": False}},
         "analytic": None,
@@ -86,11 +86,15 @@ def test_the_control_has_no_say_beside_another_design():
     found, timing = results()
     found["designs"]["unet"] = found["designs"]["frozen"]
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, frozen"}
+    found["settings"]["stride"] = [8]
+    assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, frozen at factor 8"}
     del found["designs"]["frozen"]
     timing["unet"] = timing.pop("frozen")
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet"}
     found["settings"]["decoder"] = "thin"
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet with a thin decoder"}
+    found["settings"]["model"] = "fpn"
+    assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet as a feature pyramid"}
 
 
 def test_the_least_shift_comes_from_the_analytic_design():

@@ -378,6 +378,7 @@ def test_volumes_refuse_what_pytorch_has_for_images_alone():
     assert up.grid_sample(x.astype(jnp.bfloat16), positions).dtype == jnp.bfloat16
 
 
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid behavior has changed for unit-size grids")
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(3, 5), (1, 4), (2, 3, 4)])
 def test_affine_grids_are_pytorchs(size, align_corners):

@@ -356,6 +356,8 @@ def test_loftup(case, double):
     agree(layer, theirs, forward, x, guide, output, torch.float64)
 
 
+# Flax keeps running averages in float32.
+@pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
 def test_loftup_alone_and_in_training(double):
     """Without the normalization of its input; and with the batch's own averages."""
     theirs = shaken(LoftUp(4, 4))

@@ -95,11 +95,16 @@ def _joint_bilateral(
     low = resample(guide, list(enumerate(under_centers, guide.ndim - 3)))
     centers = tuple(_pixel_under(n, m) for n, m in sizes)
     geometry = Geometry.around(x.shape[-3:-1], centers, (2 * radius + 1,) * 2)
-    small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
     by_products, by_differences = (
         functools.partial(form, geometry=geometry) for form in (_range_logits_by_products, _range_logits_by_differences)
     )
-    logits = lax.cond(small, by_products, by_differences, low, guide)
+
+    def by_either(low: jax.Array, guide: jax.Array) -> jax.Array:
+        small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
+        return lax.cond(small, by_products, by_differences, low, guide)
+
+    # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns there.
+    logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_either)
     weights = window_softmax(logits, 2, *(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes))
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
 

@@ -86,6 +86,9 @@ class Generation(Comparison):
         "sub_pixel_conv",
     )
     """Upsampling methods to compare: names of the library, your own as package.module:Class, or all."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (0, 1, 2, 3, 4, 5, 6, 7)
+    """One training per method and seed; differences between methods are paired by seed. More than the other tasks have:
+    adversarial training differs more from seed to seed."""
     latent: int = 32
     """Numbers that an image is made of."""
     batch: int = 32

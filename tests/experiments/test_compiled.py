@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import __main__ as command
+from experiments.benchmarks import compiled
 from experiments.benchmarks.compiled import programs, targets
 from experiments.benchmarks.compiled.program import Program
 
@@ -199,3 +200,15 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
             assert not figures["scatters"] or half.name.startswith(SCATTERS), half.name
             compiled += 1
     assert compiled >= len(SOME)
+
+
+def test_devices_of_a_gpu_exchange_no_maps():
+    """Those that have forms of their own there: a GPU's partitioner gathers what a condition returns."""
+    reason = targets.missing("h100")
+    if reason is not None:
+        pytest.skip(reason)
+    names = "distance_transform", "joint_bilateral", "dysample", "confusion_matrix"
+    rows = [row for name in names for row in compiled._sharding_rows("h100", (name,), ())]
+    assert len(rows) >= len(names)
+    for row in rows:
+        assert set(row["figures"]["collectives"]) <= {"all-reduce"}, row["name"]

@@ -298,7 +298,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
     waiting = jnp.isfinite(least) if len(arrays) == carried else jnp.isfinite(least) & arrays[carried]
 
     with_seeds = jnp.any(jnp.isfinite(f), axis=0)
-    sources = jnp.sum(with_seeds)
+    sources = jnp.sum(with_seeds, dtype=jnp.int32)
     column = jnp.arange(n)[None, :]
 
     def away(columns):
@@ -316,9 +316,12 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
                 g = _nearer(g, _plus(there, away(k + j)))
         return k + unroll, g
 
-    def visit_sources(g):
-        # Where there are fewer of them than a multiple of the unrolled step, some are visited twice.
-        (source,) = jnp.nonzero(with_seeds, size=-(-n // unroll) * unroll)
+    def visit_sources(count, g):
+        # Where there are fewer of them than a multiple of the unrolled step, some are visited twice. Nothing but their
+        # places is behind a condition: the partitioner would gather what is.
+        most = -(-n // unroll) * unroll
+        places = lambda: jnp.nonzero(with_seeds, size=most)[0].astype(jnp.int32)  # noqa: E731
+        source = lax.cond(count > 0, places, lambda: jnp.broadcast_to(count, (most,)))  # zeros
 
         def visit(loop):
             k, g = loop
@@ -327,12 +330,12 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
                 g = _nearer(g, _plus(there, away(column - source[k + j])))
             return k + unroll, g
 
-        return lax.while_loop(lambda loop: loop[0] < sources, visit, (jnp.int32(0), g))[1]
+        return lax.while_loop(lambda loop: loop[0] < count, visit, (jnp.int32(0), g))[1]
 
     # Looking k columns far on both sides costs as much as visiting 2 k columns, so all that have seeds are visited
     # once looking has cost as much.
     k, g = lax.while_loop(lambda loop: (2 * loop[0] < sources) & far_enough(*loop), look_farther, (jnp.int32(1), state))
-    return lax.cond(far_enough(k, g), visit_sources, lambda g: g, g)
+    return visit_sources(jnp.where(far_enough(k, g), sources, 0), g)
 
 
 def _plus(state: Any, squared: jax.Array) -> tuple:

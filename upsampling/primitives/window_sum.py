@@ -31,7 +31,15 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge, is_static
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
+from upsampling.primitives._common import (
+    UNROLLED_TAPS,
+    accumulator,
+    block_rows,
+    core,
+    make_primitive,
+    pad_edges,
+    with_axes,
+)
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 
@@ -172,7 +180,8 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
 
 
 def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
-    return jnp.pad(x, [(0, 0), *((r, r) for r in reach), (0, 0)], mode=mode)
+    margins = [(0, 0), *((r, r) for r in reach), (0, 0)]
+    return pad_edges(x, margins) if mode == "edge" else jnp.pad(x, margins, mode=mode)
 
 
 def _add_edges(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:

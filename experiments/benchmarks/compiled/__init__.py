@@ -234,13 +234,8 @@ def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
             compilers,
             "",
             "Exchanged: the results of all collectives on one device. The gradients of parameters are added up over "
-            "devices, and no more than that need be exchanged. What else there is:",
-            "",
-            "- the distance transform, and so the Hausdorff distance, gathers masks, since its loops run as long as "
-            "the data of all images decide;",
-            "- the confusion matrix gathers its counts;",
-            "- joint bilateral asks all images how large their guides are, and its gradient gathers the maps for the "
-            "branch that this decides, of which the partitioner keeps no sharding.",
+            "devices. What else is: the few numbers that say how long the distance transform's loops run, and which "
+            "form samplers and, but on a GPU, joint bilateral take, since the data of all images decide.",
         ]
     return [
         f"The group {group}, compiled for {target}; nothing ran. With gradient: the value, and the gradients of all "

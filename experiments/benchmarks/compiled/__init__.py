@@ -47,32 +47,31 @@ _NOTES = {
         "All taps of all axes up to 64 are one sum, which is one kernel; of a sum inside a sum XLA makes two, and "
         "writes the first to memory.",
         "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no estimate: "
-        "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels and "
-        "to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 and "
-        "18 besides what has no estimate. Methods that weigh go through matrices: sums of shifted rows in place of the "
-        "first came to 7.3, for every shift is written to memory. An axis above 256 is multiplied block by block: a "
-        "dense matrix came to 34 of need for a large image.",
+        "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels "
+        "and to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 "
+        "and 18 besides what has no estimate. Methods that weigh go through matrices: sums of shifted rows in place "
+        "of the first came to 7.3, for every shift is written to memory. An axis above 256 is multiplied block by "
+        "block: a dense matrix came to 34 of need for a large image.",
     ),
     "convolution": (
         "cuDNN has a transposed convolution, and both of its gradients, where XLA sees a convolution of zeros between "
         "pixels with the flipped kernel, and for the kernel the gradient of the strided one: one pass, and half "
         "precision is read and written as such. The peer's kernel is not flipped, so that its zeros are written out. "
         "cuDNN pads both sides alike: a window of 3 at stride 2 is computed with a row more and then cut, which is "
-        "2.35; all phases in one convolution came to 3.0, phase by phase to 5.0. In groups, or dilated, the phases are "
-        "one convolution and a shuffle, 2.4 and 1.3, where zeros between pixels come to 3.8. The shuffle of "
+        "2.35; all phases in one convolution came to 3.0, phase by phase to 5.0. In groups, or dilated, the phases "
+        "are one convolution and a shuffle, 2.4 and 1.3, where zeros between pixels come to 3.8. The shuffle of "
         "`sub_pixel_conv` is a pass of its own, which no convolution takes in.",
-        "From stride 4 on XLA writes the zeros between pixels out, for lax as for us. A product and a shuffle came "
-        "to 29 of need there. Kernel 2 at stride 2 is a product: forward it is ahead, and with its gradient within "
-        "5 %.",
+        "From stride 4 on XLA writes the zeros between pixels out, for lax as for us. A product and a shuffle came to "
+        "29 of need there. Kernel 2 at stride 2 is a product: forward it is ahead, and with its gradient within 5 %.",
     ),
     "reassembly": (
         "The weights of the taps are taken apart by a kernel of their own in float32. Padded by one image they were "
         "not, but only where nothing comes before: after a softmax nothing was gained. A fold as a loop over phases "
         "was 11 kernels and 5.2 of need; as one sum it is one kernel only behind a barrier, since XLA moves a "
         "caller's slice into each of its hundred terms.",
-        "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. Shifts "
-        "in place of the product came to 48 of need, one product for each column and slices of rows to 25, a loop "
-        "over rows to 157.",
+        "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. Shifts in "
+        "place of the product came to 48 of need, one product for each column and slices of rows to 25, a loop over "
+        "rows to 157.",
     ),
     "sampling": (
         "Rows hold the branch for positions anywhere, which scatters, where it is dearer than the one for positions "
@@ -81,23 +80,39 @@ _NOTES = {
         "the branch for positions anywhere where its estimate, without gathers and scatters, is higher.",
     ),
     "metrics": (
-        "The distance transform runs loops whose length the data decide: they stand here with one trip.",
+        "Rows of up to 512 pixels take the minimum over all pairs of their pixels in one reduction, which stores no "
+        "pair; the first axis is three kernels of 16 shifts each. With loops whose length the data decide, which wait "
+        "for the processor in every trip, the distance transform was 30 kernels and 19.5 of need with one trip each, "
+        "and the Hausdorff distance 395 and 306. All pairs on both axes are 3 kernels and 3.0, but an operation for "
+        "each pixel of a column where 48 shifts do. The reduction's time is that of its operations and not its "
+        "traffic.",
         "The distance transform runs loops whose length the data decide: they stand here with one trip.",
     ),
     "layers": (
-        "What is above 3 and 5 of need: weights of a window of 25 are 80 % of the result here, at 32 channels, and are "
-        "written once as logits, read for their maximum, for their sum, and for the window sum, which takes the "
-        "exponential again. A pass for each 1x1 convolution, softmax and window sum is 3.8 of need for CARAFE, and the "
-        "shuffle of its logits is one more, since XLA does not fuse into what cuDNN writes. To compute softmax and sum "
-        "in one kernel would take 25 exponentials for every channel, which is more time than the traffic. Joint "
-        "bilateral stands with the branch for guides of any range, 8.5; that for guides below 16 deviations is 5.5 and "
-        "6.1. As a loop over rows it was 10.1, and 58 with its gradient, which scattered. JBU's windows of 49 taps are "
-        "1.6 MB beside a need of 2.4 MB, and ten passes read or write them. The gradients of samplers stand with the "
-        "branch for positions anywhere, which scatters.",
+        "At 32 channels the weights of a window of 25 are 80 % of the result, and what predicts them is above 3 of "
+        "need, and 5 with the gradient; at 256, as in networks, CARAFE, SAPA and FADE are below or near. The weights "
+        "are written once as logits, read for their maximum, for their sum, and for the window sum, which takes the "
+        "exponential again. A pass for each 1x1 convolution, softmax and window sum is 3.8 of need for CARAFE, and "
+        "the shuffle of its logits is one more, since XLA does not fuse into what cuDNN writes. Tried for the "
+        "softmax: sums and maxima of slices, one kernel that writes a plane for each tap, which with the window sum "
+        "of 64 channels is 1.5 of need for 2.0, but less than a tenth of a layer; the logarithm of the sum, nothing. "
+        "Without a barrier between the two XLA still cuts there: one kernel would take 25 exponentials for every "
+        "channel. Joint bilateral stands with the branch for guides of any range. As a loop over rows it was 10.1, "
+        "and 58 with its gradient, which scattered; its origin is the mean of some pixels, since that of all is a "
+        "pass that writes them and one that reads, 1.0 of need at 256 channels. JBU's windows of 49 taps are 1.6 MB "
+        "beside a need of 2.4 MB, and ten passes read or write them. Mirrored by concatenations, which are written "
+        "for each axis and side, it was 22.4, at 256 channels 8.3; with the gather that mirrors inside the window sum "
+        "XLA wrote all 49 products, 48 of need; its two inputs multiplied apart and not side by side are 1.4 of need "
+        "more. NAF's ten convolutions of 128 channels at the high resolution are 16 of need, and before most of them "
+        "a normalization reads the map for its mean, writes the deviations, reads them for the variance and once "
+        "more: XLA fuses no subtraction into a sum over an image. Deviations from a first value, both sums at once, "
+        "are 66 of need; the mean of plain squares is 53, but where the mean is large it rounds the variance away. "
+        "Its 81 weights for each of 4 heads are 10.6 MB beside a need of 5.2, and only a kernel by hand would not "
+        "write them. The gradients of samplers stand with the branch for positions anywhere, which scatters.",
         "Joint bilateral stands with the branch for guides of any range, a loop over rows of taps; its products of "
-        "matrices for the other branch are those of the similarities in SAPA. Each of 25 taps is a matrix product that "
-        "shifts columns: they compile slowly, and are what SAPA and FADE wait for. The gradients of samplers stand "
-        "with the branch for positions anywhere.",
+        "matrices for the other branch are those of the similarities in SAPA. Each of 25 taps is a matrix product "
+        "that shifts columns: they compile slowly, and are what SAPA and FADE wait for. The gradients of samplers "
+        "stand with the branch for positions anywhere.",
     ),
 }
 

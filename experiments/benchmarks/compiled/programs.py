@@ -164,18 +164,30 @@ def _metrics(small: bool) -> Iterator[Program]:
 
 
 def _layers(small: bool, names: Sequence[str]) -> Iterator[Program]:
-    shape = (DEVICES, 8, 8, 8) if small else (2, 32, 32, 32)
-    n, height, width, channels = shape
     for name in names or up.nn.available():
-        method = methods.find(name)
-        structure, state = nnx.split(nnx.eval_shape(lambda m=method: m.create(channels, 2, rngs=nnx.Rngs(0))))
-        state = jax.tree.map(lambda a: _spec(*a.shape, dtype=a.dtype), state)
-        guide = (_spec(n, 2 * height, 2 * width, channels),) if method.uses_guide else ()
+        if small:
+            yield _layer(name, (DEVICES, 8, 8, 8))
+            continue
+        yield _layer(name, (2, 32, 32, 32))
+        if name in _WIDE:
+            yield _layer(name, (2, 32, 32, 256))
 
-        def apply(x: jax.Array, state: nnx.State, *guide: jax.Array, structure: Any = structure) -> jax.Array:
-            return nnx.merge(structure, state)(x, *guide)
 
-        yield Program(f"{name} {_words(shape)}", apply, (_spec(*shape), state, *guide), wanted=2 + len(guide), shared=1)
+# Layers that networks have at many channels, beside which a window's weights are few.
+_WIDE = ("joint_bilateral", "jbu", "guided_filter", "carafe", "sapa", "fade", "fade_lite", "dysample", "flow_alignment")
+
+
+def _layer(name: str, shape: tuple[int, int, int, int]) -> Program:
+    n, height, width, channels = shape
+    method = methods.find(name)
+    structure, state = nnx.split(nnx.eval_shape(lambda: method.create(channels, 2, rngs=nnx.Rngs(0))))
+    state = jax.tree.map(lambda a: _spec(*a.shape, dtype=a.dtype), state)
+    guide = (_spec(n, 2 * height, 2 * width, channels),) if method.uses_guide else ()
+
+    def apply(x: jax.Array, state: nnx.State, *guide: jax.Array) -> jax.Array:
+        return nnx.merge(structure, state)(x, *guide)
+
+    return Program(f"{name} {_words(shape)}", apply, (_spec(*shape), state, *guide), wanted=2 + len(guide), shared=1)
 
 
 _MAKERS: dict[str, Callable] = dict(

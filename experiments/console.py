@@ -19,7 +19,8 @@ Step = Callable[[int, float], None]
 """What is to be told each step and its loss."""
 
 _PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "²": "2", "°": " deg", "−": "-"}
-_EVERY = 60.0  # seconds between two lines on the same training, where there is no terminal
+_EVERY = 60.0  # seconds between two lines on the same training, where there are no bars
+_BARS = 60  # columns of a terminal: in fewer nothing can be read beside bars
 
 
 class _Console(Console):
@@ -106,7 +107,7 @@ class _Bars:
 
 
 class _Lines:
-    """A line now and then, for a file: with the time, and none that would be overwritten in a terminal."""
+    """A line now and then, for a file or a narrow terminal: with the time, and none that would be overwritten."""
 
     def __init__(self, jobs: int, quiet: bool, clock: Callable[[], float] = time.monotonic):
         self._jobs, self._quiet, self._clock, self._done = jobs, quiet, clock, 0
@@ -150,8 +151,8 @@ def _duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def run_progress(jobs: int, *, quiet: bool = False) -> Iterator[RunProgress]:
-    """How far a run of `jobs` trainings is: bars in a terminal, lines in a file, nothing where it shall be quiet."""
-    if quiet or not console.is_terminal:
+    """How far a run of `jobs` trainings is: bars in a terminal, lines in a file or narrow terminal, or nothing."""
+    if quiet or not console.is_terminal or console.width < _BARS:
         yield _Lines(jobs, quiet)
         return
     columns = (

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from experiments import __main__ as command
 from experiments import console, designs, files, runs, settings, training
 from experiments.tasks import segmentation
 
+ROOT = Path(__file__).parents[2]
 NETWORK = (
     "--width 4 --depth 1 --features 4 --batch 2 --crop 16 --steps 6 --trunk-steps 2 --head-steps 6 --crops 4 "
     "--head-learning-rate 0.01"
@@ -433,6 +435,46 @@ def test_a_full_disk_is_one_line_that_says_what_is_safe(moved, capsys):
         r"error: .*File too large\. Finished trainings and the last checkpoint are safe\. .*--resume", printed
     )
     assert "Traceback" not in printed
+
+
+_READ_ONLY = """
+import ctypes, os, sys
+# A superuser writes everywhere, but for this right; before there are threads, which have their own.
+libc, header, rights = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, rights) == 0
+rights[0] &= ~0b110
+assert libc.capset(header, rights) == 0
+from experiments import __main__ as command
+from experiments import training
+fit, folder = training.fit, sys.argv[1]
+def fit_where_nothing_can_be_written(*arguments, **options):
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o555)
+    return fit(*arguments, **options)
+training.fit = fit_where_nothing_can_be_written
+sys.exit(command.main(["segmentation", "--resume", folder]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drops a right as Linux names it")
+def test_a_folder_that_became_read_only_ends_the_process_with_one_line(moved):
+    _, folder = moved
+    shutil.rmtree(folder / "unet" / "deconv")
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", _READ_ONLY, str(folder)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=ROOT,
+        )
+    finally:
+        for path, _, _ in os.walk(folder):
+            os.chmod(path, 0o755)
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    told = r"error: .*Permission denied\. Finished trainings and the last checkpoint are safe\. .*--resume"
+    assert re.search(told, ended.stdout)
 
 
 def test_a_folder_that_cannot_be_written_is_left_as_it_was(images, tmp_path, monkeypatch, capsys):

@@ -53,7 +53,8 @@ def _convolved(parts: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
 
 def _added(parts: Sequence[jax.Array], y: jax.Array) -> jax.Array:
     """The parts, side by side, and `y`, with the channels of `y`."""
-    first, missing = [], y.shape[-1]
+    first: list[jax.Array] = []
+    missing = y.shape[-1]
     for part in parts:
         first.append(part[..., :missing])
         missing -= first[-1].shape[-1]

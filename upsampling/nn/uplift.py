@@ -63,7 +63,7 @@ def _added(parts: Sequence[jax.Array], y: jax.Array) -> jax.Array:
 
 @core()
 def _sum_of_channels(y: jax.Array, *parts: jax.Array) -> jax.Array:
-    x = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
     return y + jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, y.shape[-1] - x.shape[-1])])
 
 

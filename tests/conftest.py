@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ from tests.compiling import QUICKLY
 _HERE = Path(__file__).parent
 
 # XLA reads it before it compiles the first program; processes that tests start inherit it. What is given goes last and
-# wins: `XLA_FLAGS=--xla_backend_optimization_level=3`, and so on, runs all tests as users' programs are compiled.
-if QUICKLY not in os.environ.get("XLA_FLAGS", ""):
+# wins: `XLA_FLAGS=--xla_backend_optimization_level=3`, and so on, runs all tests as users' programs are compiled. The
+# compiler for TPUs, where it is installed, reads it too, and ends the process at a setting it does not know.
+if QUICKLY not in os.environ.get("XLA_FLAGS", "") and importlib.util.find_spec("libtpu") is None:
     os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
 
 

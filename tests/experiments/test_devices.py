@@ -14,6 +14,7 @@ import pytest
 
 from experiments import devices
 from experiments.data import loader
+from tests.compiling import QUICKLY
 from tests.experiments import test_training as toy
 from tests.experiments.test_loader import dataset
 
@@ -63,7 +64,7 @@ def script(tmp_path, *parts):
 
 
 def environment(count):
-    flags = f"--xla_force_host_platform_device_count={count}"
+    flags = f"{QUICKLY} --xla_force_host_platform_device_count={count}"
     return os.environ | {"PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 

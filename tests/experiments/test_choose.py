@@ -56,7 +56,7 @@ def test_each_need_gets_its_method():
         "best at up to 1.5 × the lowest cost": "bilinear",
         "best at up to 3 × the lowest cost": "sub_pixel_conv",
         "no guide at hand": "sub_pixel_conv",
-        "any size or factor": "bilinear",
+        "any size or factor, no guide": "bilinear",
     }
 
 
@@ -80,6 +80,10 @@ def test_without_times_operations_are_the_cost():
             job["step_ms"] = None
     row = next(row for row in choose.choose([(found, timing)]) if row["need"] == "lowest cost")
     assert (row["method"], row["why"]) == ("bilinear", "BIoU 0.380, 5.2 Mflop per training step")
+
+
+def test_a_method_that_takes_a_size_serves_any_factor():
+    assert chosen(results(dysample=(0.43, "b", 9.0, "sampling", False)))["any size or factor, no guide"] == "dysample"
 
 
 def test_the_control_has_no_say_beside_another_design():

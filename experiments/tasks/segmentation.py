@@ -345,9 +345,11 @@ def _form(design: str, settings: Mapping[str, Any]) -> str:
         if settings["model"] == "fpn":
             return "as a feature pyramid"
         return "with a thin decoder" if settings["decoder"] == "thin" else ""
+    if kind(design) not in ("frozen", "head") or named_stride(design):
+        return ""
     # The first factor is in no name; 4 is what goes without saying.
     stride = settings["stride"][0]
-    return f"at factor {stride}" if stride != 4 and not named_stride(design) else ""
+    return f"at factor {stride}" if stride != 4 else ""
 
 
 WORDS = Words(

@@ -492,7 +492,7 @@ def _phases(
 
     plain_edges = convention.outside is None and not (convention.clip and plain == "cubic")
     sizes = (*range(1, 2 * reach + 3), 2 * center)
-    if not plain_edges or any(np.abs(matrix(n) - of_size(n)).max() > 1e-6 for n in sizes):
+    if not plain_edges or any(np.abs(matrix(n) - of_size(n)).max() > 1e-5 for n in sizes):
         raise TypeError(
             f"{function}: x must have spatial sizes that are numbers, since the weights of method {method!r} in "
             f"convention {convention.name!r} depend on them; got shape {x.shape}. Export a program for each size."

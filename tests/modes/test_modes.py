@@ -23,7 +23,7 @@ PART = [
     *("bicubic", "transposed_conv", "transposed_conv, depthwise", "sub_pixel_conv", "max_unpool", "similarities"),
     *("carafe", "joint_bilateral", "guided_filter", "grid_sample", "dysample", "flow_warp"),
     *("mean_iou", "boundary_f1", "hausdorff_distance", "nearest_background", "boundary_f1.accumulate"),
-    *("nn.fade_lite", "nn.transposed_conv, grouped"),
+    *("nn.fade_lite", "nn.transposed_conv, grouped", "unify_features", "attend_to_neighbors"),
 ]
 CHOSEN = list(CALLS) if ALL else PART
 each_call = pytest.mark.parametrize("name", CALLS)

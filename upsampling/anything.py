@@ -78,6 +78,11 @@ def upsample_anything(
     Memory: for one row of `x` at a time, `(2 * radius + 1)^2` weights for each of its output pixels, and the windows of
     `x` there.
 
+    Time: from 16x16x384 to 224x224 it is 65e9 operations by formula, five sixths of them the fit's, one after the other
+    in 51 steps of 16 rows forward and back. On a CPU that took 25 seconds of processor time, without the fit half a
+    second, and 0.1 GB beside the output. On an accelerator it has not been timed; its authors state 0.419 s of theirs,
+    for an image of this size on a GPU.
+
     Source: Seo et al. 2025, arXiv:2511.16301, and the authors' code, where the weight of a pixel falls by the widths of
     that pixel, and beyond the edge the outermost pixels are counted again.
     """

@@ -446,13 +446,13 @@ rights[0] &= ~0b110
 assert libc.capset(header, rights) == 0
 from experiments import __main__ as command
 from experiments import training
-fit, folder = training.fit, sys.argv[1]
-def fit_where_nothing_can_be_written(*arguments, **options):
-    for path, _, _ in os.walk(folder):
+run = sys.argv[1]
+def fit_where_nothing_can_be_written(*arguments, folder, **options):
+    for path, _, _ in os.walk(run):
         os.chmod(path, 0o555)
-    return fit(*arguments, **options)
+    folder.mkdir(parents=True)
 training.fit = fit_where_nothing_can_be_written
-sys.exit(command.main(["segmentation", "--resume", folder]))
+sys.exit(command.main(["segmentation", "--resume", run]))
 """
 
 
@@ -465,7 +465,7 @@ def test_a_folder_that_became_read_only_ends_the_process_with_one_line(moved):
             [sys.executable, "-c", _READ_ONLY, str(folder)],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
             cwd=ROOT,
         )
     finally:

@@ -1,5 +1,6 @@
 """Which method for which need, computed from the results of runs: `python -m experiments choose --from FOLDER...`."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
+import upsampling as up
 from experiments import console, files, tasks
 from experiments.results import design_name, shown_name
 
@@ -142,8 +144,20 @@ def _by_need(
                 lambda name, budget=budget: name in cost and cost[name] <= budget * least,
             )
     rows += row("no guide at hand", lambda name: not methods[name]["uses_guide"])
-    # All other layers enlarge by whole factors.
-    return rows + row("any size or factor", lambda name: methods[name]["family"] == "interpolation")
+    return rows + row(
+        "any size or factor, no guide",
+        lambda name: (
+            not methods[name]["uses_guide"] and (methods[name]["family"] == "interpolation" or _takes_size(name))
+        ),
+    )
+
+
+def _takes_size(name: str) -> bool:
+    """Whether a method's layer is called with the size that is wanted; without it, it enlarges by whole factors."""
+    found = up.nn.available().get(name)
+    if found is None or not isinstance(found.build, type):
+        return False
+    return "size" in inspect.signature(found.build.__call__).parameters
 
 
 def _least_shift(analytic: Mapping[str, Any] | None) -> list[dict[str, str]]:

@@ -27,6 +27,9 @@ class Comparison(Session):
     """The method that all others are held against; the first one where it is not among them."""
     seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (0, 1, 2, 3, 4)
     """One training per method and seed; differences between methods are paired by seed."""
+    seeds_at_once: int = 1
+    """Seeds of a method that are trained together, in one program: for accelerators, which one small network leaves
+    idle; a CPU is slower so. Results differ from those of single seeds by rounding."""
     variants: tuple[str, ...] = ("features", "small")
     """Named settings that methods take where they have them, before their authors' own."""
     features: int = 16
@@ -100,7 +103,7 @@ class Comparison(Session):
             if not value or len(set(value)) < len(value):
                 given = " ".join(map(str, value)) or "none"
                 raise ValueError(f"--{_option(field.name)}: give at least one, each once; got {given}.")
-        for name in ("features", "steps", "batch"):
+        for name in ("features", "steps", "batch", "seeds_at_once"):
             config.at_least(name, 1)
         for seed in config.seeds:
             if seed < 0:
@@ -139,10 +142,22 @@ def sentences(settings: Mapping[str, Any], what: str) -> list[str]:
         f"AdamW with a learning rate of {rates} at most and weight decay {settings['weight_decay']:g}, "
         f"{settings['steps']} steps; batches of {settings['batch']} {what}; computed in {settings['precision']}.",
         f"The upsampler sees {settings['features']} channels.",
+        *seeds_together(settings),
     ]
     if settings["variants"]:
         found.append(f"A method takes the first of these variants that it has: {', '.join(settings['variants'])}.")
     return found
+
+
+def seeds_together(settings: Mapping[str, Any]) -> list[str]:
+    """What there is to say where several seeds were trained in one program; runs of old do not tell."""
+    count = settings.get("seeds_at_once", 1)
+    if count == 1:
+        return []
+    return [
+        f"Up to {count} seeds of a method took their steps together, in one program; of its time, operations and "
+        "memory each one's share is told."
+    ]
 
 
 def _option(field: str) -> str:

@@ -19,7 +19,8 @@ Step = Callable[[int, float], None]
 """What is to be told each step and its loss."""
 
 _PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "²": "2", "°": " deg", "−": "-"}
-_EVERY = 60.0  # seconds between two lines on the same training, where there is no terminal
+_EVERY = 60.0  # seconds between two lines on the same training, where there are no bars
+_BARS = 60  # columns of a terminal: in fewer nothing can be read beside bars
 
 
 class _Console(Console):
@@ -67,8 +68,8 @@ def fail(error: Exception) -> None:
 class RunProgress(Protocol):
     """How far a run is."""
 
-    def job(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
-        """Shows the training `name`; yields what is to be told each step and its loss."""
+    def job(self, name: str, steps: int, trainings: int = 1) -> contextlib.AbstractContextManager[Step]:
+        """Shows the training `name`, or several in one; yields what is to be told each step and its loss."""
 
     def part(self, name: str, steps: int) -> contextlib.AbstractContextManager[Step]:
         """The same for what several trainings share, which is no training of its own."""
@@ -86,10 +87,10 @@ class _Bars:
         self._steps = progress.add_task("", total=None, note="", visible=False)
 
     @contextlib.contextmanager
-    def job(self, name: str, steps: int) -> Iterator[Step]:
+    def job(self, name: str, steps: int, trainings: int = 1) -> Iterator[Step]:
         with self.part(name, steps) as step:
             yield step
-        self._progress.advance(self._jobs)
+        self._progress.advance(self._jobs, trainings)
 
     @contextlib.contextmanager
     def part(self, name: str, steps: int) -> Iterator[Step]:
@@ -106,16 +107,16 @@ class _Bars:
 
 
 class _Lines:
-    """A line now and then, for a file: with the time, and none that would be overwritten in a terminal."""
+    """A line now and then, for a file or a narrow terminal: with the time, and none that would be overwritten."""
 
     def __init__(self, jobs: int, quiet: bool, clock: Callable[[], float] = time.monotonic):
         self._jobs, self._quiet, self._clock, self._done = jobs, quiet, clock, 0
 
     @contextlib.contextmanager
-    def job(self, name: str, steps: int) -> Iterator[Step]:
+    def job(self, name: str, steps: int, trainings: int = 1) -> Iterator[Step]:
         with self.part(name, steps) as step:
             yield step
-        self._done += 1
+        self._done += trainings
 
     @contextlib.contextmanager
     def part(self, name: str, steps: int) -> Iterator[Step]:
@@ -150,8 +151,8 @@ def _duration(seconds: float) -> str:
 
 @contextlib.contextmanager
 def run_progress(jobs: int, *, quiet: bool = False) -> Iterator[RunProgress]:
-    """How far a run of `jobs` trainings is: bars in a terminal, lines in a file, nothing where it shall be quiet."""
-    if quiet or not console.is_terminal:
+    """How far a run of `jobs` trainings is: bars in a terminal, lines in a file or narrow terminal, or nothing."""
+    if quiet or not console.is_terminal or console.width < _BARS:
         yield _Lines(jobs, quiet)
         return
     columns = (

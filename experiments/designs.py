@@ -17,7 +17,7 @@ from experiments.models.blocks import extend_to_multiple
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk
 from experiments.settings import Job, Segmentation, kind
 from experiments.tasks import segmentation as task
-from experiments.trials import Outcome, Programs, Trial, Watch
+from experiments.trials import Programs, Trial, Watch
 
 Network = Callable[..., nnx.Module]
 """Called as `network(channels, num_classes, method, seed=0)`: a module that maps images `(batch, H, W, channels)` of
@@ -186,9 +186,9 @@ def trained_trunk(
         validate=validate,
         **watch._asdict(),
         checkpoint_every=config.checkpoint_every,
-        program=programs.get((job.design, "trunk")),
+        program=programs.get((job.design, "trunk", 1)),
     )
-    programs[job.design, "trunk"] = outcome.program
+    programs[job.design, "trunk", 1] = outcome.program
     model = nnx.merge(structure, outcome.params, outcome.statistics)
     model.eval()
     return model.trunk
@@ -224,17 +224,14 @@ def _stored_features(
 # --- one training -----------------------------------------------------------------------------------------------------
 
 
-def train(
+def trial(
     job: Job,
     rate: float,
     config: Segmentation,
     data: Dataset,
     shared: Stage,
-    place: Path,
-    programs: Programs,
-    watch: Watch,
-) -> Outcome:
-    """Trains one network, or goes on with it; stores its figures, sums and predictions in the folder `place`."""
+) -> tuple[Trial, training.Options]:
+    """What one training of a network is made of, and its options."""
     model = shared.model(job.method)
     structure, params, rest = nnx.split(model, nnx.Param, ...)
     network, names = task.Network(structure), shared.inputs(job.method)
@@ -249,7 +246,7 @@ def train(
         logits, rest = network.train(params, rest, *(batch[name] for name in names))
         return task.loss(logits, batch["label"], data.ignore_index), rest
 
-    trial = Trial(
+    made_of = Trial(
         model,
         params,
         rest,
@@ -262,8 +259,7 @@ def train(
         receptive_field=receptive_field(job, config),
     )
     options = _options(config, shared.steps, rate, shared.validations)
-    every = config.checkpoint_every
-    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
+    return made_of, options
 
 
 def _options(config: Segmentation, steps: int, rate: float, validations: int) -> training.Options:
@@ -305,6 +301,6 @@ TASK = tasks.Task(
     followed=(task.PRIMARY, "mean_iou"),
     bins=task.DISTANCES,
     stage=stage,
-    train=train,
+    trial=trial,
     words=task.WORDS,
 )

@@ -92,9 +92,9 @@ def replicated(devices: Mesh) -> NamedSharding:
     return NamedSharding(devices, PartitionSpec())
 
 
-def split(devices: Mesh) -> NamedSharding:
-    """On each device its part of the first axis."""
-    return NamedSharding(devices, PartitionSpec(_AXIS))
+def split(devices: Mesh, axis: int = 0) -> NamedSharding:
+    """On each device its part of an axis."""
+    return NamedSharding(devices, PartitionSpec(*[None] * axis, _AXIS))
 
 
 def everywhere(tree: Tree, devices: Mesh) -> Tree:
@@ -102,11 +102,11 @@ def everywhere(tree: Tree, devices: Mesh) -> Tree:
     return tree if devices.size == 1 else jax.device_put(tree, replicated(devices))
 
 
-def spread(batch: Tree, devices: Mesh) -> Tree:
-    """A batch of which this process has its rows, split over the devices."""
+def spread(batch: Tree, devices: Mesh, rows: int = 0) -> Tree:
+    """A batch of which this process has its rows, along the axis `rows`, split over the devices."""
     if devices.size == 1:
         return batch
-    sharding = split(devices)
+    sharding = split(devices, rows)
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(sharding, array), batch)
 
 

@@ -20,6 +20,23 @@ def wanted(config: Any, job: Job, found: Trained) -> tuple[float, ...]:
     return config.rates_of(job.design) if _is_trial(config, job) else (best(config, job, found),)
 
 
+def together(config: Any) -> list[list[Job]]:
+    """All jobs in the order in which they are trained.
+
+    Those stand together that differ in the seed alone, and are tried with the same rates; not more than
+    `config.seeds_at_once`.
+    """
+    found = []
+    for design in config.trained():
+        seeds = config.seeds_of(design)
+        parts = (seeds[:TRIALS], seeds[TRIALS:]) if len(config.rates_of(design)) > 1 else (seeds,)
+        for part in parts:
+            for i in range(0, len(part), config.seeds_at_once):
+                some = part[i : i + config.seeds_at_once]
+                found += [[Job(design, method, seed) for seed in some] for method in config.methods_of(design)]
+    return found
+
+
 def count(config: Any, job: Job) -> int:
     """How many rates a job is trained with."""
     return len(config.rates_of(job.design)) if _is_trial(config, job) else 1

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -374,7 +374,22 @@ def _spoken(design: str, of: Mapping[str, Any], results: Mapping[str, Any]) -> s
     ]
     if same:
         parts.append(f"{_listed(same)} could not be told from {against} with {len(of['seeds'])} seeds")
+        parts += _among(differences.keys() - apart.keys(), of, primary, lower, shown)
     return f"{where}, by {title}: {'; '.join(parts)}."
+
+
+def _among(
+    same: Iterable[str], of: Mapping[str, Any], primary: str, lower: bool, shown: Mapping[str, str]
+) -> list[str]:
+    """Which of the methods that cannot be told from `against` are told from one another."""
+    letters = of["groups"][primary]
+    ordered = sorted(same, key=lambda n: of["methods"][n]["paired"][primary]["mean"] * (1 if lower else -1))
+    parts = []
+    for i, name in enumerate(ordered):
+        behind = [shown[other] for other in ordered[i + 1 :] if not set(letters[name]) & set(letters[other])]
+        if behind:
+            parts.append(f"{shown[name]} is ahead of {_listed(behind)} all the same")
+    return parts
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -92,6 +92,9 @@ class Segmentation(Session, Source):
     """Methods of the design unet, where it stands beside others. Preset: nearest bilinear."""
     control_seeds: _Numbers = None
     """Seeds of the design unet, where it stands beside others. Preset: 0 1 2."""
+    seeds_at_once: int = 1
+    """Seeds of a method that are trained together, in one program: for accelerators, which one small network leaves
+    idle; a CPU is slower so. Results differ from those of single seeds by rounding."""
     model: Model = "unet"
     """The network of the design unet. unet: U-Net. fpn: feature pyramid network, all of whose levels are fused."""
     decoder: Decoder = "full"
@@ -250,7 +253,8 @@ def resolve(config: Segmentation) -> Segmentation:
 
 
 def _check_numbers(config: Segmentation) -> None:
-    counted = ("steps", "trunk_steps", "head_steps", "crops", "features", "width", "depth", "batch", "crop")
+    sizes = ("features", "width", "depth", "batch", "crop")
+    counted = ("steps", "trunk_steps", "head_steps", "crops", "seeds_at_once", *sizes)
     for name in counted:
         if getattr(config, name) < 1:
             raise ValueError(f"--{_option(name)} {getattr(config, name)}: must be at least 1.")

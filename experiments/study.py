@@ -183,8 +183,8 @@ def prepare_report(command: Report) -> tuple[Run, Trained]:
     config, place = settings.stored(command.folder, task), command.folder.resolve()
     run = Run(config, _load_again(config, place), place)
 
-    def done(job: Job, rate: float, own: Path) -> Found:
-        found = _stored(run, job, own)
+    def done(job: Job, rate: float) -> Found:
+        found = _stored(run, job, _folder(run, job, rate))
         if found is None:
             raise ValueError(
                 f"{command.folder}: {job.method}, seed {job.seed} of design {job.design} is not trained yet; go on "
@@ -193,7 +193,7 @@ def prepare_report(command: Report) -> tuple[Run, Trained]:
         return found
 
     try:
-        return run, _each(run, done)
+        return run, _each(run, lambda jobs, rate: [done(job, rate) for job in jobs])
     except checkpoints.Damaged as error:
         raise ValueError(_remedy(error, run)) from error
 
@@ -230,7 +230,7 @@ def _refuse_damaged(run: Run) -> None:
     """Raises ValueError if a stored file cannot be trusted; the message names it and the remedy."""
     try:
         for place in _folders(run):
-            trials.examine(place, run.data.test)
+            trials.examine(place, run.data.test, together=run.config.seeds_at_once > 1)
     except checkpoints.Damaged as error:
         raise ValueError(_remedy(error, run)) from error
 
@@ -293,7 +293,7 @@ def _clear(run: Run) -> None:
     for place in _folders(run) if run.config.redo else ():
         redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
         try:
-            trials.examine(place, run.data.test)
+            trials.examine(place, run.data.test, together=run.config.seeds_at_once > 1)
         except checkpoints.Damaged:
             redo = redo or "damaged" in run.config.redo
         if redo:
@@ -350,32 +350,54 @@ def _train_all(run: Run, sinks: Sequence[logs.Sink]) -> Trained:
     """What becomes of every job: trained now, or stored by the run that was stopped."""
     config, data, _ = run[:3]
     programs: trials.Programs = {}
-    stage_of = functools.lru_cache(maxsize=1)(functools.partial(_stage, run, programs, sinks))
+    stage_of = functools.lru_cache(maxsize=config.seeds_at_once)(functools.partial(_stage, run, programs, sinks))
     with console.run_progress(sum(rates.count(config, job) for job in config.jobs()), quiet=config.quiet) as progress:
 
-        def trained(job: Job, rate: float, own: Path) -> Found:
-            in_trunk = run.task.has_trunk(run.config, job)
-            try:
-                stage = stage_of(progress, job.design, job.seed)
-                in_trunk = False
-                with progress.job(f"{job.design} {job.method}, seed {job.seed}", stage.steps) as step:
-                    watch = trials.Watch(step, _logging(sinks, own.relative_to(run.folder)))
-                    return run.task.train(job, rate, config, data, stage, own, programs, watch)
-            except training.Diverged as error:
-                return results.Divergence(error.step, repr(error.loss), in_trunk)
+        def trained(jobs: Sequence[Job], rate: float) -> dict[Job, Found]:
+            """Jobs that differ in the seed alone, trained together if they are several.
 
-        def one(job: Job, rate: float, own: Path) -> Found:
-            found = _stored(run, job, own)
-            if found is None:
-                found = trained(job, rate, own)
-            else:
-                with progress.job(job.method, 1):
-                    pass
-            at = f", learning rate {rate:g}" if rates.count(config, job) > 1 else ""
-            progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {_told(run.task, found)}")
+            All of them are trained even where some are stored: what a program makes of one depends, in its last digits,
+            on how many it is made for.
+            """
+            stages, found = {}, {}
+            for job in jobs:
+                try:
+                    stages[job] = stage_of(progress, job.design, job.seed)
+                except training.Diverged as error:
+                    found[job] = results.Divergence(error.step, repr(error.loss), True)
+            if not stages:
+                return found
+            seeds = " ".join(str(job.seed) for job in stages)
+            name = f"{jobs[0].design} {jobs[0].method}, {'seed' if len(stages) == 1 else 'seeds'} {seeds}"
+            with progress.job(name, next(iter(stages.values())).steps, trainings=len(jobs)) as step:
+                parts = []
+                for job, stage in stages.items():
+                    own = _folder(run, job, rate)
+                    # One is shown of those that go in step.
+                    watch = trials.Watch(log=_logging(sinks, own.relative_to(run.folder)))
+                    made_of, options = run.task.trial(job, rate, config, data, stage)
+                    parts.append(trials.Part(made_of, job, own, watch if parts else watch._replace(progress=step)))
+                every = config.checkpoint_every
+                outcomes = trials.carry_out(parts, options, data, programs, checkpoint_every=every)
+            for job, of in zip(stages, outcomes, strict=True):
+                diverged = isinstance(of, training.Diverged)
+                found[job] = results.Divergence(of.step, repr(of.loss), False) if diverged else of
             return found
 
-        return _each(run, one)
+        def some(jobs: Sequence[Job], rate: float) -> list[Found]:
+            found = {job: of for job in jobs if (of := _stored(run, job, _folder(run, job, rate))) is not None}
+            if len(found) < len(jobs):
+                found = trained(jobs, rate)
+            else:
+                with progress.job(jobs[0].method, 1, trainings=len(jobs)):
+                    pass
+            for job in jobs:
+                at = f", learning rate {rate:g}" if rates.count(config, job) > 1 else ""
+                told = _told(run.task, found[job])
+                progress.say(f"{job.design:>8} {job.method:>16}, seed {job.seed}{at}: {told}")
+            return [found[job] for job in jobs]
+
+        return _each(run, some)
 
 
 def _told(task: tasks.Task, found: Found) -> str:
@@ -385,13 +407,13 @@ def _told(task: tasks.Task, found: Found) -> str:
     return ", ".join(f"{task.measures[m].title} {figures[m]['mean']:.3f}" for m in task.followed)
 
 
-def _each(run: Run, one: Callable[[Job, float, Path], Found]) -> Trained:
-    """What becomes of every job at its method's own learning rate; `one` gives what becomes of a job at a rate."""
+def _each(run: Run, some: Callable[[Sequence[Job], float], Sequence[Found]]) -> Trained:
+    """What becomes of every job at its method's own learning rate; `some` gives what becomes of jobs at a rate."""
     config = run.config
     found: dict[tuple[Job, float], Found] = {}
-    for job in config.jobs():
-        for rate in rates.wanted(config, job, found):
-            found[job, rate] = one(job, rate, _folder(run, job, rate))
+    for jobs in rates.together(config):
+        for rate in rates.wanted(config, jobs[0], found):
+            found.update(zip(((job, rate) for job in jobs), some(jobs, rate), strict=True))
     own = {job: found[job, rates.best(config, job, found)] for job in config.jobs()}
     return Trained(
         {job: of for job, of in own.items() if isinstance(of, Outcome)},

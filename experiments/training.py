@@ -1,7 +1,8 @@
 """One training loop for every task: compiled step, checkpoints, and a stop that can be resumed to the same numbers."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -49,7 +50,8 @@ class Options:
 class History:
     """What happened: the loss of every step, the measures of every validation, and what the machine needed for it.
 
-    `seconds` holds the time of each step but the first, in which the device allocates its memory.
+    `seconds` holds the time of each step but the first, in which the device allocates its memory; of a step that
+    several trainings take together, their share.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -82,11 +84,15 @@ class Batches(Iterator[Batch], Protocol):
 
 
 class Program(NamedTuple):
-    """The compiled update `(state, batch) -> (state, loss)`, its cost, and the devices that it splits batches over."""
+    """The compiled update `(state, batch) -> (state, loss)`, its cost, and the devices that it splits batches over.
+
+    Of several lanes, arrays of state, batch and loss have a first axis for them.
+    """
 
     update: Callable[[Any, Batch], tuple[Any, jax.Array]]
     cost: Cost
     over: Mesh
+    lanes: int = 1
 
 
 class Fit(NamedTuple):
@@ -99,7 +105,26 @@ class Fit(NamedTuple):
 
     @property
     def cost(self) -> Cost:
-        return self.program.cost
+        """One training's share, where several share a step."""
+        cost, lanes = self.program.cost, self.program.lanes
+        return Cost(cost.operations / lanes, cost.temporary_bytes // lanes, cost.compile_seconds / lanes)
+
+
+class Lane(NamedTuple):
+    """One of the trainings that take their steps together: the same network and method with other seeds.
+
+    Attributes:
+      params, statistics, batches, validate, progress, log: as `fit` takes them.
+      folder: for the file that tells of its divergence; None stores nothing.
+    """
+
+    params: Params
+    statistics: Statistics
+    batches: Batches
+    validate: Callable[[Params, Statistics], dict[str, float]]
+    progress: Callable[[int, float], None] = lambda step, loss: None
+    log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
+    folder: Path | None = None
 
 
 def fit(
@@ -147,50 +172,116 @@ def fit(
     before = folder and divergence(folder)
     if before:
         raise Diverged(before["step"], float(before["loss"]), History())
-    optimizer = _optimizer(options)
-    state, history, step = (params, statistics, optimizer.init(params)), History(), 0
+    lane = Lane(params, statistics, batches, validate, progress, log, folder)
+    (found,) = fit_together([lane], loss, options, program=program, checkpoint_every=checkpoint_every)
+    if isinstance(found, Diverged):
+        raise found
+    return found
+
+
+def fit_together(
+    lanes: Sequence[Lane],
+    loss: Loss,
+    options: Options,
+    *,
+    program: Program | None = None,
+    checkpoint_every: float = CHECKPOINT_EVERY,
+) -> list[Fit | Diverged]:
+    """Trains several lanes step by step together, in one program: `fit` for each, to rounding.
+
+    One checkpoint, in the folder of the first lane, holds them all. A lane that diverges does not keep the others from
+    going on.
+
+    Returns:
+      What became of each lane.
+
+    Raises:
+      KeyboardInterrupt, checkpoints.Damaged, OSError: as `fit`.
+    """
+    optimizer, count = _optimizer(options), len(lanes)
+    state = _stacked([(lane.params, lane.statistics, optimizer.init(lane.params)) for lane in lanes])
+    histories, lost = [History() for _ in lanes], dict[int, Diverged]()
+    step = 0
     marks = {round(options.steps * (i + 1) / options.validations) for i in range(options.validations)}
     if program is None:
-        place = batches.get_state()
-        program = _compile(loss, optimizer, options, state, next(batches))
-        batches.set_state(place)
+        places = [lane.batches.get_state() for lane in lanes]
+        program = _compile(loss, optimizer, options, state, _next(lanes), count)
+        for lane, place in zip(lanes, places, strict=True):
+            lane.batches.set_state(place)
     over = program.over
-    path = folder and folder / CHECKPOINT
+    path = lanes[0].folder and lanes[0].folder / CHECKPOINT
     if path is not None and path.exists():
-        state, history = _restore(path, state, batches)
-        step = len(history.loss)
+        found = _restore(path, state)
+        # Where a lane is to be trained anew that is lost in the checkpoint, so are all.
+        if all(lane.folder and divergence(lane.folder) for lane, at in zip(lanes, found.lost, strict=True) if at):
+            state, histories = found.state, found.histories
+            step = found.step
+            for i, at in enumerate(found.lost):
+                if at:
+                    lost[i] = Diverged(at, histories[i].loss[-1], histories[i])
+            for lane, place in zip(lanes, found.batches, strict=True):
+                lane.batches.set_state(place)
     state = devices.everywhere(state, over)
     with interruption.deferred() as interrupted:
         stored = time.monotonic()
-        while step < options.steps:
-            batch = devices.spread(next(batches), over)
+        while step < options.steps and len(lost) < count:
+            batch = devices.spread(_next(lanes), over, rows=_rows(count))
             start = time.perf_counter()
             state, value = program.update(state, batch)
-            value = float(value)  # waits for the step
-            seconds = time.perf_counter() - start
+            values = np.asarray(value).reshape(count)  # waits for the step
+            seconds = (time.perf_counter() - start) / count
             step += 1
-            if history.loss:
-                history.seconds.append(seconds)
-            history.loss.append(value)
-            progress(step, value)
-            log(step, {"loss": value, "seconds": seconds})
-            # What the last step broke, no loss would tell.
-            broken = step == options.steps and not _all_finite(state[0])
-            if not np.isfinite(value) or broken:
-                _note_divergence(folder, step, value, devices.here(state), history, batches)
-                raise Diverged(step, value, history)
-            if step in marks:
-                found = validate(*devices.here(state[:2]))
-                history.validation.append({"step": step, **found})
-                log(step, {f"validation/{name}": measure for name, measure in found.items()})
+            here = functools.cache(functools.partial(_lane, devices.here(state), count=count))
+            for i, (lane, history) in enumerate(zip(lanes, histories, strict=True)):
+                if i in lost:
+                    continue
+                value = float(values[i])
+                if history.loss:
+                    history.seconds.append(seconds)
+                history.loss.append(value)
+                lane.progress(step, value)
+                lane.log(step, {"loss": value, "seconds": seconds})
+                # What the last step broke, no loss would tell.
+                broken = step == options.steps and not _all_finite(here(i)[0])
+                if not np.isfinite(value) or broken:
+                    _note_divergence(lane, step, value, here(i), history)
+                    lost[i] = Diverged(step, value, history)
+                elif step in marks:
+                    measured = lane.validate(*here(i)[:2])
+                    history.validation.append({"step": step, **measured})
+                    lane.log(step, {f"validation/{name}": measure for name, measure in measured.items()})
             stop = interrupted()
             stopping = devices.any_of(stop is not None)  # by all processes after the same step
-            if step in marks or stopping or time.monotonic() - stored > checkpoint_every:
-                _save(path, devices.here(state), history, batches)
+            if len(lost) < count and (step in marks or stopping or time.monotonic() - stored > checkpoint_every):
+                _save(path, devices.here(state), histories, lanes, lost, step)
                 stored = time.monotonic()
             if stopping:
                 raise stop or interruption.Terminated
-    return Fit(*devices.here(state[:2]), history, program)
+    state = devices.here(state)
+    return [
+        lost[i] if i in lost else Fit(*_lane(state, i, count=count)[:2], history, program)
+        for i, history in enumerate(histories)
+    ]
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    """Trees of arrays as one with an axis for them; one alone as it is."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _lane(tree: Any, i: int, *, count: int) -> Any:
+    """One of the trees that `_stacked` made one of."""
+    return tree if count == 1 else jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def _next(lanes: Sequence[Lane]) -> Batch:
+    batches = [next(lane.batches) for lane in lanes]
+    return batches[0] if len(lanes) == 1 else jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _rows(lanes: int) -> int:
+    """The axis of a batch's rows."""
+    return 0 if lanes == 1 else 1
 
 
 def _all_finite(params: Params) -> bool:
@@ -216,7 +307,7 @@ def _times(rate: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: jnp.float32(rate), update)
 
 
-def _compile(loss: Loss, optimizer, options: Options, state, batch) -> Program:
+def _compile(loss: Loss, optimizer, options: Options, state, batch, lanes: int) -> Program:
     """Compiles the update ahead, so that its cost is known."""
 
     def update(state, batch):
@@ -229,16 +320,17 @@ def _compile(loss: Loss, optimizer, options: Options, state, batch) -> Program:
         updates, memory = optimizer.update(gradient, memory, params)
         return (optax.apply_updates(params, updates), statistics, memory), value
 
-    start = time.perf_counter()
-    over = devices.mesh(len(jax.tree.leaves(batch)[0]) * jax.process_count())
-    whole, rows = devices.replicated(over), devices.split(over)
+    start, axis = time.perf_counter(), _rows(lanes)
+    over = devices.mesh(jax.tree.leaves(batch)[0].shape[axis] * jax.process_count())
+    whole, rows = devices.replicated(over), devices.split(over, axis)
     how = {} if over.size == 1 else {"in_shardings": (whole, rows), "out_shardings": whole}
-    arguments = devices.everywhere(state, over), devices.spread(batch, over)
-    compiled = jax.jit(update, donate_argnums=0, **how).lower(*arguments).compile()
+    arguments = devices.everywhere(state, over), devices.spread(batch, over, rows=axis)
+    updates = update if lanes == 1 else jax.vmap(update)
+    compiled = jax.jit(updates, donate_argnums=0, **how).lower(*arguments).compile()
     seconds = time.perf_counter() - start
     analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
     temporaries = 0 if memory is None else int(memory.temp_size_in_bytes)
-    return Program(compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds), over)
+    return Program(compiled, Cost(float(analysis.get("flops", float("nan"))), temporaries, seconds), over, lanes)
 
 
 def cast(params: Params, precision: Precision) -> Params:
@@ -255,22 +347,40 @@ def dtype_of(params: Params) -> jnp.dtype:
     return jax.tree.leaves(params)[0].dtype
 
 
-def _save(path: Path | None, state, history: History, batches: Batches) -> None:
+class _Stored(NamedTuple):
+    """What a checkpoint holds. `lost` has the step at which a lane diverged, or 0."""
+
+    state: Any
+    histories: list[History]
+    batches: list[Any]
+    lost: list[int]
+    step: int
+
+
+def _save(
+    path: Path | None, state, histories: Sequence[History], lanes: Sequence[Lane], lost: Mapping[int, Diverged], step
+) -> None:
     if path is not None:
-        checkpoints.save(path, state, {"history": asdict(history), "batches": batches.get_state()})
+        place = {
+            "histories": [asdict(history) for history in histories],
+            "batches": [lane.batches.get_state() for lane in lanes],
+            "lost": [lost[i].step if i in lost else 0 for i in range(len(lanes))],
+            "step": step,
+        }
+        checkpoints.save(path, state, place)
 
 
-def _restore(path: Path, state, batches: Batches) -> tuple[Any, History]:
+def _restore(path: Path, state) -> _Stored:
     state, place = checkpoints.load(path, state)
-    batches.set_state(place["batches"])
-    return state, History(**place["history"])
+    histories = [History(**history) for history in place.pop("histories")]
+    return _Stored(state, histories, **place)
 
 
-def _note_divergence(folder: Path | None, step: int, loss: float, state, history: History, batches: Batches) -> None:
+def _note_divergence(lane: Lane, step: int, loss: float, state, history: History) -> None:
     """Stores what there is to look into: how the loss went, and the state it ended in."""
-    if folder is not None:
-        _save(folder / "diverged.npz", state, history, batches)
-        files.write_json(folder / DIVERGED, {"step": step, "loss": repr(loss), "losses": history.loss})
+    if lane.folder is not None:
+        _save(lane.folder / "diverged.npz", state, [history], [lane], {}, step)
+        files.write_json(lane.folder / DIVERGED, {"step": step, "loss": repr(loss), "losses": history.loss})
 
 
 def divergence(folder: Path) -> dict[str, Any] | None:

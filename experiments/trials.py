@@ -22,8 +22,8 @@ class Watch(NamedTuple):
     log: Callable[[int, dict[str, float]], None] = lambda step, metrics: None
 
 
-Programs = dict[tuple[str, str], training.Program]
-"""The compiled step of each design and method: one serves all seeds."""
+Programs = dict[tuple[str, str, int], training.Program]
+"""The compiled step of each design and method, for so many seeds at once: one serves all seeds."""
 
 
 class Outcome(NamedTuple):
@@ -69,34 +69,43 @@ class Trial(NamedTuple):
     receptive_field: tuple[int, int]
 
 
-def carry_out(
-    trial: Trial,
-    job: Job,
-    options: training.Options,
-    place: Path,
-    data: Any,
-    programs: Programs,
-    watch: Watch,
-    *,
-    checkpoint_every: float,
-) -> Outcome:
-    """Trains, or goes on with it; stores figures, sums and predictions in the folder `place`.
+class Part(NamedTuple):
+    """One of the trainings that are carried out together: what it is made of, whose it is, and who is told."""
 
-    The compiled step is that of the job's design and method in `programs`, or is put there.
+    trial: Trial
+    job: Job
+    place: Path
+    watch: Watch
+
+
+def carry_out(
+    parts: Sequence[Part], options: training.Options, data: Any, programs: Programs, *, checkpoint_every: float
+) -> list[Outcome | training.Diverged]:
+    """Trains one, or several seeds of one design and method together, or goes on with them.
+
+    Stores each one's figures, sums and predictions in its folder. The compiled step is that of the design and method
+    in `programs`, or is put there.
     """
-    fitted = training.fit(
-        trial.params,
-        trial.statistics,
-        trial.loss,
-        trial.batches,
-        options,
-        folder=place,
-        validate=trial.validate,
-        **watch._asdict(),
-        checkpoint_every=checkpoint_every,
-        program=programs.get((job.design, job.method)),
+    lanes = [
+        training.Lane(t.params, t.statistics, t.batches, t.validate, *watch, folder=place)
+        for t, _, place, watch in parts
+    ]
+    key = (parts[0].job.design, parts[0].job.method, len(parts))
+    fitted = training.fit_together(
+        lanes, parts[0].trial.loss, options, program=programs.get(key), checkpoint_every=checkpoint_every
     )
-    programs[job.design, job.method] = fitted.program
+    for found in fitted:
+        if isinstance(found, training.Fit):
+            programs[key] = found.program
+    return [
+        found if isinstance(found, training.Diverged) else _concluded(part, found, options, data)
+        for part, found in zip(parts, fitted, strict=True)
+    ]
+
+
+def _concluded(part: Part, fitted: training.Fit, options: training.Options, data: Any) -> Outcome:
+    trial, job, place, _ = part
+    place.mkdir(parents=True, exist_ok=True)
     predictions = trial.predict(fitted.params, fitted.statistics)
     sums = trial.measure(predictions)
     # Numbered, since images differ in size and a name may be anything.
@@ -217,11 +226,14 @@ def stored(place: Path, test: Split) -> Outcome:
     return Outcome(result, sums, predictions)
 
 
-def examine(place: Path, test: Split) -> None:
-    """Raises `checkpoints.Damaged` if what is in a training's folder cannot be trusted."""
+def examine(place: Path, test: Split, *, together: bool = False) -> None:
+    """Raises `checkpoints.Damaged` if what is in a training's folder cannot be trusted.
+
+    A checkpoint of several trainings `together` matters even where the one that holds it is done.
+    """
     if is_done(place):
         stored(place, test)
-    elif (place / training.CHECKPOINT).exists():
+    if (place / training.CHECKPOINT).exists() and (together or not is_done(place)):
         checkpoints.examine(place / training.CHECKPOINT)
     training.divergence(place)
 

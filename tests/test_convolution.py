@@ -457,6 +457,35 @@ def test_gradients_multiply_no_zeros():
         assert not any("lhs_dilate" in line or "size=16x16" in line for line in windows)
 
 
+@pytest.mark.parametrize(
+    ("window", "strides", "dilation", "low", "groups"),
+    [
+        ((4, 3), (2, 2), (1, 1), (1, 0), 1),
+        ((2, 3), (2, 3), (1, 1), (0, 0), 1),
+        ((3, 2), (2, 1), (2, 1), (1, 0), 1),
+        ((3, 4), (2, 2), (1, 1), (0, 1), 2),
+    ],
+)
+def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):
+    """The map, and its gradients, against those of a CPU."""
+    rng, spatial = np.random.default_rng(0), (4, 5)
+    geometry = primitive.Geometry(
+        strides, dilation, low, tuple(n * s for n, s in zip(spatial, strides, strict=True)), groups
+    )
+    sizes = primitive._Sizes(geometry, spatial, window)
+    x, y = (rng.standard_normal((2, *n, 4)).astype(np.float32) for n in (spatial, geometry.size))
+    kernel = rng.standard_normal((*window, 4 // groups, 4)).astype(np.float32)
+    for given, wanted, others in (
+        ((x, kernel), primitive._transposed_conv_p, ("_transposed_conv_on_gpu", "_transposed_conv_on_tpu")),
+        ((y, kernel), primitive._input_gradient_p, ("_input_gradient_on_gpu", "_input_gradient_on_tpu")),
+        ((x, y), primitive._kernel_gradient_p, ("_kernel_gradient_on_gpu",)),
+    ):
+        expected = wanted.bind(*given, sizes=sizes)
+        for name in others:
+            actual = jax.jit(functools.partial(getattr(primitive, name), sizes=sizes))(*given)
+            np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
 def test_what_is_not_a_number_stays_in_its_window():
     """A window of 3 at stride 2 is 9 outputs, of a phase of one tap and three of more; on every platform."""
     rng, spatial = np.random.default_rng(0), (5, 4)

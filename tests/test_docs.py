@@ -10,9 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import tyro
 
 import upsampling as up
 from docs.making import figures, notebooks, reference, tables
+from experiments import __main__ as experiments_main
+from experiments import tasks
 from upsampling import _figures
 from upsampling.nn import registry
 
@@ -47,6 +50,24 @@ def test_the_examples_of_a_page_run_in_order(page, monkeypatch):
             examples.globs = names  # and not a copy, so that blocks go on from each other
             runner.run(examples, out=said.append, clear_globs=False)
             assert not said, "".join(said)
+
+
+def test_commands_that_are_printed_are_commands():
+    """Their names and options, at least, and what tasks say of their settings."""
+    texts = [README, *((DOCS / page).read_text(encoding="utf-8") for page in PAGES)]
+    printed = re.compile(
+        r"`python -m experiments ([^`]+)`|^(?:[^`\n]* )?python -m experiments ([^`\n#]+)", re.MULTILINE
+    )
+    given = {tuple("".join(found).split()) for text in texts for found in printed.findall(text)}
+    given = sorted(words for words in given if words[0].islower())
+    assert len(given) > 15
+    for words in given:
+        if "--help" in words or "package" in " ".join(words):
+            continue
+        command = tyro.cli(experiments_main._COMMANDS, args=list(words))
+        for task in tasks.known():
+            if type(command) is task.settings:
+                task.resolve(command)
 
 
 def test_every_public_name_is_in_the_reference():

@@ -12,6 +12,7 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 import upsampling as up
@@ -148,6 +149,13 @@ def complaint(function, argument, odd):
 
 def test_every_function_is_called():
     assert public_functions() <= {function.__name__ for function in VALID}
+
+
+def test_what_a_longer_run_found():
+    for axes in ([1, [2, 3]], None, {}, [None]):
+        assert complaint(up.metrics.image_mean, "axes", axes) == ""
+    with pytest.raises(TypeError, match="image_mean: axes must"):
+        up.metrics.image_mean(X, [1, [2, 3]])
 
 
 def test_one_argument_out_of_place():

@@ -575,6 +575,18 @@ def test_matrices_of_long_axes_are_multiplied_block_by_block():
         np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5)
 
 
+def test_matrices_spread_what_is_no_number_over_their_block():
+    """The limit of interpolation on a TPU that the page on accelerators states: no farther, and along the axis only."""
+    for n, m, first, last in ((12, 24, 0, 24), (300, 600, 256, 384)):
+        (operator,) = taps.operators((taps.Axis(n, m),), "linear", conventions.torch, False)
+        x = image(0, 1, n, 2, 1)
+        x[0, n // 2 + 10 * (n > 256), 1] = np.nan
+        y = np.isnan(resampling._on_tpu(jnp.asarray(x), operators=((1, operator),)))[0, :, :, 0]
+        outputs = np.arange(m)
+        np.testing.assert_array_equal(y[:, 1], (outputs >= first) & (outputs < last))
+        assert not y[:, 0].any()
+
+
 SHARDED = """
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P

@@ -508,22 +508,25 @@ def _unify_features(x: jax.Array, kernel: jax.Array) -> jax.Array:
         np.convolve(np.ones(n), np.ones(k), "full")[k // 2 :][:n] for n, k in zip(x.shape[-3:-1], window, strict=True)
     ]
     taps = jnp.asarray(inside[0][:, None] * inside[1], wide)[None, None, :, :, None]
-    maps = jnp.moveaxis(x.astype(wide).reshape(-1, height, width, channels), -1, 0)
+    # Images stay in front, where devices share them.
+    maps = jnp.moveaxis(x.astype(wide).reshape(-1, height, width, channels), -1, 1)
     kernel, pads = kernel.astype(wide)[:, :, None], [(k // 2, k // 2) for k in window]
 
     def total(maps: jax.Array) -> jax.Array:
-        """(channels, n, H, W) -> (n, H, W, channels of the result)"""
+        """(n, channels, H, W) -> (n, H, W, channels of the result)"""
         flat = maps.reshape(math.prod(maps.shape[:2]), height, width, 1)
         y = convolve(flat, kernel, pads=pads, dilation=(1, 1), groups=1)
-        return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(0)
+        return jax.nn.softmax(y.reshape(*maps.shape, y.shape[-1]) / taps, axis=-1).sum(1)
 
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     at_once = tile_length(
         channels, max(_common.TILE_BYTES // (images * height * width * kernel.shape[-1] * wide.itemsize), 1)
     )
     whole = channels // at_once * at_once
-    y = total(maps[: channels - whole + at_once])
+    y = total(maps[:, : channels - whole + at_once])
     if whole > at_once:
-        parts = maps[channels - whole + at_once :].reshape(whole // at_once - 1, at_once, *maps.shape[1:])
+        parts = maps[:, channels - whole + at_once :]
+        parts = parts.reshape(parts.shape[0], whole // at_once - 1, at_once, *parts.shape[2:])
+        parts = jnp.moveaxis(parts, 1, 0)
         y, _ = lax.scan(jax.checkpoint(lambda y, part: (y + total(part), None), prevent_cse=False), y, parts)
     return (y / channels).astype(x.dtype).reshape(*batch, height, width, kernel.shape[-1])

@@ -372,8 +372,7 @@ Where no size changes, the image is copied. Area averages where all axes shrink,
 pixel; as soon as one axis grows, all take a linear interpolation with flat steps instead. Only area antialiases.
 
 With `dtype=uint8`, images of 8 bits become what OpenCV makes of them by linear, cubic and area: in fixed point, or, by
-cubic for 1, 3 and 4 channels, as the Intel IPP computes it that its packages for x86 bring. There, of four channels one
-value in a million is a grey level apart.
+cubic for 1, 3 and 4 channels, as the Intel IPP computes it that its packages for x86 bring.
 
 Coordinates are float64, and float32 for Lanczos, as OpenCV has them on x86 for images of 1, 3 and 4 channels. For
 other channel counts, and elsewhere, OpenCV has float32 throughout: up to 1e-4 apart where a thousand pixels and more

@@ -17,7 +17,13 @@ from upsampling.primitives import _common, taps
 from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
-from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
+from upsampling.primitives.window_sum import (
+    Geometry,
+    window_correlation,
+    window_distances,
+    window_softmax,
+    window_sum,
+)
 
 Mean = Callable[[jax.Array], jax.Array]
 Form = Literal["joint", "channelwise"]
@@ -89,11 +95,16 @@ def _joint_bilateral(
     low = resample(guide, list(enumerate(under_centers, guide.ndim - 3)))
     centers = tuple(_pixel_under(n, m) for n, m in sizes)
     geometry = Geometry.around(x.shape[-3:-1], centers, (2 * radius + 1,) * 2)
-    small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
     by_products, by_differences = (
         functools.partial(form, geometry=geometry) for form in (_range_logits_by_products, _range_logits_by_differences)
     )
-    logits = lax.cond(small, by_products, by_differences, low, guide)
+
+    def by_either(low: jax.Array, guide: jax.Array) -> jax.Array:
+        small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
+        return lax.cond(small, by_products, by_differences, low, guide)
+
+    # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns there.
+    logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_either)
     weights = window_softmax(logits, 2, *(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes))
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
 
@@ -112,25 +123,20 @@ def _range_logits_by_products(low: jax.Array, guide: jax.Array, *, geometry: Geo
 
 def _range_logits_by_differences(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
     """The same for any guide: the squares of large numbers would round away the difference of two of them."""
-    centers = geometry.centers or tuple(np.arange(n) // s for n, s in zip(geometry.output, geometry.scale, strict=True))
-    places = [
-        [np.clip(np.asarray(c) + tap - k // 2, 0, n - 1) for tap in range(k)]
-        for c, k, n in zip(centers, geometry.window, geometry.size, strict=True)
-    ]
+    squares = window_distances(low, guide, geometry)
     limit = jnp.finfo(guide.dtype).max / 16
-
-    def row_of_taps(rows: jax.Array) -> jax.Array:
-        keys = low.take(rows, -3, mode="clip")
-        squares = (jnp.sum((guide - keys.take(columns, -2, mode="clip")) ** 2, -1) for columns in places[1])
-        # Bounded, so that the nearest of far values has a weight; NaN stays.
-        return jnp.stack([-0.5 * jnp.where(s > limit, limit, s) for s in squares], -1)
-
-    logits = lax.map(row_of_taps, jnp.asarray(np.stack(places[0])))
-    return jnp.moveaxis(logits, 0, -2)[..., None, :, :]
+    # Bounded, so that the nearest of far values has a weight; NaN stays.
+    return -0.5 * jnp.where(squares > limit, limit, squares)
 
 
 def _finite_mean(x: jax.Array) -> jax.Array:
-    """The mean of each image's finite values: an origin, which need not be exact and takes no gradient."""
+    """About the mean of each image's finite values: an origin, which need not be exact and takes no gradient.
+
+    So it is that of some pixels, 16 to 31 along an axis: all of them would be read once more, and on a GPU written.
+    """
+    steps = (max(n // 16, 1) for n in x.shape[-3:-1])
+    for axis, step in zip((x.ndim - 3, x.ndim - 2), steps, strict=True):
+        x = lax.slice_in_dim(x, step // 2, None, step, axis)
     x = lax.stop_gradient(x)
     return jnp.where(jnp.isfinite(x), x, 0).mean((-3, -2), keepdims=True)
 

@@ -2,15 +2,19 @@
 
 import functools
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers
-from upsampling.primitives._common import core, floating, with_axes
+from upsampling.primitives import _common
+from upsampling.primitives._common import accumulator, core, floating, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 
@@ -38,7 +42,8 @@ def local_ensemble(
       x: (*batch, h, w, channels), any number of batch axes, none included.
       predict: takes the pixels q of `x`, one for each output pixel, (*batch, H, W, channels), and the steps from their
         centers to that of the output pixel, (H, W, 2), rows and columns, in halves of a pixel of `x`. Returns
-        (*batch, H, W, out). It is called once for each of the four.
+        (*batch, H, W, out), each pixel from its own values alone. It is called once for each of the four; and where
+        the pixels for all four take more than 64 MB, for some rows at a time, in a loop of the compiled program.
       scale: the factor, one whole number or one per axis; the output's size is that of `x` times `scale`.
       size: the output's size, in place of `scale`.
       ensemble: whether all four are asked, or only the nearest.
@@ -73,13 +78,58 @@ def local_ensemble(
         size = tuple(n * s for n, s in zip(inputs, factors, strict=True))
     outputs = _arguments.per_axis(name, "size", size, 2)
     axes = tuple(zip(inputs, outputs, strict=True))
-    if not _arguments.flag(name, "ensemble", ensemble):
-        return predict(_read(x, axes, (None, None)), _steps(axes, (None, None)))
-    parts = (
-        _weighted(predict(_read(x, axes, corner), _steps(axes, corner)), axes, corner)
-        for corner in itertools.product((0, 1), repeat=2)
-    )
-    return functools.reduce(jnp.add, parts)
+    if _arguments.flag(name, "ensemble", ensemble):
+        corners: tuple[Sides, ...] = tuple(itertools.product((0, 1), repeat=2))
+    else:
+        corners = ((None, None),)
+    batch = x.shape[:-3]
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
+    row_bytes = images * len(corners) * outputs[1] * x.shape[-1] * accumulator(x.dtype).itemsize
+    if row_bytes * outputs[0] > _common.MOST_BYTES:
+        return _in_tiles(x, predict, axes, corners, tile_length(outputs[0], max(_common.TILE_BYTES // row_bytes, 1)))
+
+    def one(corner: Sides) -> jax.Array:
+        steps, shares = zip(
+            *(_steps_and_shares(*axis, side) for axis, side in zip(axes, corner, strict=True)), strict=True
+        )
+        return _weighted(predict(_read(x, axes, corner), _pairs(*steps)), *shares)
+
+    return functools.reduce(jnp.add, map(one, corners))
+
+
+def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Sides], length: int) -> jax.Array:
+    """The sum over the corners, by `length` rows of the output at a time."""
+    n, height = axes[0]
+    # Beyond the end the last row again.
+    tiles = np.minimum(np.arange(-(-height // length) * length), height - 1).reshape(-1, length)
+    chosen = {side: np.eye(n)[nearest_pixels(n, height, side)] for side, _ in corners}
+    first, parts = read_by_tiles(functools.reduce(np.add, chosen.values()), tiles)
+    read = parts.shape[2]
+
+    def rows_of(side: int | None) -> tuple[jax.Array, ...]:
+        """For each tile: which of the rows that it reads its own rows see, the steps from there, and their shares."""
+        matrices = [chosen[side][tile, begin : begin + read] for tile, begin in zip(tiles, first.tolist(), strict=True)]
+        tables = (table[jnp.asarray(tiles)] for table in _steps_and_shares(n, height, side))
+        return jnp.asarray(np.stack(matrices), x.dtype), *tables
+
+    columns = {side: (_read(x, axes[1:], (side,)), *_steps_and_shares(*axes[1], side)) for _, side in corners}
+
+    def tile(_: None, given: Any) -> tuple[None, jax.Array]:
+        begin, rows = given
+        y = []
+        for above, before in corners:
+            (matrix, *of_rows), (low, *of_columns) = rows[above], columns[before]
+            low = lax.dynamic_slice_in_dim(low, begin, read, -3)
+            pixels = jnp.einsum("rh,...hwc->...rwc", matrix, low, precision=lax.Precision.HIGHEST)
+            steps, shares = zip(of_rows, of_columns, strict=True)
+            y.append(_weighted(predict(pixels, _pairs(*steps)), *shares))
+        return None, functools.reduce(jnp.add, y)
+
+    given = (jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen})
+    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
+    y = jnp.moveaxis(y, 0, -4)
+    y = y.reshape(*y.shape[:-4], tiles.size, *y.shape[-2:])
+    return lax.slice_in_dim(y, 0, height, axis=-3)
 
 
 def output_places(n: int, m: int) -> np.ndarray:
@@ -95,9 +145,16 @@ def nearest_pixels(n: int, m: int, side: int | None) -> np.ndarray:
     return np.clip(found, 0, n - 1).astype(int)
 
 
-def _shares(n: int, m: int, side: int | None) -> np.ndarray:
+def _steps_and_shares(n: int, m: int, side: int | None) -> tuple[jax.Array, jax.Array]:
+    """The steps from those pixels to the output pixels, in halves of a pixel, and what share these take from them."""
+    steps = 2 * (output_places(n, m) - nearest_pixels(n, m, side))
+    shares = np.ones(m) if side is None else _shares(n, m, side)
+    return jnp.asarray(steps, floating()), jnp.asarray(shares, floating())
+
+
+def _shares(n: int, m: int, side: int) -> np.ndarray:
     """The share that each output pixel takes from the pixel on that side; the length to the other one decides."""
-    own, other = (np.abs(output_places(n, m) - nearest_pixels(n, m, s)) for s in (side, 0 if side else 1))
+    own, other = (np.abs(output_places(n, m) - nearest_pixels(n, m, s)) for s in (side, 1 - side))
     # Where both are the same pixel, at its center, they share alike.
     total = own + other
     return np.where(total > 0, other / np.where(total > 0, total, 1), 0.5)
@@ -105,22 +162,20 @@ def _shares(n: int, m: int, side: int | None) -> np.ndarray:
 
 @core((1, 2))
 def _read(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
-    """The pixels on these sides of each output pixel."""
+    """The pixels on these sides of each output pixel, along the last spatial axes."""
     taps = (
         Taps(n, nearest_pixels(n, m, side)[:, None], np.ones((m, 1))) for (n, m), side in zip(axes, sides, strict=True)
     )
-    return resample(x, list(enumerate(taps, x.ndim - 3)))
+    return resample(x, list(enumerate(taps, x.ndim - 1 - len(axes))))
 
 
-@core((0, 1))
-def _steps(axes: Axes, sides: Sides) -> jax.Array:
-    """From those pixels to the output pixels, (H, W, 2), in halves of a pixel."""
-    steps = (2 * (output_places(n, m) - nearest_pixels(n, m, side)) for (n, m), side in zip(axes, sides, strict=True))
-    return jnp.asarray(np.stack(np.meshgrid(*steps, indexing="ij"), -1), floating())
+@core()
+def _pairs(rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """(H,), (W,) -> (H, W, 2)."""
+    return jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), -1)
 
 
-@core((1, 2))
-def _weighted(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
-    rows, columns = (_shares(n, m, side) for (n, m), side in zip(axes, sides, strict=True))
-    weights = jnp.asarray((rows[:, None] * columns)[..., None], floating())
+@core()
+def _weighted(x: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    weights = rows[:, None, None] * columns[None, :, None]
     return (x.astype(weights.dtype) * with_axes(weights, x.ndim)).astype(x.dtype)

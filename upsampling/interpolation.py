@@ -1,19 +1,21 @@
 """Interpolation: resize with fixed weights, to the numbers of the framework that a model comes from."""
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions
 from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Method, PlainMethod, Preset
 from upsampling.primitives import eight_bit, taps
-from upsampling.primitives._common import accumulator, core
+from upsampling.primitives._common import accumulator, core, pad_edges
 from upsampling.primitives.resample import resample
 
 Scales = float | Sequence[float]
@@ -328,7 +330,11 @@ def _resize(
         sizes, scales = convention.fitted_sizes(given, sizes)
     else:
         scales = _arguments.per_axis(function, "scale", scale, rank, real=True)
-        positions, given = _known_axes(function, x, len(scales), axes)
+        whole = dtype is None and all(s == int(s) for s in scales)
+        positions, given = _known_axes(function, x, len(scales), axes, symbolic=whole)
+        if not _arguments.is_static(*given):
+            phases = tuple(_phases(function, x, int(s), method, plain, convention, antialias) for s in scales)
+            return _by_phases(x, positions, phases)
         sizes = tuple(convention.scaled_size(n, s) for n, s in zip(given, scales, strict=True))
     if max(sizes) >= 2**31:
         raise ValueError(f"{function}: size={size!r}, scale={scale!r} make an axis of {given} too long: {sizes}.")
@@ -377,13 +383,17 @@ def _checked_eight_bit(
 
 
 def _to_size(
-    x: jax.Array, size: tuple[int, ...], method: PlainMethod, convention: Convention = conventions.torch
+    x: jax.Array,
+    size: tuple[int, ...],
+    method: PlainMethod,
+    convention: Convention = conventions.torch,
+    antialias: bool = False,
 ) -> jax.Array:
     """`resize` to `size`, unchecked, for methods of other modules."""
     rank = len(size)
     given = x.shape[-1 - rank : -1]
     geometry = _geometry(given, *convention.fitted_sizes(given, size), convention)
-    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, False, False)
+    return _compiled(x, tuple(range(x.ndim - 1 - rank, x.ndim - 1)), geometry, method, convention, antialias, False)
 
 
 def _geometry(
@@ -419,9 +429,9 @@ def _known_method(
 
 
 def _known_axes(
-    function: str, x: jax.Array, rank: int, axes: Sequence[int] | None
+    function: str, x: jax.Array, rank: int, axes: Sequence[int] | None, symbolic: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The spatial axes, counted from the front, and their sizes."""
+    """The spatial axes, counted from the front, and their sizes, which may be symbols only if so told."""
     if axes is None:
         if x.ndim < rank + 1:
             raise ValueError(
@@ -437,13 +447,76 @@ def _known_axes(
         raise ValueError(f"{function}: axes={axes} name an axis twice for x of shape {x.shape}.")
     sizes = tuple(x.shape[axis] for axis in positions)
     if not _arguments.is_static(*sizes):
+        if symbolic:
+            return positions, sizes
         raise TypeError(
             f"{function}: x must have spatial sizes that are numbers, since the computation depends on them; got shape "
-            f"{x.shape}. Export a program for each size; batch axes may be symbolic."
+            f"{x.shape}. Export a program for each size, or take a whole scale; batch axes may be symbolic."
         )
     if min(sizes) < 1:
         raise ValueError(f"{function}: x must have a pixel on each spatial axis; got shape {x.shape}.")
     return positions, sizes
+
+
+# For each output that a pixel makes along an axis, the weights of the pixels around it: (offset, weight) pairs.
+Phases = tuple[tuple[tuple[int, float], ...], ...]
+
+
+def _phases(
+    function: str,
+    x: jax.Array,
+    factor: int,
+    method: Method,
+    plain: PlainMethod,
+    convention: Convention,
+    antialias: bool,
+) -> Phases:
+    """What holds for an axis of any size; raises TypeError if nothing does."""
+
+    def matrix(n: int) -> np.ndarray:
+        geometry = _geometry((n,), (n * factor,), (float(factor),), convention)
+        return taps.operators(geometry, plain, convention, antialias, wide=x.dtype == jnp.float64)[0].matrix()
+
+    center = 16
+    rows = matrix(2 * center)[center * factor :][:factor]
+    phases = tuple(tuple((int(i) - center, float(row[i])) for i in np.flatnonzero(row)) for row in rows)
+    reach = max(abs(offset) for phase in phases for offset, _ in phase)
+
+    def of_size(n: int) -> np.ndarray:
+        """What the phases make of an axis whose outermost pixels repeat."""
+        made = np.zeros((n * factor, n))
+        for pixel, (number, phase) in itertools.product(range(n), enumerate(phases)):
+            for offset, weight in phase:
+                made[pixel * factor + number, min(max(pixel + offset, 0), n - 1)] += weight
+        return made
+
+    plain_edges = convention.outside is None and not (convention.clip and plain == "cubic")
+    sizes = (*range(1, 2 * reach + 3), 2 * center)
+    if not plain_edges or any(np.abs(matrix(n) - of_size(n)).max() > 1e-5 for n in sizes):
+        raise TypeError(
+            f"{function}: x must have spatial sizes that are numbers, since the weights of method {method!r} in "
+            f"convention {convention.name!r} depend on them; got shape {x.shape}. Export a program for each size."
+        )
+    return phases
+
+
+@core((1, 2), inline=False)
+def _by_phases(x: jax.Array, axes: tuple[int, ...], phases: tuple[Phases, ...]) -> jax.Array:
+    """Enlarges axes whose sizes are symbols by whole factors."""
+    copies = all(phase[0][1] == 1 and len(phase) == 1 for found in phases for phase in found)
+    dtype = x.dtype if copies or jnp.issubdtype(x.dtype, jnp.floating) else jnp.dtype(jnp.float32)
+    y = x if copies else x.astype(accumulator(dtype))
+    for axis, found in zip(axes, phases, strict=True):
+        n, reach = y.shape[axis], max(abs(offset) for phase in found for offset, _ in phase)
+        padded = pad_edges(y, [(reach, reach) if a == axis else (0, 0) for a in range(y.ndim)])
+        parts = []
+        for phase in found:
+            read = (lax.slice_in_dim(padded, reach + o, reach + o + n, axis=axis) for o, _ in phase)
+            terms = [t if w == 1 else t * jnp.asarray(w, t.dtype) for t, (_, w) in zip(read, phase, strict=True)]
+            parts.append(functools.reduce(jnp.add, terms))
+        y = jnp.stack(parts, axis + 1)
+        y = y.reshape(*y.shape[:axis], n * len(found), *y.shape[axis + 2 :])
+    return y.astype(dtype)
 
 
 @core((1, 2, 3, 4, 5, 6), inline=False)

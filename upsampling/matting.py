@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from upsampling import _arguments, convolution, interpolation, reassembly
 from upsampling._arguments import Numbers
-from upsampling.primitives._common import accumulator, core
+from upsampling.primitives._common import accumulator, core, pad_edges
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
 
 
@@ -233,4 +233,4 @@ def whole_cells(x: jax.Array) -> jax.Array:
 @core()
 def _whole_cells(x: jax.Array) -> jax.Array:
     rows, columns = (-n % 2 for n in x.shape[-3:-1])
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 3) + [(0, rows), (0, columns), (0, 0)], mode="edge")
+    return pad_edges(x, [(0, 0)] * (x.ndim - 3) + [(0, rows), (0, columns), (0, 0)])

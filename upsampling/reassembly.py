@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from upsampling import _arguments, conventions, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
-from upsampling.primitives._common import accumulator, core
+from upsampling.primitives import _common
+from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length
 from upsampling.primitives.taps import Axis, operators
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -442,18 +444,70 @@ NEIGHBORHOODS: dict[int, np.ndarray] = {
 
 @core()
 def _attend_to_neighbors(x: jax.Array, logits: jax.Array) -> jax.Array:
+    square = _square_weights(logits, jnp.result_type(x, logits))
+    geometry = _around_nearest(x.shape[-3:-1], logits.shape[-3:-1], square.shape[-2:])
+    return window_sum(*_arguments.promote(x, square), geometry, "replicate")
+
+
+def _square_weights(logits: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Weights in a square, (..., 1, k, k), with zeros where none is looked at."""
     seen = NEIGHBORHOODS[logits.shape[-1]]
-    weights = jax.nn.softmax(logits.astype(accumulator(logits.dtype)), axis=-1)
-    weights = weights.astype(jnp.result_type(x, logits))
-    # In a square, with zeros where none is looked at.
+    weights = jax.nn.softmax(logits.astype(accumulator(logits.dtype)), axis=-1).astype(dtype)
     zero, parts, first = jnp.zeros_like(weights[..., :1]), [], 0
     for used, run in itertools.groupby(seen.ravel()):
         length = len(list(run))
         parts.append(weights[..., first : first + length] if used else jnp.repeat(zero, length, -1))
         first += length if used else 0
-    square = jnp.concatenate(parts, -1).reshape(*weights.shape[:-1], 1, *seen.shape)
-    geometry = _around_nearest(x.shape[-3:-1], weights.shape[-3:-1], seen.shape)
-    return window_sum(*_arguments.promote(x, square), geometry, "replicate")
+    return jnp.concatenate(parts, -1).reshape(*weights.shape[:-1], 1, *seen.shape)
+
+
+@core(2)
+def _attend_and_resize(x: jax.Array, logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """`attend_to_neighbors` by a whole factor, and bilinear interpolation with antialiasing of that to `size`.
+
+    Tile by tile of rows where it is large. Two tiles at least: of one, and of what is not cut, XLA for CPUs computes
+    the pixels anew for each one that reads them.
+    """
+    batch, channels = x.shape[:-3], x.shape[-1]
+    images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
+    row_bytes = images * size[1] * channels * accumulator(x.dtype).itemsize
+    if row_bytes * size[0] <= _common.BLOCK_BYTES or size[0] == 1:
+        return interpolation._to_size(_attend_to_neighbors(x, logits), size, "linear", antialias=True)
+    most = max(_common.TILE_BYTES // row_bytes, 1)
+    flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
+    y = _attend_in_tiles(flat(x), flat(logits), size, tile_length(size[0], min(most, -(-size[0] // 2))))
+    return y.reshape(*batch, *size, channels)
+
+
+def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], length: int) -> jax.Array:
+    """(n, h, w, channels), (n, H, W, taps) -> (n, *size, channels), by `length` rows at a time."""
+    (n, h, w, channels), (high, wide) = x.shape, logits.shape[1:3]
+    factor, reach = high // h, NEIGHBORHOODS[logits.shape[-1]].shape[0] // 2
+    (rows,) = operators((Axis(high, size[0]),), "linear", conventions.torch, True)
+    matrix = rows.matrix()
+    count = -(-size[0] // length)
+    # Beyond the end the last row again.
+    tiles = np.minimum(np.arange(count * length), size[0] - 1).reshape(count, length)
+    first, parts = read_by_tiles(np.abs(matrix).reshape(size[0], h, factor).sum(-1), tiles)
+    read = parts.shape[2]
+    matrices = [matrix[tile, factor * f : factor * (f + read)] for tile, f in zip(tiles, first.tolist(), strict=True)]
+    geometry = Geometry((read, w), (factor, wide // w), (), (2 * reach + 1,) * 2, (1, 1), 1)
+    dtype = accumulator(x.dtype)
+    x = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0)], mode="edge")
+
+    def tile(_: None, given: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        begin, matrix = given
+        low = lax.dynamic_slice_in_dim(x, begin, read + 2 * reach, 1)
+        low = jnp.pad(low, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="edge")
+        weights = _square_weights(lax.dynamic_slice_in_dim(logits, begin * factor, read * factor, 1), x.dtype)
+        y = window_sum(low, weights, geometry, None).astype(dtype)
+        y = jnp.einsum("rh,nhwc->nrwc", matrix, y, precision=lax.Precision.HIGHEST)
+        return None, interpolation._to_size(y, (length, size[1]), "linear", antialias=True).astype(x.dtype)
+
+    given = (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype))
+    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
+    y = jnp.moveaxis(y, 0, 1).reshape(n, count * length, size[1], channels)
+    return lax.slice_in_dim(y, 0, size[0], axis=1)
 
 
 # Cores that methods share.

@@ -37,6 +37,28 @@ def markdown(rows: Sequence[Mapping[str, str]], left: int = 1) -> str:
 # --- the methods ------------------------------------------------------------------------------------------------------
 
 
+# What the authors' repositories state of their code and weights, as read in November 2026.
+LICENCES = {
+    "carafe": "Apache-2.0 (mmcv)",
+    "sapa": "none stated",
+    "fade": "MIT",
+    "fade_lite": "MIT",
+    "dysample": "MIT",
+    "flow_alignment": "MIT",
+    "jbu": "MIT",
+    "guided_filter": "none stated",
+    "naf": "Apache-2.0",
+    "anyup": "CC-BY-4.0",
+    "jafar": "Apache-2.0",
+    "loftup": "MIT",
+    "uplift": "MIT",
+    "freqfusion": "none stated",
+    "indexnet": "non-commercial",
+    "a2u": "MIT; weights non-commercial",
+    "liif": "BSD-3-Clause",
+}
+
+
 def methods() -> str:
     """Every registered method: what it is, what it takes, and what it costs by formula, with its authors' settings."""
     rows = []
@@ -56,6 +78,7 @@ def methods() -> str:
                 "variants": ", ".join(f"`{v}`" for v in method.variants) or "–",
                 "parameters": f"{parameters:,}",
                 "MAC per pixel": f"{multiply_adds:,.0f}",
+                "licence": LICENCES.get(name, "–"),
                 "source": _linked(method.paper),
             }
         )

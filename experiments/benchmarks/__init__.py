@@ -30,7 +30,8 @@ class Benchmark:
     """Time a group of functions against their peers, or compile it for accelerators, and write the table."""
 
     group: str
-    """What to time: interpolation, convolution, and so on; layers: every method by name."""
+    """What to time: interpolation, convolution, and so on; layers: every method by name. With --compiled also sharding:
+    what all of them exchange between devices."""
     compiled: tuple[str, ...] = ()
     """Compile for these accelerators, which need not be here, rather than time: h100, v5e, v6e. Needs the extra
     `compilers`."""
@@ -48,13 +49,16 @@ class Benchmark:
 
 def check(command: Benchmark) -> Benchmark:
     """Raises ValueError for what cannot be timed."""
-    if command.group not in groups():
-        raise ValueError(f"--group {command.group!r} is not known. Known: {', '.join(groups())}.")
+    known = (*groups(), compiled.SHARDING)
+    if command.group not in known:
+        raise ValueError(f"--group {command.group!r} is not known. Known: {', '.join(known)}.")
     if command.compiled:
         compiled.check(command.group, command.compiled)
+    elif command.group == compiled.SHARDING:
+        raise ValueError(f"--group {command.group} is not timed: say --compiled, and for what.")
     if not command.seconds > 0:
         raise ValueError(f"--seconds {command.seconds}: must be above 0.")
-    if command.methods and command.group != "layers":
+    if command.methods and command.group not in ("layers", compiled.SHARDING):
         raise ValueError(f"--methods goes with --group layers; got --group {command.group}.")
     for name in command.methods:
         methods.find(name)

@@ -54,29 +54,6 @@ class MaxPool(nnx.Module):
         return up.max_pool_with_indices(x, 2)[0]
 
 
-class AttentionGate(nnx.Module):
-    """Scales each pixel of a skip connection by a weight that the coarser level helps to predict.
-
-    With skip x and the coarser level's features g, `q = psi(relu(W_x x + W_g g + b_g)) + b_psi` at the resolution of g,
-    and the result is `x * sigmoid(q)`, bilinearly enlarged. All maps are linear in the channels; W_x also brings x to
-    the resolution of g, by 2x2 windows as in the authors' code. As in the paper the gate starts open: b_psi is 3.
-
-    Shapes: skip `(*batch, 2H, 2W, features)` and gating `(*batch, H, W, gating_features)` to the skip's.
-
-    Source: Oktay et al. 2018, arXiv:1804.03999, equations 1 and 2.
-    """
-
-    def __init__(self, features: int, gating_features: int, *, rngs: nnx.Rngs):
-        hidden = max(features // 2, 1)
-        self.skip = nnx.Conv(features, hidden, (2, 2), strides=2, use_bias=False, rngs=rngs)
-        self.gating = nnx.Conv(gating_features, hidden, (1, 1), rngs=rngs)
-        self.psi = nnx.Conv(hidden, 1, (1, 1), bias_init=nnx.initializers.constant(3.0), rngs=rngs)
-
-    def __call__(self, skip: jax.Array, gating: jax.Array) -> jax.Array:
-        attention = jax.nn.sigmoid(self.psi(jax.nn.relu(self.skip(skip) + self.gating(gating))))
-        return skip * up.bilinear(attention, scale=2)
-
-
 def fits(method: up.nn.Method, downsampling: Downsampling) -> bool:
     """Whether a method finds in an encoder that goes down this way what it needs of it."""
     return not (method.ties_encoder if downsampling == "pool" else method.needs_pooling)

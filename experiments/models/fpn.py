@@ -69,7 +69,9 @@ class FPN(nnx.Module):
             self.upsamplers.append(
                 blocks.make_upsampler(upsampler, fine, 2, kernel=kernel, variants=variants, rngs=sampler)
             )
-            self.gates.append(blocks.AttentionGate(fine, pyramid, rngs=gate) if attention_gate and skip else None)
+            self.gates.append(
+                up.nn.AttentionGate(fine, pyramid, projected=False, rngs=gate) if attention_gate and skip else None
+            )
         self.laterals = nnx.List(
             nnx.Conv(features[level], pyramid, (1, 1), rngs=body)
             if level == depth or blocks.has_skip(skips, level)

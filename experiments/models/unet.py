@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+import upsampling as up
 from experiments.models import blocks
 
 
@@ -72,7 +73,9 @@ class UNet(nnx.Module):
             self.upsamplers.append(
                 blocks.make_upsampler(upsampler, fine, 2, kernel=kernel, variants=variants, rngs=sampler)
             )
-            self.gates.append(blocks.AttentionGate(fine, coarse, rngs=gate) if attention_gate and skip else None)
+            self.gates.append(
+                up.nn.AttentionGate(fine, coarse, projected=False, rngs=gate) if attention_gate and skip else None
+            )
         self.head = nnx.Conv(width, num_classes, (1, 1), rngs=body)
 
     def __call__(self, image: jax.Array) -> jax.Array:

@@ -26,7 +26,7 @@ def by_distance(of: Results, primary: str, lower_is_better: bool, level: str, ac
     names = series.distinct(of, primary, lower_is_better)
     narrow, others = width < 500, [name for name in of["methods"] if name not in names]
     bins = _bins(of["distances"])
-    drawing = Drawing(width, 0, f"{level.capitalize()} by {across.removesuffix(', px')}")
+    drawing = Drawing(width, 0, f"{level[:1].upper()}{level[1:]} by {across.removesuffix(', px')}")
     tall, indent, gap = 230, 54, 60
     panel = width - indent - 6 if narrow else (width - 2 * indent - gap / 2) / 2
     corners = [(indent, 30), (indent, 30 + tall + 88) if narrow else (2 * indent + gap / 2 + panel, 30)]

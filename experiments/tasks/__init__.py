@@ -100,7 +100,7 @@ class Task:
       followed: measures told after each training, and followed while it goes on.
       bins: edges of the bins of the curve that is measured beside them.
       stage: what all trainings of one design and seed share; see `designs.stage`.
-      train: one training; see `designs.train`.
+      trial: what one training is made of; see `designs.trial`.
       has_trunk: settings and job to whether its stage trains a trunk first, with `settings.trunk_steps`, in the folder
         that `designs.trunk_folder` tells.
       baselines: settings, design and data to what does without training: of each by name its description, its sums,
@@ -117,7 +117,7 @@ class Task:
     followed: tuple[str, ...]
     bins: Sequence[float]
     stage: Callable[..., Any]
-    train: Callable[..., Any]
+    trial: Callable[..., Any]
     words: Words
     check: Callable[[Any, Any], None] = lambda config, data: None
     has_trunk: Callable[[Any, Any], bool] = lambda config, job: False

@@ -31,7 +31,7 @@ from experiments.models.blocks import extend_to_multiple
 from experiments.models.stride import Trunk
 from experiments.settings import Job
 from experiments.tasks import segmentation
-from experiments.trials import Chunk, Outcome, Programs, Trial, Watch
+from experiments.trials import Chunk, Programs, Trial, Watch
 
 Objective = Literal["untrained", "jafar", "anyup"]
 Backbone = Callable[[jax.Array], jax.Array]
@@ -370,17 +370,14 @@ def _backbone(job: Job, config: Features, data: Dataset, place: Path, programs: 
     return own
 
 
-def train(
+def trial(
     job: Job,
     rate: float,
     config: Features,
     data: Dataset,
     shared: Stage,
-    place: Path,
-    programs: Programs,
-    watch: Watch,
-) -> Outcome:
-    """Trains one upsampler without labels, or goes on with it, then a probe; stores figures, sums and predictions."""
+) -> tuple[Trial, training.Options]:
+    """What one training without labels, and then of a probe, is made of, and its options."""
     features = shared.features.shape[-1]
     model = FeatureUpsampler(job.method, features, data.channels, config.stride, config.variants, job.seed)
     structure, params, rest = nnx.split(model, nnx.Param, ...)
@@ -427,7 +424,7 @@ def train(
         return trials.predict(functools.partial(_with, labels, kept[0]), (params, rest), shared.chunks(part))
 
     variant = methods.variant_of(job.method, config.variants)
-    trial = Trial(
+    made_of = Trial(
         model,
         params,
         rest,
@@ -439,11 +436,11 @@ def train(
         variant=variant,
         receptive_field=blocks.receptive_field(job.method, variant, features, config.stride),
     )
-    options, every = config.options(rate, validations=1), config.checkpoint_every
+    options = config.options(rate, validations=1)
     if not learns:
         # The first step's rate is zero: one step leaves everything as it is, and tells what a step costs.
         options = dataclasses.replace(options, steps=1)
-    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
+    return made_of, options
 
 
 def _with(labels: Callable[..., jax.Array], probe: Probe, params: Any, rest: Any, *inputs: jax.Array) -> jax.Array:
@@ -516,6 +513,6 @@ TASK = tasks.Task(
     followed=("mean_iou", segmentation.PRIMARY),
     bins=segmentation.DISTANCES,
     stage=stage,
-    train=train,
+    trial=trial,
     words=WORDS,
 )

@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 from flax import nnx
 
-from experiments import comparison, devices, methods, tasks, training, trials
+from experiments import comparison, devices, methods, tasks, training
 from experiments.comparison import Comparison
 from experiments.data import Split, loader, pictures
 from experiments.data.pictures import Pictures
@@ -29,7 +29,7 @@ from experiments.results import shown_name
 from experiments.settings import Job
 from experiments.statistics import Sums
 from experiments.tasks import Measure, Picture, Words
-from experiments.trials import CURVE, Outcome, Programs, Trial, Watch
+from experiments.trials import CURVE, Trial
 
 MEASURES = {
     "kernel_distance": Measure(
@@ -86,6 +86,9 @@ class Generation(Comparison):
         "sub_pixel_conv",
     )
     """Upsampling methods to compare: names of the library, your own as package.module:Class, or all."""
+    seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="N")] = (0, 1, 2, 3, 4, 5, 6, 7)
+    """One training per method and seed; differences between methods are paired by seed. More than the other tasks have:
+    adversarial training differs more from seed to seed."""
     latent: int = 32
     """Numbers that an image is made of."""
     batch: int = 32
@@ -387,17 +390,14 @@ def latents(config: Generation, seed: int, count: int) -> list[np.ndarray]:
     return [_normal(rng, (BLOCK, config.latent)) for _ in range(count // BLOCK)]
 
 
-def train(
+def trial(
     job: Job,
     rate: float,
     config: Generation,
     data: Pictures,
     shared: comparison.Stage,
-    place: Path,
-    programs: Programs,
-    watch: Watch,
-) -> Outcome:
-    """Trains a generator and its critic, or goes on with it; stores figures, sums and samples in the folder `place`."""
+) -> tuple[Trial, training.Options]:
+    """What one training of a generator and its critic is made of, and its options."""
     generator = Generator(
         job.method, features=config.features, latent=config.latent, variants=config.variants, seed=job.seed
     )
@@ -433,7 +433,7 @@ def train(
         return {name: float(sums[name].value()[0]) for name in TASK.followed}
 
     variant = methods.variant_of(job.method, config.variants)
-    trial = Trial(
+    made_of = Trial(
         generator,
         {"generator": params, "critic": own},
         jax.tree.map(jnp.copy, params),
@@ -452,8 +452,8 @@ def train(
         variant=variant,
         receptive_field=blocks.receptive_field(job.method, variant, config.features, 2),
     )
-    options, every = config.options(rate, validations=2, betas=(0.5, 0.99)), config.checkpoint_every
-    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
+    options = config.options(rate, validations=2, betas=(0.5, 0.99))
+    return made_of, options
 
 
 def _stretched(images: np.ndarray) -> np.ndarray:
@@ -534,7 +534,7 @@ TASK = tasks.Task(
     followed=("kernel_distance", "checkerboard"),
     bins=FREQUENCIES,
     stage=comparison.stage,
-    train=train,
+    trial=trial,
     words=WORDS,
     baselines=_baselines,
     pictures=_pictures,

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments import devices, training, trials
+from experiments import comparison, devices, training, trials
 from experiments.data import Dataset, Split
 from experiments.models.stride import coarse_labels
 from experiments.settings import kind, named_stride
@@ -330,6 +330,7 @@ def _settings(s: Mapping[str, Any], designs: set[str]) -> list[str]:
             f"The {_NETWORKS[s['model']]} has {s['depth']} halvings by {down}, {s['width']} channels at full "
             f"resolution and twice as many at every level below, and skip connections {skips[s['skips']]}{gate}."
         )
+    sentences += comparison.seeds_together(s)
     if s["variants"]:
         sentences.append(f"A method takes the first of these variants that it has: {', '.join(s['variants'])}.")
     return sentences
@@ -340,7 +341,15 @@ def _either(values: Sequence[float]) -> str:
 
 
 def _form(design: str, settings: Mapping[str, Any]) -> str:
-    return "with a thin decoder" if design == "unet" and settings["decoder"] == "thin" else ""
+    if design == "unet":
+        if settings["model"] == "fpn":
+            return "as a feature pyramid"
+        return "with a thin decoder" if settings["decoder"] == "thin" else ""
+    if kind(design) not in ("frozen", "head") or named_stride(design):
+        return ""
+    # The first factor is in no name; 4 is what goes without saying.
+    stride = settings["stride"][0]
+    return f"at factor {stride}" if stride != 4 else ""
 
 
 WORDS = Words(

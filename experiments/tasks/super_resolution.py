@@ -30,7 +30,7 @@ from experiments.results import shown_name
 from experiments.settings import Job
 from experiments.statistics import Sums
 from experiments.tasks import Measure, Picture, Words
-from experiments.trials import CURVE, Chunk, Outcome, Programs, Trial, Watch
+from experiments.trials import CURVE, Chunk, Trial
 
 MEASURES = {
     "psnr": Measure("PSNR-Y, dB", "peak signal to noise of luma, without a border as wide as the factor", brief=True),
@@ -306,17 +306,14 @@ def _chunks(data: Pictures, part: str, scale: int) -> list[Chunk]:
     return found
 
 
-def train(
+def trial(
     job: Job,
     rate: float,
     config: SuperResolution,
     data: Pictures,
     shared: comparison.Stage,
-    place: Path,
-    programs: Programs,
-    watch: Watch,
-) -> Outcome:
-    """Trains one network, or goes on with it; stores its figures, sums and predictions in the folder `place`."""
+) -> tuple[Trial, training.Options]:
+    """What one training of a network is made of, and its options."""
     scale = _scale(job.design)
     kind: Any = job.design.partition(" ")[0]
     more = {"depth": config.depth} if kind == "edsr" else {}
@@ -343,7 +340,7 @@ def train(
 
     step = 2 if (kind, scale) == ("edsr", 4) else scale
     variant = methods.variant_of(job.method, config.variants)
-    trial = Trial(
+    made_of = Trial(
         model,
         params,
         rest,
@@ -362,8 +359,8 @@ def train(
         variant=variant,
         receptive_field=blocks.receptive_field(job.method, variant, config.features, step),
     )
-    options, every = config.options(rate, validations=2), config.checkpoint_every
-    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
+    options = config.options(rate, validations=2)
+    return made_of, options
 
 
 # --- words and pictures -----------------------------------------------------------------------------------------------
@@ -458,7 +455,7 @@ TASK = tasks.Task(
     followed=("psnr", "gain"),
     bins=DISTANCES,
     stage=comparison.stage,
-    train=train,
+    trial=trial,
     words=WORDS,
     baselines=_baselines,
     pictures=_pictures,

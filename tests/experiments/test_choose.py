@@ -32,7 +32,7 @@ def results(**changed):
     of = {"methods": methods, "groups": {"biou": {name: letters for name, (_, letters, *_) in told.items()}}}
     found = {
         "data": {"name": "blobs"},
-        "settings": {"decoder": "full"},
+        "settings": {"decoder": "full", "model": "unet", "stride": [4]},
         "primary": "biou",
         "measures": {"biou": {"title": "BIoU", "lower_is_better": False}},
         "analytic": None,
@@ -56,7 +56,7 @@ def test_each_need_gets_its_method():
         "best at up to 1.5 × the lowest cost": "bilinear",
         "best at up to 3 × the lowest cost": "sub_pixel_conv",
         "no guide at hand": "sub_pixel_conv",
-        "any size or factor": "bilinear",
+        "any size or factor, no guide": "bilinear",
     }
 
 
@@ -82,15 +82,23 @@ def test_without_times_operations_are_the_cost():
     assert (row["method"], row["why"]) == ("bilinear", "BIoU 0.380, 5.2 Mflop per training step")
 
 
+def test_a_method_that_takes_a_size_serves_any_factor():
+    assert chosen(results(dysample=(0.43, "b", 9.0, "sampling", False)))["any size or factor, no guide"] == "dysample"
+
+
 def test_the_control_has_no_say_beside_another_design():
     found, timing = results()
     found["designs"]["unet"] = found["designs"]["frozen"]
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, frozen"}
+    found["settings"]["stride"] = [8]
+    assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, frozen at factor 8"}
     del found["designs"]["frozen"]
     timing["unet"] = timing.pop("frozen")
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet"}
     found["settings"]["decoder"] = "thin"
     assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet with a thin decoder"}
+    found["settings"]["model"] = "fpn"
+    assert {row["found on"] for row in choose.choose([(found, timing)])} == {"blobs, unet as a feature pyramid"}
 
 
 def test_the_least_shift_comes_from_the_analytic_design():

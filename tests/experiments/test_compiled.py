@@ -3,6 +3,7 @@
 Set UPSAMPLING_COMPILE=all to compile every function and layer, which takes two minutes, rather than some of each kind.
 """
 
+import json
 import os
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import __main__ as command
+from experiments.benchmarks import compiled
 from experiments.benchmarks.compiled import programs, targets
 from experiments.benchmarks.compiled.program import Program
 
@@ -130,6 +132,40 @@ def test_tables_hold_every_program_and_the_peers(target, tmp_path, monkeypatch):
     assert "| transposed_conv 8/4 8x64x64x64 to 32, the peer | does not compile |" in text
 
 
+def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
+    compiler = {"compiler": "1"}
+    monkeypatch.setattr(targets, "missing", lambda target: None)
+    monkeypatch.setattr(targets, "versions", lambda target: dict(compiler))
+    told = {"collectives": {"all-reduce": 1}, "exchanged": 1000}
+    monkeypatch.setattr(targets, "collectives_for", lambda *specs, shared: dict(told, shared=list(shared)))
+
+    def run(*only):
+        options = [
+            "benchmark",
+            "--group",
+            "sharding",
+            "--compiled",
+            "h100",
+            "--out",
+            str(tmp_path),
+            "--methods",
+            "fade",
+        ]
+        assert command.main([*options, "--only", *only]) == 0
+        return json.loads((tmp_path / "sharding-compiled-h100.json").read_text())["rows"]
+
+    assert [row["figures"]["shared"] for row in run("fade")] == [[2]]  # the cotangent, the map, the parameters
+    told["exchanged"] = 2000
+    rows = {row["name"].split()[0]: row["figures"]["exchanged"] for row in run("distance_transform")}
+    assert rows == {"fade": 1000, "distance_transform": 2000}
+    assert (
+        "| distance_transform 8x16x16 | 1 all-reduce | 2.00 |" in (tmp_path / "sharding-compiled-h100.md").read_text()
+    )
+    compiler["compiler"] = "2"
+    assert len(run("fade")) == 1
+    assert command.main(["benchmark", "--group", "sharding"]) == 2
+
+
 # Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own.
 SCATTERS = ("grid_sample", "dysample", "flow_alignment", "max_unpool", "confusion_matrix", "boundary_iou")
 SCATTERS += ("distance_transform", "hausdorff_distance")
@@ -164,3 +200,15 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
             assert not figures["scatters"] or half.name.startswith(SCATTERS), half.name
             compiled += 1
     assert compiled >= len(SOME)
+
+
+def test_devices_of_a_gpu_exchange_no_maps():
+    """Those that have forms of their own there: a GPU's partitioner gathers what a condition returns."""
+    reason = targets.missing("h100")
+    if reason is not None:
+        pytest.skip(reason)
+    names = "distance_transform", "joint_bilateral", "dysample", "confusion_matrix"
+    rows = [row for name in names for row in compiled._sharding_rows("h100", (name,), ())]
+    assert len(rows) >= len(names)
+    for row in rows:
+        assert set(row["figures"]["collectives"]) <= {"all-reduce"}, row["name"]

@@ -103,6 +103,9 @@ def test_bars_are_for_terminals(terminal, capsys):
     assert "a stays" in capsys.readouterr().out
     with console.run_progress(2, quiet=True) as progress:
         assert isinstance(progress, console._Lines)
+    terminal(20)  # bars would leave no room for what they are of
+    with console.run_progress(2) as progress:
+        assert isinstance(progress, console._Lines)
 
 
 def test_help_has_an_example_of_each_command_that_is_taken(capsys):

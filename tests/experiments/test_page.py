@@ -1,5 +1,6 @@
 """The page of a run: it stands alone, repeats itself, says what the results say, and works in a browser."""
 
+import copy
 import html
 import re
 from xml.etree import ElementTree
@@ -69,6 +70,18 @@ def test_the_verdict_stands_at_the_head(full):
     head = path.read_text().partition("</header>")[0]
     for sentence in sentences:
         assert html.escape(words.typeset(sentence)) in head
+
+
+def test_what_bilinear_hides_is_said_of_the_others(full):
+    """Two methods that are both near `against` may still be told from each other."""
+    _, found = full
+    found = copy.deepcopy(found)
+    of = next(iter(found["designs"].values()))
+    near = {"bilinear": "ab", "bicubic": "a", "deconv": "ab", "transposed_conv": "b"}
+    of["groups"][found["primary"]] = {name: near.get(name, "c") for name in of["methods"]}
+    said = results.verdict(found)[0]
+    assert "bicubic is ahead of transposed_conv all the same" in said
+    assert said.count("ahead of") == 1
 
 
 def test_a_variant_never_goes_by_the_papers_name(full):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from experiments import __main__ as command
 from experiments import console, designs, files, runs, settings, training
 from experiments.tasks import segmentation
 
+ROOT = Path(__file__).parents[2]
 NETWORK = (
     "--width 4 --depth 1 --features 4 --batch 2 --crop 16 --steps 6 --trunk-steps 2 --head-steps 6 --crops 4 "
     "--head-learning-rate 0.01"
@@ -154,18 +156,18 @@ def test_the_same_seed_gives_the_same_results(finished, images, tmp_path):
 
 
 def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path, monkeypatch, capsys):
-    fit, calls = training.fit, []
+    fit, calls = training.fit_together, []
 
-    def interrupted_fit(*arguments, progress, **options):
+    def interrupted_fit(lanes, *arguments, **options):
         def step(number, loss):
-            progress(number, loss)
+            lanes[0].progress(number, loss)
             calls.append(number)
             if len(calls) == 9:  # in the middle of the second training
                 os.kill(os.getpid(), signal.SIGINT)
 
-        return fit(*arguments, progress=step, **options)
+        return fit([lanes[0]._replace(progress=step)], *arguments, **options)
 
-    monkeypatch.setattr(training, "fit", interrupted_fit)
+    monkeypatch.setattr(training, "fit_together", interrupted_fit)
     out = tmp_path / "stopped"
     assert run(images, out) == 130
     assert "--resume" in capsys.readouterr().out
@@ -176,15 +178,15 @@ def test_a_stopped_run_is_resumed_to_the_same_results(finished, images, tmp_path
 
 
 def test_a_frozen_run_stopped_between_seeds_takes_up_its_trunk(frozen, images, tmp_path, monkeypatch):
-    train, calls = designs.TASK.train, []
+    trial, calls = designs.TASK.trial, []
 
     def interrupted(job, *arguments):
         calls.append(job)
         if len(calls) == 5:
             raise KeyboardInterrupt
-        return train(job, *arguments)
+        return trial(job, *arguments)
 
-    monkeypatch.setattr(designs.TASK, "train", interrupted)
+    monkeypatch.setattr(designs.TASK, "trial", interrupted)
     out = tmp_path / "stopped"
     options = (*FROZEN, "--methods", "nearest", "bilinear", "deconv", "--seeds", "0", "1")
     assert run(images, out, *options) == 130
@@ -314,13 +316,13 @@ def resume(folder, *options):
 def test_sigterm_stores_and_says_how_to_go_on(moved, monkeypatch, capsys):
     _, folder = moved
     shutil.rmtree(folder / "unet" / "deconv")
-    fit = training.fit
+    fit = training.fit_together
 
     def terminated(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return fit(*arguments, **options)
 
-    monkeypatch.setattr(training, "fit", terminated)
+    monkeypatch.setattr(training, "fit_together", terminated)
     assert resume(folder) == 143
     assert re.search(r"Stopped\. To go on: python -m experiments segmentation --resume", capsys.readouterr().out)
 
@@ -329,14 +331,14 @@ def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, mo
     _, folder = moved
     own = folder / "unet" / "nearest" / "seed0"
     shutil.rmtree(own)
-    fit = training.fit
+    fit = training.fit_together
 
-    def diverging(*arguments, folder, **options):
-        files.write_json(folder / "diverged.json", {"step": 3, "loss": "nan"})
-        raise training.Diverged(3, float("nan"), training.History())
+    def diverging(lanes, *arguments, **options):
+        files.write_json(lanes[0].folder / "diverged.json", {"step": 3, "loss": "nan"})
+        return [training.Diverged(3, float("nan"), training.History())]
 
     own.mkdir()
-    monkeypatch.setattr(training, "fit", diverging)
+    monkeypatch.setattr(training, "fit_together", diverging)
     assert resume(folder) == 0
     told = r"Diverged and left out of the design unet: nearest, seed 0, at step 3\."
     assert re.search(told, capsys.readouterr().out.replace("\n", " "))
@@ -346,8 +348,8 @@ def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, mo
         {"design": "unet", "method": "nearest", "seed": 0, "step": 3, "loss": "nan", "trunk": False}
     ]
     assert re.search(told, (folder / "report.html").read_text())
-    monkeypatch.setattr(training, "fit", fit)
-    monkeypatch.setattr(designs.TASK, "train", None)  # it is not trained again
+    monkeypatch.setattr(training, "fit_together", fit)
+    monkeypatch.setattr(designs.TASK, "trial", None)  # it is not trained again
     assert resume(folder) == 0
     monkeypatch.undo()
     assert resume(folder, "--redo", "diverged") == 0
@@ -380,7 +382,7 @@ def test_a_damaged_file_is_named_with_its_remedy(moved, name, monkeypatch, capsy
         assert re.search(rf"nearest/seed0/{name}: damaged .* --redo damaged", capsys.readouterr().out)
     redone = []
     monkeypatch.setattr(
-        designs.TASK, "train", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
+        designs.TASK, "trial", lambda job, *_: redone.append(job) or (_ for _ in ()).throw(KeyboardInterrupt)
     )
     assert resume(folder, "--redo", "damaged") == 130
     assert redone == [("unet", "nearest", 0)]  # and nothing else
@@ -433,6 +435,46 @@ def test_a_full_disk_is_one_line_that_says_what_is_safe(moved, capsys):
         r"error: .*File too large\. Finished trainings and the last checkpoint are safe\. .*--resume", printed
     )
     assert "Traceback" not in printed
+
+
+_READ_ONLY = """
+import ctypes, os, sys
+# A superuser writes everywhere, but for this right; before there are threads, which have their own.
+libc, header, rights = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, rights) == 0
+rights[0] &= ~0b110
+assert libc.capset(header, rights) == 0
+from experiments import __main__ as command
+from experiments import training
+fit, folder = training.fit, sys.argv[1]
+def fit_where_nothing_can_be_written(*arguments, **options):
+    for path, _, _ in os.walk(folder):
+        os.chmod(path, 0o555)
+    return fit(*arguments, **options)
+training.fit = fit_where_nothing_can_be_written
+sys.exit(command.main(["segmentation", "--resume", folder]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="drops a right as Linux names it")
+def test_a_folder_that_became_read_only_ends_the_process_with_one_line(moved):
+    _, folder = moved
+    shutil.rmtree(folder / "unet" / "deconv")
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-c", _READ_ONLY, str(folder)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            cwd=ROOT,
+        )
+    finally:
+        for path, _, _ in os.walk(folder):
+            os.chmod(path, 0o755)
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    told = r"error: .*Permission denied\. Finished trainings and the last checkpoint are safe\. .*--resume"
+    assert re.search(told, ended.stdout)
 
 
 def test_a_folder_that_cannot_be_written_is_left_as_it_was(images, tmp_path, monkeypatch, capsys):

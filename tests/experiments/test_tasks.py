@@ -1,5 +1,6 @@
 """What a task is: a module and a line. A small one is made up here and goes through the whole engine."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Net(nnx.Module):
         return self.gain[...] * self.up(image)
 
 
-def train(job, rate, config, data, shared, place, programs, watch):
+def trial(job, rate, config, data, shared):
     model = Net(job.method, job.seed)
     structure, params, rest = nnx.split(model, nnx.Param, ...)
     large = IMAGES[:4, :, :, None] / np.float32(255)
@@ -54,7 +55,7 @@ def train(job, rate, config, data, shared, place, programs, watch):
         made = apply(params, IMAGES[4:, ::2, ::2, None] / np.float32(255))[..., 0]
         return list(np.clip(np.round(255 * np.asarray(made)), 0, 255).astype(np.uint8))
 
-    trial = trials.Trial(
+    made_of = trials.Trial(
         model,
         params,
         rest,
@@ -66,8 +67,7 @@ def train(job, rate, config, data, shared, place, programs, watch):
         variant=None,
         receptive_field=(1, 1),
     )
-    options, every = config.options(rate, validations=1), config.checkpoint_every
-    return trials.carry_out(trial, job, options, place, data, programs, watch, checkpoint_every=every)
+    return made_of, config.options(rate, validations=1)
 
 
 TASK = Task(
@@ -79,7 +79,7 @@ TASK = Task(
     followed=("error",),
     bins=(0, 1),
     stage=comparison.stage,
-    train=train,
+    trial=trial,
     words=Words(
         heading="Doubling noise",
         where={"plain": "Plainly"},
@@ -111,6 +111,13 @@ def test_a_module_and_a_line_make_a_task(monkeypatch, tmp_path):
     assert choose.choose([(result.results, result.timing)])[0]["need"] == "best doubling"
     again = study.run(Doubling(resume=tmp_path / "run", quiet=True))
     assert again.results == result.results
+    together = study.run(dataclasses.replace(config, seeds=(0, 1, 2), seeds_at_once=2), out=tmp_path / "together")
+    for method in result.values("plain"):
+        np.testing.assert_allclose(together.values("plain")[method][:2], result.values("plain")[method], rtol=1e-3)
+    # Where one of the two is missing, both are made again.
+    (tmp_path / "together" / "plain" / "transposed_conv" / "seed1" / "result.json").unlink()
+    again = study.run(Doubling(resume=tmp_path / "together", quiet=True))
+    assert again.results == together.results
 
 
 @pytest.mark.parametrize("task", tasks.known(), ids=lambda task: task.name)

@@ -121,6 +121,86 @@ def test_signals_work_as_before_once_the_loop_is_left(tmp_path):
     assert [signal.getsignal(number) for number in numbers] == before
 
 
+class Weighed(Lines):
+    """The same of another seed, with a weight of the loss from some batch on."""
+
+    def __init__(self, seed, weight=1.0, since=0):
+        self.place, self._weight, self._since = 1000 * seed, weight, since
+
+    def __next__(self):
+        weight = self._weight if self.place % 1000 >= self._since else 1.0
+        return {**super().__next__(), "weight": np.full(16, weight, np.float32)}
+
+
+def together(folder, batches, progress=lambda step, loss: None, steps=40):
+    """`fit_together`, of lanes whose first watches."""
+    lanes = [
+        training.Lane(
+            {"w": jnp.full(3, 0.1 * i)},
+            {"mean": jnp.zeros(3)},
+            of,
+            lambda params, statistics: {"error": float(jnp.abs(params["w"]).max())},
+            *([] if i else [progress]),
+            folder=folder and folder / f"seed{i}",
+        )
+        for i, of in enumerate(batches)
+    ]
+
+    def weighed(params, statistics, batch):
+        value, statistics = loss(params, statistics, batch)
+        return value * batch["weight"].mean(), statistics
+
+    return training.fit_together(lanes, weighed, training.Options(steps=steps, learning_rate=0.5))
+
+
+def test_lanes_go_as_if_alone():
+    found = together(None, [Weighed(0), Weighed(1), Weighed(2)])
+    (alone,) = together(None, [Weighed(0)])
+    chex.assert_trees_all_close(found[0][:2], alone[:2], rtol=1e-5)
+    np.testing.assert_allclose(found[0].history.loss, alone.history.loss, rtol=1e-4, atol=1e-9)
+    assert [v["step"] for v in found[2].history.validation] == [8, 16, 24, 32, 40]
+    assert found[2].history.loss[-1] < 0.01 * found[2].history.loss[0]
+    assert found[0].history.loss != found[1].history.loss
+    assert found[0].cost.operations == pytest.approx(alone.cost.operations, rel=0.2)
+
+
+def test_a_lane_that_is_lost_does_not_stop_the_others(tmp_path):
+    batches = [Weighed(0), Weighed(1, weight=np.inf, since=10), Weighed(2)]
+    found = together(tmp_path, batches)
+    assert [isinstance(of, training.Diverged) for of in found] == [False, True, False]
+    assert (found[1].step, len(found[1].history.loss)) == (11, 11)
+    assert training.divergence(tmp_path / "seed1")["step"] == 11
+    assert np.isfinite(found[2].history.loss).all()
+    assert len(found[2].history.loss) == 40
+
+
+@pytest.mark.parametrize("stop_at", [5, 20])
+def test_lanes_that_were_stopped_go_on_to_the_same_numbers(tmp_path, stop_at):
+    def batches():
+        return [Weighed(0), Weighed(1, weight=np.inf, since=10)]
+
+    def interrupt(step, _):
+        if step == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    expected, lost = together(None, batches())
+    with pytest.raises(interruption.Terminated):
+        together(tmp_path, batches(), progress=interrupt)
+    steps = []
+    found, again = together(tmp_path, batches(), progress=lambda step, _: steps.append(step))
+    assert steps == list(range(stop_at + 1, 41))
+    assert again.step == lost.step == 11
+    assert found.history.loss == expected.history.loss
+    assert found.history.validation == expected.history.validation
+    chex.assert_trees_all_equal(found[:2], expected[:2])
+    # A lane that is to be trained anew takes the others with it, who end as they did.
+    (tmp_path / "seed1" / training.DIVERGED).unlink()
+    steps.clear()
+    found, again = together(tmp_path, batches(), progress=lambda step, _: steps.append(step))
+    assert steps == list(range(1, 41))
+    chex.assert_trees_all_equal(found[:2], expected[:2])
+
+
 def test_a_checkpoint_comes_every_so_many_seconds(tmp_path, whole):
     def fault(step, _):
         if step == 13:

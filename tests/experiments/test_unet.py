@@ -8,7 +8,6 @@ import pytest
 from flax import nnx
 
 import upsampling as up
-from experiments.models.blocks import AttentionGate
 from experiments.models.unet import UNet
 
 METHODS = sorted(up.nn.available())
@@ -148,7 +147,7 @@ def test_a_method_that_lacks_what_it_needs_is_refused(method, downsampling):
 
 def test_the_gate_is_its_formula():
     """Equations 1 and 2 of Oktay et al., with loops over pixels."""
-    gate = AttentionGate(6, 5, rngs=nnx.Rngs(0))
+    gate = up.nn.AttentionGate(6, 5, projected=False, rngs=nnx.Rngs(0))
     skip, gating = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(1, 4, 6, 6), (1, 2, 3, 5)]))
     x, g = np.asarray(skip, np.float64)[0], np.asarray(gating, np.float64)[0]
     w_x, w_g, psi = (np.asarray(c.kernel[...], np.float64) for c in (gate.skip, gate.gating, gate.psi))

@@ -237,6 +237,32 @@ def test_guided_filter(form):
     agree(layer, theirs, lambda module, x, guide: module(x, guide), normal(0, 2, 5, 4, 3), normal(1, 2, 10, 9, 3))
 
 
+class GridAttentionBlock2D(Module):
+    """Oktay et al.'s gate, with the names of their code."""
+
+    def __init__(self, features, gating, hidden):
+        super().__init__()
+        self.W = Sequential(Conv2d(features, features, 1), torch.nn.BatchNorm2d(features))
+        self.theta = Conv2d(features, hidden, 2, stride=2, bias=False)
+        self.phi, self.psi = Conv2d(gating, hidden, 1), Conv2d(hidden, 1, 1)
+
+    def forward(self, skip, gating):
+        own = self.theta(skip)
+        added = torch.relu(own + F.interpolate(self.phi(gating), own.shape[-2:], mode="bilinear"))
+        weight = F.interpolate(torch.sigmoid(self.psi(added)), skip.shape[-2:], mode="bilinear")
+        return self.W(weight * skip)
+
+
+def test_attention_gate():
+    theirs, rngs = shaken(GridAttentionBlock2D(4, 6, 3), 0.5), nnx.Rngs(0)
+    maps = normal(0, 2, 7, 9, 4), normal(1, 2, 2, 3, 6)
+    agree(up.nn.AttentionGate(4, 6, hidden=3, rngs=rngs), theirs, lambda module, *maps: module(*maps), *maps)
+    with pytest.raises(ValueError, match=r"state has 'W\.0\.bias', .*which the layer has no use for"):
+        load_state_dict(up.nn.AttentionGate(4, 6, hidden=3, projected=False, rngs=rngs), theirs.state_dict())
+    with pytest.raises(ValueError, match=r"AttentionGate: skip must have at least 2 rows .*its batch axes; got shapes"):
+        up.nn.AttentionGate(4, 6, rngs=rngs)(maps[0], maps[1][:1])
+
+
 def test_what_does_not_fit_is_named():
     layer = up.nn.JBU(4, guide_features=3, key_features=5, radius=2, rngs=nnx.Rngs(0))
     state = JBULearnedRange(3, 5, 2).state_dict()

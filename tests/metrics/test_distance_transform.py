@@ -195,13 +195,14 @@ def test_both_ways_along_a_line_agree():
     steps = jnp.where(seeds, 0, far).astype(jnp.int16)
     here = jnp.broadcast_to(jnp.arange(19 * 23).reshape(19, 23), seeds.shape)
 
-    def doubling(*state, reach=np.inf):
-        return jax.jit(functools.partial(distance_transform_module._line_by_doubling, axis=-2, reach=reach))(*state)
+    def doubling(*state, reach=np.inf, multiples=1):
+        line = distance_transform_module._line_by_doubling
+        return jax.jit(functools.partial(line, axis=-2, reach=reach, multiples=multiples))(*state)
 
     by_rows = jax.jit(distance_transform_module._line_by_rows)
     (expected,) = by_rows(steps)
     chex.assert_trees_all_equal(doubling(steps)[0], expected)
-    for line in (by_rows, doubling):
+    for line in (by_rows, doubling, functools.partial(doubling, multiples=3)):
         found, index = map(np.asarray, line(steps, here))
         np.testing.assert_array_equal(found, expected)
         away = np.abs(index // 23 - np.arange(19)[:, None])
@@ -231,6 +232,19 @@ def test_groups_of_rows_do_not_change_the_result():
     rows = lambda *x: distance_transform_module._envelope_of_rows(*x, carried=1, last=22, spacing=1.0)  # noqa: E731
     grouped = jax.jit(functools.partial(map_in_groups, rows, 7))  # 19 rows: the last group is filled up
     chex.assert_trees_all_equal(grouped(f), jax.jit(rows)(f))
+
+
+def test_all_pixels_of_rows_at_once():
+    """What a GPU runs, along both axes of a batch."""
+    f, spacing = jnp.where(~jnp.asarray(masks((19, 23))), 0.0, jnp.inf), 0.7
+    for axis in (-2, -1):
+        envelope = functools.partial(distance_transform_module._envelope_at_once, axis=axis, spacing=spacing)
+        last = f.shape[axis] - 1
+        rows = functools.partial(distance_transform_module._envelope_of_rows, carried=1, last=last, spacing=spacing)
+        flat = jnp.moveaxis(f, axis, -1)
+        (want,) = jax.jit(rows)(flat.reshape(-1, last + 1))
+        (got,) = jax.jit(envelope)(f)
+        np.testing.assert_allclose(np.moveaxis(got, axis, -1), want.reshape(flat.shape), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("spacing", "limit"), [(1.0, 0.5), (1.0, 2.5), (1.0, 9), (0.1, 0.3)])

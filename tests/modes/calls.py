@@ -258,6 +258,7 @@ LAYERS = [
     _other("flow_alignment, pooled", up.nn.FlowAlignment, 4, gate="pooled"),
     _other("sapa, joined", up.nn.SAPA, 4, similarity="joined", kernel_size=3, embed_values=True),
     _other("fade, not gated", up.nn.FADE, 4, gated=False, kernel_size=3),
+    _called("attention_gate", lambda: up.nn.AttentionGate(4, 4, rngs=nnx.Rngs(0)), (HIGH, X)),
     _other("guided_filter, adaptive", up.nn.GuidedFilter, 4, map_norm=up.nn.AdaptiveNorm, hidden=4),
 ]
 

@@ -1,6 +1,7 @@
 """Run as a program, on eight simulated devices: prints, as JSON, what goes wrong with each call on meshes."""
 
 import json
+import math
 import re
 import sys
 
@@ -52,18 +53,39 @@ def with_gradient(call):
     return lambda *arrays: (call.function(*arrays), jax.grad(call.loss, call.differentiable)(*arrays))
 
 
-def gathered(text):
-    """The lines of a compiled program that gather an array from all devices."""
-    return re.findall(r"= .*? (?:all-gather|all-to-all)(?:-start)?\(.*", text)
+COLLECTIVES = "all-gather|all-to-all|collective-permute|reduce-scatter|all-reduce"
+# What is added up over images beside the gradients of parameters and a few numbers, on which loops and forms depend.
+A_FEW = 64
+ADDED = {"learned_rotary_embedding": "the gradient of a map of angles that all images share"}
+
+
+def exchanged(text):
+    """Each collective of a compiled program, and the shapes of what it results in on one device."""
+    text = re.sub(r"/\*.*?\*/", "", text)
+    for types, kind in re.findall(rf"= (.*?) ({COLLECTIVES})(?:-start)?\(", text):
+        yield kind, [tuple(map(int, filter(None, dims.split(",")))) for dims in re.findall(r"\[([\d,]*)\]", types)]
+
+
+def moved(text):
+    """Those that bring arrays from one device to another, which programs for a batch do not need."""
+    return [f"{kind}: {shapes}" for kind, shapes in exchanged(text) if kind != "all-reduce"]
+
+
+def added(text):
+    """The shapes of what is added up over devices, where it is more than a few numbers."""
+    shapes = [shape for kind, shapes in exchanged(text) if kind == "all-reduce" for shape in shapes]
+    return [shape for shape in shapes if math.prod(shape) > A_FEW]
 
 
 def check_automatic(call):
-    """The partitioner gathers nothing."""
+    """No array goes from one device to another, and no more than gradients of parameters is added up."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
     arrays, function = placed(call, mesh), with_gradient(call)
     program = jax.jit(function).lower(*arrays).compile()
-    for line in gathered(program.as_text()):
-        yield f"gathers: {line[:200]}"
+    yield from moved(program.as_text())
+    shared = sum(a.size for a in arrays[len(call.batched) :])
+    if call.name not in ADDED and sum(map(math.prod, added(program.as_text()))) > shared:
+        yield f"adds up: {added(program.as_text())}"
     if call.name in OWN_FORMS:
         alone = jax.jit(function)(*call.arrays(DEVICES))
         for a, b in zip(jax.tree.leaves(program(*arrays)), jax.tree.leaves(alone), strict=True):
@@ -82,13 +104,10 @@ def check_rows(call):
     every = tuple(range(len(arrays)))
     both = jax.jit(lambda *a: (function(*a), jax.grad(lambda *a: (function(*a) ** 2).sum(), every)(*a)))
     program = both.lower(*cut).compile()
-    for line in gathered(program.as_text()):
-        yield f"gathers: {line[:200]}"
+    yield from (f"gathers: {line}" for line in moved(program.as_text()) if not line.startswith("collective-permute"))
     # The gradients of what is shared are added up over the devices, and no map is.
-    added = re.findall(r"= (.*?) all-reduce(?:-start)?\(", program.as_text())
-    sizes = [int(np.prod([int(n) for n in dims.split(",")])) for dims in re.findall(r"\[([\d,]+)\]", " ".join(added))]
-    if max(sizes, default=0) > max((int(np.prod(shape)) for shape in shared), default=0):
-        yield f"adds up maps: {added}"
+    if max(map(math.prod, added(program.as_text())), default=0) > max(map(math.prod, shared), default=0):
+        yield f"adds up maps: {added(program.as_text())}"
     y, gradients = program(*cut)
     for result in (y, *gradients[: len(maps)]):
         if result.sharding.spec[:2] != (None, "d"):

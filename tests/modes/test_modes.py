@@ -23,7 +23,7 @@ PART = [
     *("bicubic", "transposed_conv", "transposed_conv, depthwise", "sub_pixel_conv", "max_unpool", "similarities"),
     *("carafe", "joint_bilateral", "guided_filter", "grid_sample", "dysample", "flow_warp"),
     *("mean_iou", "boundary_f1", "hausdorff_distance", "nearest_background", "boundary_f1.accumulate"),
-    *("nn.fade_lite", "nn.transposed_conv, grouped"),
+    *("nn.fade_lite", "nn.transposed_conv, grouped", "unify_features", "attend_to_neighbors"),
 ]
 CHOSEN = list(CALLS) if ALL else PART
 each_call = pytest.mark.parametrize("name", CALLS)
@@ -132,11 +132,21 @@ def test_export_without_sizes():
         (lambda x, p: up.grid_sample(x, p, method="bicubic", edge="symmetric"), (x, positions), (arrays, places)),
         (up.max_pool_with_indices, (x,), (arrays,)),
         (lambda x: up.transposed_conv(x, jnp.ones((4, 4, 4, 1))), (x,), (arrays,)),
+        (lambda x: up.nearest(x, scale=2), (x,), (arrays,)),
+        (lambda x: up.bilinear(x, scale=(3, 2)), (x,), (arrays,)),
+        (lambda x: up.bicubic(x, scale=2), (x,), (arrays,)),
+        (lambda x: up.resize(x, scale=2.0, method="linear", convention="jax"), (x,), (arrays,)),
     ):
         exported = export.export(jax.jit(function))(*described)
         for a, b in zip(jax.tree.leaves(exported.call(*given)), jax.tree.leaves(function(*given)), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6)
-    for function in (lambda x: up.bilinear(x, scale=2), lambda x: up.guided_filter(x, x)):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    for function in (
+        lambda x: up.bilinear(x, scale=1.5),
+        lambda x: up.bilinear(x, 9),
+        lambda x: up.bicubic(x, scale=2, convention="jax"),
+        lambda x: up.bilinear(x, scale=2, convention="torch_align_corners"),
+        lambda x: up.guided_filter(x, x),
+    ):
         with pytest.raises(TypeError, match=r"x must have spatial sizes that are numbers.*got shape \(2, h, w, 4\)"):
             export.export(jax.jit(function))(x)
 

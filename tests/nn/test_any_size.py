@@ -1,5 +1,7 @@
 """Layers that go to any size: the one that the call names, or the layer, or else the guide's, or the scale's."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,11 @@ from flax import nnx
 
 import upsampling as up
 from tests.nn.layers import compiled, small
+from upsampling import implicit, reassembly
+from upsampling.primitives import _common
 
-NAMES = ["a2u", "freqfusion", "indexnet", "liif", "uplift"]
+NAMES = ["a2u", "freqfusion", "indexnet", "liif", "uplift", "flow_alignment", "guided_filter", "jbu", "joint_bilateral"]
+NAMES += ["sapa", "fade", "fade_lite"]
 # The guide has the channels of the input, which IndexNet needs.
 X, GUIDE = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate([(5, 4, 4), (11, 9, 4)]))
 
@@ -29,6 +34,60 @@ def test_sizes(name):
     assert jax.eval_shape(by_call, X, jnp.ones((10, 8, 4))).shape == (10, 8, 4)
     with pytest.raises(ValueError, match="give one of size and scale; got size=7, scale=3"):
         up.nn.find(name).create(4, 3, size=7, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize("name", ["bilinear", "dysample"])
+def test_sizes_without_a_guide(name):
+    by_layer, by_call = small(name, 4, None, size=(11, 9)), small(name, 4)
+    np.testing.assert_array_equal(by_layer(X), by_call(X, size=(11, 9)))
+    assert by_layer(X, size=12).shape == (12, 12, 4)
+    assert by_call(X).shape == (10, 8, 4)
+
+
+def test_a_guide_beside_a_size_is_brought_to_it():
+    """On any number of spatial axes; and the output is no smaller than the input."""
+    layer = small("sapa", 4, 2)
+    expected = layer(X, up.bilinear(GUIDE, (10, 8), antialias=True))
+    np.testing.assert_allclose(layer(X, GUIDE, size=(10, 8)), expected, atol=1e-6)
+    line = small("sapa", 4, size=(7,))
+    assert line(jnp.ones((5, 4)), jnp.ones((9, 4))).shape == (7, 4)
+    with pytest.raises(ValueError, match=r"SAPA: size must be at least that of x \(5, 4, 4\); got \(4, 4\)"):
+        layer(X, GUIDE, size=4)
+
+
+def in_tiles(monkeypatch, function, *arrays):
+    """Values and gradients, of whole maps and by tiles of two rows, that fit nothing."""
+
+    def both(*arrays):
+        return function(*arrays), jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a))), range(len(arrays)))(*arrays)
+
+    whole = jax.jit(both)(*arrays)
+    for name, most in (("MOST_BYTES", 0), ("BLOCK_BYTES", 0), ("TILE_BYTES", 600)):
+        monkeypatch.setattr(_common, name, most)
+    tiled = jax.jit(lambda *a: both(*a))
+    assert "scan" in str(tiled.trace(*arrays).jaxpr)
+    for a, b in zip(jax.tree.leaves(tiled(*arrays)), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_uplift_by_tiles_is_uplift(monkeypatch):
+    x, logits = (jax.random.normal(jax.random.key(n), (2, *shape)) for n, shape in enumerate([(5, 4, 3), (10, 8, 17)]))
+
+    def upsample(x, logits):
+        if not _common.MOST_BYTES:
+            return reassembly._attend_and_resize.__wrapped__(x, logits, (7, 9))
+        return up.bilinear(reassembly.attend_to_neighbors(x, logits), (7, 9), antialias=True)
+
+    in_tiles(monkeypatch, upsample, x, logits)
+
+
+@pytest.mark.parametrize("ensemble", [True, False])
+def test_liif_by_tiles_is_liif(monkeypatch, ensemble):
+    def predict(pixels, steps):
+        return jnp.sin(pixels[..., :2] + steps[None])
+
+    upsample = functools.partial(implicit.local_ensemble, predict=predict, size=(7, 9), ensemble=ensemble)
+    in_tiles(monkeypatch, upsample, jax.random.normal(jax.random.key(0), (2, 5, 4, 3)))
 
 
 @pytest.mark.parametrize(

@@ -106,11 +106,12 @@ def test_features_are_unified_some_at_a_time(monkeypatch):
     np.testing.assert_allclose(core(x, kernel), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["anyup", "jafar", "loftup", "jbu"])
+@pytest.mark.parametrize("name", ["anyup", "jafar", "loftup", "jbu", "naf", "uplift", "liif"])
 def test_memory_is_bounded(name):
     """From a vision transformer's 37x37x384 to 518x518, compiled and not run: below twice the output beside it."""
     options = {"scale": 14} if name == "jbu" else {"size": 518}
-    layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, guide_features=3, rngs=nnx.Rngs(0)))
+    options |= {} if name == "liif" else {"guide_features": 3}
+    layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(layer)
     x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, 518, 518, 3)))
     apply = as_for_users(lambda state, x, guide: nnx.merge(structure, state)(x, guide))

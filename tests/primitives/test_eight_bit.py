@@ -1,4 +1,4 @@
-"""Images of 8 bits against Pillow, OpenCV and PyTorch: every grey level is theirs."""
+"""Images of 8 bits against Pillow, OpenCV, PyTorch and torchvision: every grey level is theirs."""
 
 import re
 
@@ -13,6 +13,7 @@ import pytest
 import upsampling as up
 from tests import frameworks
 from tests.optional import F, torch
+from tests.references import make_torchvision
 from upsampling import conventions
 from upsampling.primitives.eight_bit import METHODS
 
@@ -50,6 +51,16 @@ def test_opencv(method, channels):
         np.testing.assert_array_equal(found, expected, err_msg=f"{shape} {size}")
 
 
+def test_opencv_s_cubic_of_four_channels():
+    """Sums that lie between two grey levels, at edges and where vectors end: one value in a million tells the order."""
+    if not IPP:
+        pytest.skip("OpenCV's cubic of 1, 3 and 4 channels is reproduced as IPP computes it")
+    resize = jax.jit(lambda x: up.resize(x, (2300, 11), method="cubic", convention="opencv", dtype=jnp.uint8))
+    for seed in (19, 33, 36):
+        x = grey_levels((1500, 6), 4, seed)
+        np.testing.assert_array_equal(resize(x), cv2.resize(x, (11, 2300), interpolation=cv2.INTER_CUBIC))
+
+
 def test_opencv_with_a_scale_and_channels_first():
     x = grey_levels((19, 33), 3)
     expected = cv2.resize(x, None, fy=1.37, fx=0.61, interpolation=cv2.INTER_LINEAR)
@@ -72,6 +83,23 @@ def test_torch(method, antialias):
         y = F.interpolate(y, size, mode={"linear": "bilinear", "cubic": "bicubic"}[method], antialias=antialias)
         found = up.resize(x, size, method=method, antialias=antialias, dtype=jnp.uint8)
         np.testing.assert_array_equal(found, y[0].movedim(0, -1).numpy())
+
+
+def assert_as_torchvision(reference):
+    """`reference` maps a case to what torchvision returns for it."""
+    for key, x, size, method, antialias in make_torchvision.cases():
+        found = up.resize(x, size, method=method, antialias=antialias, dtype=jnp.uint8)
+        np.testing.assert_array_equal(found, reference(key, x, size, method, antialias), err_msg=f"{x.shape} {size}")
+
+
+def test_torchvision_as_recorded():
+    with np.load(make_torchvision.PATH) as recorded:
+        assert_as_torchvision(lambda key, *case: recorded[key])
+
+
+def test_torchvision_live():
+    pytest.importorskip("torchvision", reason="torchvision is not installed; test_torchvision_as_recorded stands in")
+    assert_as_torchvision(lambda key, *case: make_torchvision.resize(*case))
 
 
 def test_without_dtype_nothing_is_rounded():

@@ -35,3 +35,27 @@ def test_forms_for_a_tpu(edge, dtype):
         assert near.dtype == far.dtype
         near, far = (np.asarray(y, np.float64) for y in (near, far))
         np.testing.assert_allclose(near, far, **tolerance, err_msg=core)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_the_form_for_several_gpus(near):
+    """Which form runs is decided by loops there, also under `shard_map` along a part of a mesh."""
+    size, static = (2, 2), {"size": (2, 2), "rule": primitive.Rule("bilinear", "zero"), "orders": ((0, 0),)}
+    rng = np.random.default_rng(1)
+    z, g = (jnp.asarray(rng.standard_normal((1, 4, 4, 1, c)), jnp.float32) for c in (3, 1))
+    own = np.stack(np.meshgrid(*[np.arange(4) // 2] * 2, indexing="ij"), -1)[None, :, :, None]
+    positions = jnp.asarray(own + (0.3 if near else 1.3), jnp.float32)
+    assert primitive._is_near(positions, static["rule"], size) == near
+    by_either = functools.partial(primitive._by_either, primitive._near_splat, primitive._splat, **static)
+    in_loops = jax.jit(functools.partial(by_either, cond=primitive.cond_in_loops))(z, g, positions)
+    np.testing.assert_allclose(in_loops, primitive._splat(z, g, positions, **static), rtol=1e-5, atol=1e-6)
+    mesh = jax.make_mesh((1, 1), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    spec = jax.sharding.PartitionSpec("a")
+    of_part = jax.shard_map(
+        functools.partial(by_either, cond=primitive.cond_in_loops),
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+        axis_names={"a"},
+    )
+    np.testing.assert_array_equal(jax.jit(of_part)(z, g, positions), in_loops)

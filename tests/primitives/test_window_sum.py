@@ -67,3 +67,35 @@ def test_forms_for_gpus_and_tpus(name, dtype):
         got = jax.jit(functools.partial(getattr(window_sum, core), geometry=g))(a, b)
         assert got.dtype == dtype
         np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=core)
+
+
+@pytest.mark.parametrize("name", ["scale, dilation, groups", "uneven centers", "many taps"])
+def test_distances(name):
+    """Row by row and all at once, against |x|^2 - 2 x y + |y|^2."""
+    g, rng = GEOMETRIES[name], np.random.default_rng(0)
+    x, y = (rng.standard_normal((2, *size, 4)).astype(np.float32) for size in (g.padded, g.output))
+    w = np.zeros((2, *g.output, g.groups, *g.window), np.float32)
+    products = lambda a, b: by_loops(g, a, w, b)[1]  # noqa: E731
+    want = products(x**2, np.ones_like(y)) - 2 * products(x, y) + products(np.ones_like(x), y**2)
+    for form in (window_sum._distances, window_sum._distances_on_gpu):
+        got = jax.jit(functools.partial(form, geometry=g))(x, y)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    if name == "many taps":
+        rows = functools.partial(window_sum._window_correlation_by_rows, geometry=g, compute=window_sum._distances)
+        np.testing.assert_allclose(jax.jit(rows)(x, y), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric"])
+def test_padding_on_gpus_by_gathers(mode):
+    """Against NumPy's padding, also of an image smaller than the margin, and each transpose by inner products."""
+    reach, rng = (1, 4), np.random.default_rng(0)
+    x, y = rng.standard_normal((2, 5, 3, 2)), rng.standard_normal((2, 7, 11, 2))
+    want = np.pad(x, [(0, 0), (1, 1), (4, 4), (0, 0)], mode=mode)
+    options = {"reach": reach, "mode": mode}
+    for pad, add in (
+        (window_sum._pad_edges, window_sum._add_edges),
+        (window_sum._pad_edges_on_gpu, window_sum._add_edges_on_gpu),
+    ):
+        small = jnp.asarray(x, jnp.float32)
+        np.testing.assert_array_equal(pad(small, **options), want.astype(np.float32))
+        np.testing.assert_allclose(np.vdot(add(jnp.asarray(y, jnp.float32), **options), x), np.vdot(y, want), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Loaders for layers with a guide: FeatUp's joint bilateral upsampling, the guided filter, and NAF."""
+"""Loaders for layers with a guide: FeatUp's joint bilateral upsampling, the guided filter, a gate, and NAF."""
 
 from typing import Any
 
@@ -8,6 +8,7 @@ from flax import nnx
 from upsampling.attention import rotary_periods
 from upsampling.interop._states import HasKernel, Loaded, State, batch_norm, convolution, loads
 from upsampling.nn.attention import NAF, ImageBranch
+from upsampling.nn.gate import AttentionGate
 from upsampling.nn.guided import JBU, AdaptiveNorm, GuidedFilter, JBUStack, Pointwise
 
 
@@ -67,6 +68,17 @@ def _norm(state: State, name: str, norm: Any) -> Loaded:
         yield from batch_norm(state, name, norm)
     else:
         raise TypeError(f"load_state_dict: norm must be BatchNorm or AdaptiveNorm; got {type(norm).__name__}.")
+
+
+@loads(AttentionGate)
+def _gate(layer: AttentionGate, state: State) -> Loaded:
+    """`GridAttentionBlock2D`, whose `W` only a projected gate has."""
+    yield from convolution(state, "theta.", layer.skip)
+    yield from convolution(state, "phi.", layer.gating)
+    yield from convolution(state, "psi.", layer.psi)
+    if layer.out is not None and layer.norm is not None:
+        yield from convolution(state, "W.0.", layer.out)
+        yield from batch_norm(state, "W.1.", layer.norm)
 
 
 @loads(NAF)

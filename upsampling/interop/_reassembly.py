@@ -43,7 +43,7 @@ def _sapa(layer: SAPA, state: State) -> Loaded:
 
 @loads(FADE)
 def _fade(layer: FADE, state: State) -> Loaded:
-    rank = len(layer.scale)
+    rank = len(layer.encoder_kernel.shape) - 2
     if layer.gate_kernel is not None:
         yield from _pixel(state, "gate_generator.conv", layer.gate_kernel, layer.gate_bias, rank)
     # The authors publish two forms of one computation, each with names of its own.

@@ -45,6 +45,7 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |
     | `LIIF` | the `imnet` of the authors' `LIIF`; the entries of its `encoder` are ignored |
     | `DySample` | the authors' `DySample`, of 2023 with `scope_bias=True` |
+    | `AttentionGate` | Oktay et al.'s `GridAttentionBlock2D` of mode "concatenation" |
     | `FlowAlignment` | SFNet's `AlignedModule`; with a gate `AlignedModulev2` or `AlignedModulev2PoolingAtten` |
 
     The layer's stride, padding and the like are its own and must be those of the PyTorch module.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.core
@@ -211,5 +211,22 @@ def count_labels(labels: jax.Array, where: jax.Array, num_classes: int) -> jax.A
     labels, where = (x.reshape(images, math.prod(spatial)) for x in (labels, where))
     # One bin past the classes takes what is not counted.
     slot = jnp.where(where & (labels >= 0) & (labels < num_classes), labels, num_classes)
-    row = jnp.arange(images)[:, None]
-    return jnp.zeros((images, num_classes + 1), jnp.int32).at[row, slot].add(1)[:, :-1]
+    return per_slot(jnp.zeros((images, num_classes + 1), jnp.int32), slot, jnp.int32(1))[:, :-1]
+
+
+def per_slot(
+    start: jax.Array, slot: Any, values: jax.Array, combine: Literal["add", "min", "max"] = "add"
+) -> jax.Array:
+    """What values come to in each slot: `start`, (images, *slots), combined with those that `slot` sends there.
+
+    Args:
+      slot: (images, *elements), or a tuple of such where slots have several axes.
+      values: (images, *elements), or one for all.
+      combine: how.
+    """
+
+    # Image by image: the partitioner would not see that an image's elements stay in its own slots, and would gather.
+    def of_image(start: jax.Array, slot: Any, values: jax.Array) -> jax.Array:
+        return getattr(start.at[slot], combine)(values)
+
+    return jax.vmap(of_image, (0, 0, 0 if values.ndim else None))(start, slot, values)

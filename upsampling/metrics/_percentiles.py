@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from upsampling.metrics._labels import per_slot
 from upsampling.primitives._common import floating
 
 _DIGIT = 11  # bits: three rounds for float32, and histograms that fit a cache
@@ -34,11 +35,9 @@ def percentile(
     Returns:
       `(images, num_classes)`; -1 without elements.
     """
-    row = jnp.arange(values.shape[0])[:, None]
+    empty = jnp.zeros((values.shape[0], num_classes + 1), jnp.int32)
     weights = [jnp.ones(values.shape, jnp.int32)] if weight is None else _digits(weight)
-    total = _joined(
-        [jnp.zeros((values.shape[0], num_classes + 1), jnp.int32).at[row, slot].add(w)[:, :-1] for w in weights]
-    )
+    total = _joined([per_slot(empty, slot, w)[:, :-1] for w in weights])
     if weight is not None:
         wanted, between = jnp.maximum(total * (percent / 100) * (1 - 1e-6), 0.5), None
     elif linear:
@@ -51,9 +50,7 @@ def percentile(
     if between is not None:
         # The next element: the same value again if there are more of it, else the least of the larger ones.
         larger = jnp.where(values > _of_class(least, slot, jnp.inf), values, jnp.inf)
-        following = (
-            jnp.full((values.shape[0], num_classes + 1), jnp.inf, values.dtype).at[row, slot].min(larger)[:, :-1]
-        )
+        following = per_slot(jnp.full(empty.shape, jnp.inf, values.dtype), slot, larger, "min")[:, :-1]
         following = jnp.where((reached > wanted) | (between == 0), least, following)
         least = jnp.where(following == least, least, least + between * (following - least))
     return jnp.where(total > 0, least, -1)
@@ -104,8 +101,7 @@ def _select(
         in_play = (slot < num_classes) & (digit >> _DIGIT == _of_class(prefix, slot, 0))
         bins = jnp.where(in_play, slot, num_classes), digit & (2**_DIGIT - 1)
         empty = jnp.zeros((images, num_classes + 1, 2**_DIGIT), jnp.int32)
-        count = jax.vmap(lambda empty, bins, weight: empty.at[bins].add(weight))  # images keep to themselves
-        histograms = [count(empty, bins, weight)[:, :-1] for weight in weights]
+        histograms = [per_slot(empty, bins, weight)[:, :-1] for weight in weights]
         upto = [
             start[..., None] + jnp.cumsum(h, axis=-1, dtype=jnp.int32)
             for start, h in zip(below, histograms, strict=True)

@@ -16,6 +16,7 @@ from upsampling.metrics import _labels
 from upsampling.metrics._dilation import dilate, disk, within_squared
 from upsampling.metrics._surface_elements import corners, element_sizes
 from upsampling.metrics.distance_transform import shift, squared_distance, steps
+from upsampling.primitives._common import pad_edges
 
 Boundary = Literal["inside", "between", "elements", "pixels"]
 Distance = Literal["euclidean", "chessboard", "taxicab"]
@@ -146,7 +147,8 @@ class SurfaceElements(NamedTuple):
         images, rows, _ = self.slot.shape
         slot = jnp.where(where, self.slot, num_classes)
         sums = jnp.zeros((images, rows, num_classes + 1), values.dtype)
-        sums = sums.at[jnp.arange(images)[:, None, None], jnp.arange(rows)[:, None], slot].add(values)
+        row = jnp.broadcast_to(jnp.arange(rows)[:, None], slot.shape)
+        sums = _labels.per_slot(sums, (row, slot), values)
         return sums.sum(1)[:, :-1]
 
 
@@ -274,7 +276,7 @@ def _blocks(x: jax.Array, frame: bool, beyond: int = BEYOND) -> list[jax.Array]:
     """Every block's pixels, corner by corner. With the frame, blocks reach one pixel beyond the image on either side;
     without, the last row repeats, as in the boundary maps of DAVIS, so that there is a block for every pixel."""
     inner = [(0, 0)] + [(1, 1) if frame else (0, 1)] * (x.ndim - 1)
-    padded = jnp.pad(x, inner, constant_values=beyond) if frame else jnp.pad(x, inner, mode="edge")
+    padded = jnp.pad(x, inner, constant_values=beyond) if frame else pad_edges(x, inner)
     blocks = []
     for corner in corners(x.ndim - 1):
         ends = (None if offset else -1 for offset in corner)

@@ -317,8 +317,9 @@ def image_mean(values: jax.Array, axes: int | tuple[int, ...] = 0, *, absent: fl
     """
     name = "image_mean"
     values, absent_value = _arguments.array(name, "values", values), check_absent(name, absent)
-    given: Any = (axes,) if np.ndim(axes) == 0 else axes
-    over = _arguments.per_axis(name, "axes", given, None, minimum=None) if len(given) else ()
+    given: Any = _arguments.as_sequence(axes)
+    none = isinstance(given, (tuple, list)) and not given
+    over = () if none else _arguments.per_axis(name, "axes", given, None, minimum=None)
     if any(not -values.ndim <= axis < values.ndim for axis in over) or len({a % values.ndim for a in over}) < len(over):
         raise ValueError(f"{name}: axes={over} must be different axes of values of shape {values.shape}.")
     return Ratio(*_known_sums(values, over, True), absent=absent_value)

@@ -8,7 +8,7 @@ The first axis is a distance along a line. Every further one is a lower envelope
 k², taken with k = 1, 2, ... over whole rows, until k² exceeds what any pixel still waiting could gain, or until it is
 cheaper to go through the columns that have seeds. So a pass costs pixels x (how far the farthest pixel has to look, or
 the number of such columns), at most pixels x side; it works in place on arrays of the image's size, and nothing
-pairwise is ever stored.
+pairwise is ever stored. A GPU takes the minimum over all pixels of a short row at once.
 """
 
 import math
@@ -31,6 +31,9 @@ _UNROLL, _STEPS = 8, 16
 # Rows are worked on in groups of this many pixels: each group stops as soon as its own pixels are done, and stays in a
 # processor's first cache. An accelerator wants everything at once.
 _GROUP_CPU, _GROUP = 2**13, 2**26
+# On a GPU loops wait for the processor in each step. A row of up to so many pixels goes through all pairs in place of
+# them, where pixels may look farther than this share of it; and distances along a line grow by so many shifts a step.
+_AT_ONCE, _FEW, _MULTIPLES = 512, 8, 8
 
 
 def distance_transform(
@@ -199,7 +202,9 @@ def _nearest(state: tuple, spacing: tuple[float, ...], limit: float, needed: jax
     if rank == 1:
         steps, *index = doubling(steps, *index)
     else:
-        steps, *index = lax.platform_dependent(steps, *index, cpu=_line_by_rows, default=doubling)
+        on_gpu = partial(doubling, multiples=_MULTIPLES)
+        forms = {"cpu": _line_by_rows, "cuda": on_gpu, "rocm": on_gpu, "default": doubling}
+        steps, *index = lax.platform_dependent(steps, *index, **forms)
     squared = jnp.where(steps < far, (steps.astype(floating()) * spacing[first]) ** 2, jnp.inf)
     state = (squared, *index)
     for axis in others:
@@ -234,18 +239,23 @@ def _line_by_rows(*state: jax.Array) -> tuple:
     return lax.fori_loop(0, last, lambda row, state: pass_on(state, last - row, last - row - 1), state)
 
 
-def _line_by_doubling(*state: jax.Array, axis: int, reach: float) -> tuple:
-    """The same along any axis, right within a distance that doubles: few steps, for an accelerator."""
+def _line_by_doubling(*state: jax.Array, axis: int, reach: float, multiples: int = 1) -> tuple:
+    """The same along any axis, right within a distance that doubles: few steps, for an accelerator.
+
+    Or that grows by more `multiples` in each step, which a GPU reads and writes the map once for.
+    """
     right_within, n = 0, state[0].shape[axis]
+    far = jnp.iinfo(state[0].dtype).max // 2
     while right_within < min(n - 1, reach):
-        by = right_within + 1
-        far = jnp.iinfo(state[0].dtype).max // 2
-        before, after = (
-            _farther((shift(state[0], side, axis, far), *(shift(x, side, axis, 0) for x in state[1:])), by)
-            for side in (by, -by)
-        )
-        state = _nearer(_nearer(state, before), after)
-        right_within += by
+        by, before = right_within + 1, state
+        for _ in range(multiples):
+            right_within += by
+            away = right_within // by * by
+            for side in (away, -away):
+                there = (shift(before[0], side, axis, far), *(shift(x, side, axis, 0) for x in before[1:]))
+                state = _nearer(state, _farther(there, away))
+            if right_within >= min(n - 1, reach):
+                break
     return state
 
 
@@ -265,10 +275,27 @@ def _envelope(state: tuple, axis: int, spacing: float, limit: float, needed: jax
     if last == 0 or not state[0].size:
         return state
     arrays = (*state, *(() if needed is None else (needed,)))
+    loops = partial(_envelope_in_groups, axis=axis, carried=len(state), last=last, spacing=spacing)
+    if len(state) > 1 or not n // _FEW <= last < _AT_ONCE:
+        return loops(*arrays)
+    at_once = partial(_envelope_at_once, axis=axis, spacing=spacing)
+    return lax.platform_dependent(*arrays, cuda=at_once, rocm=at_once, default=loops)
+
+
+def _envelope_at_once(f: jax.Array, *_: jax.Array, axis: int, spacing: float) -> tuple:
+    """The same, every pixel of a row for each: one reduction, whose pairs a GPU keeps in registers."""
+    f = jnp.moveaxis(f, axis, -1)
+    place = jnp.arange(f.shape[-1], dtype=f.dtype)
+    away = with_axes(((place[:, None] - place[None, :]) * spacing) ** 2, f.ndim + 1)
+    return (jnp.moveaxis(jnp.min(f[..., None, :] + away, -1), -1, axis),)
+
+
+def _envelope_in_groups(*arrays: jax.Array, axis: int, carried: int, last: int, spacing: float) -> tuple:
+    n = arrays[0].shape[axis]
     moved = tuple(jnp.moveaxis(x, axis, -1) for x in arrays)
     shape = moved[0].shape
     flat = tuple(x.reshape(-1, n) for x in moved)
-    rows = partial(_envelope_if_needed, carried=len(state), last=last, spacing=spacing)
+    rows = partial(_envelope_if_needed, carried=carried, last=last, spacing=spacing)
     grouped = partial(map_in_groups, rows)
     out = lax.platform_dependent(
         *flat, cpu=partial(grouped, max(1, _GROUP_CPU // n)), default=partial(grouped, max(1, _GROUP // n))
@@ -298,7 +325,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
     waiting = jnp.isfinite(least) if len(arrays) == carried else jnp.isfinite(least) & arrays[carried]
 
     with_seeds = jnp.any(jnp.isfinite(f), axis=0)
-    sources = jnp.sum(with_seeds)
+    sources = jnp.sum(with_seeds, dtype=jnp.int32)
     column = jnp.arange(n)[None, :]
 
     def away(columns):
@@ -316,9 +343,12 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
                 g = _nearer(g, _plus(there, away(k + j)))
         return k + unroll, g
 
-    def visit_sources(g):
-        # Where there are fewer of them than a multiple of the unrolled step, some are visited twice.
-        (source,) = jnp.nonzero(with_seeds, size=-(-n // unroll) * unroll)
+    def visit_sources(count, g):
+        # Where there are fewer of them than a multiple of the unrolled step, some are visited twice. Nothing but their
+        # places is behind a condition: the partitioner would gather what is.
+        most = -(-n // unroll) * unroll
+        places = lambda: jnp.nonzero(with_seeds, size=most)[0].astype(jnp.int32)  # noqa: E731
+        source = lax.cond(count > 0, places, lambda: jnp.broadcast_to(count, (most,)))  # zeros
 
         def visit(loop):
             k, g = loop
@@ -327,12 +357,12 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
                 g = _nearer(g, _plus(there, away(column - source[k + j])))
             return k + unroll, g
 
-        return lax.while_loop(lambda loop: loop[0] < sources, visit, (jnp.int32(0), g))[1]
+        return lax.while_loop(lambda loop: loop[0] < count, visit, (jnp.int32(0), g))[1]
 
     # Looking k columns far on both sides costs as much as visiting 2 k columns, so all that have seeds are visited
     # once looking has cost as much.
     k, g = lax.while_loop(lambda loop: (2 * loop[0] < sources) & far_enough(*loop), look_farther, (jnp.int32(1), state))
-    return lax.cond(far_enough(k, g), visit_sources, lambda g: g, g)
+    return visit_sources(jnp.where(far_enough(k, g), sources, 0), g)
 
 
 def _plus(state: Any, squared: jax.Array) -> tuple:

@@ -196,7 +196,7 @@ def _classes_that_meet(slot: jax.Array, squared: jax.Array, size: jax.Array | No
 def _farthest(x: _Flat, num_classes: int) -> jax.Array:
     """The largest distance per image and class; -1 without a boundary."""
     largest = jnp.full((x.squared.shape[0], num_classes + 1), -1, x.squared.dtype)
-    largest = largest.at[jnp.arange(x.squared.shape[0])[:, None], x.slot].max(x.squared)[:, :-1]
+    largest = _labels.per_slot(largest, x.slot, x.squared, "max")[:, :-1]
     return jnp.where(largest < 0, -1, jnp.sqrt(jnp.abs(largest)))
 
 

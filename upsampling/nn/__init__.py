@@ -5,6 +5,7 @@ from upsampling.nn._create import MethodName, create
 from upsampling.nn.attention import JAFAR, NAF, AnyUp, LoftUp
 from upsampling.nn.convolution import Deconv, DUpsampling, MaxUnpool, ResizeConv, SubPixelConv, TransposedConv
 from upsampling.nn.frequency import FreqFusion
+from upsampling.nn.gate import AttentionGate
 from upsampling.nn.guided import JBU, AdaptiveNorm, GuidedFilter, JBUStack, JointBilateral
 from upsampling.nn.implicit import LIIF
 from upsampling.nn.interpolation import Bicubic, Bilinear, Interpolate, Nearest
@@ -25,6 +26,7 @@ __all__ = [
     "SAPA",
     "AdaptiveNorm",
     "AnyUp",
+    "AttentionGate",
     "Bicubic",
     "Bilinear",
     "DUpsampling",

@@ -16,7 +16,7 @@ from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import register
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives._common import accumulator, after, core, with_axes
 
 
 class ImageBlock(nnx.Module):
@@ -142,18 +142,30 @@ class NAF(AnySize):
         """Upsamples `x` by `scale`, or to `size`, along the edges of `guide`."""
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
-        queries = self.queries(high, target)
-        return attention.neighborhood_attention(x, queries, kernel_size=self.kernel_size, heads=self.heads)
+        queries = self._unrotated(high, target)
+        keys = interpolation.area(_widened(self._rotated(queries)), x.shape[-3:-1])
+        queries = self._rotated(after(queries, keys))
+        return attention.neighborhood_attention(x, queries, keys, kernel_size=self.kernel_size, heads=self.heads)
 
     def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         """The queries of each output pixel, `(*batch, *size, dim)`."""
+        return self._rotated(self._unrotated(guide, size))
+
+    def _unrotated(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         height, width = guide.shape[-3:-1]
         if height > 4 * size[0] or width > 4 * size[1]:
             least = 4 * min(size)
             guide = interpolation.bilinear(guide, (min(height, least), min(width, least)))
         queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
-        queries = interpolation.area(queries, size)
+        return interpolation.area(queries, size)
+
+    def _rotated(self, queries: jax.Array) -> jax.Array:
         return attention.rotary_embedding(queries, heads=self.heads, base=self.base)
+
+
+@core()
+def _widened(x: jax.Array) -> jax.Array:
+    return x.astype(accumulator(x.dtype))
 
 
 def _heads(features: int) -> int:
@@ -224,19 +236,6 @@ class CrossAttention(nnx.Module):
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
 
-@core()
-def _after(large: jax.Array, small: jax.Array) -> jax.Array:
-    """`large`, which depends on `small` where it is large: what makes the small one has given its memory back by then.
-
-    The two are of one guide with normalization over all of it, so that a NaN in one is in the other anyway.
-    """
-    if _arguments.is_static(*large.shape) and large.size * large.dtype.itemsize <= _common.TILE_BYTES:
-        return large
-    total = lax.stop_gradient(small).sum((-3, -2, -1), keepdims=True)
-    # Not zero times the sum, which an infinite one would make NaN.
-    return large + jnp.where(jnp.isnan(total), total, jnp.zeros((), total.dtype))
-
-
 class ImageAttender(AnySize):
     """What AnyUp and JAFAR share: encoders of the guide, and the keys and queries that they make of it."""
 
@@ -273,7 +272,7 @@ class ImageAttender(AnySize):
         """What the guide makes for a map of `size`, and for an output of the size `target`."""
         image = attention.learned_rotary_embedding(self.image_encoder(guide), self.frequencies[...])
         keys = interpolation.area(self.key_encoder(image), size)
-        return keys, interpolation.area(self.query_encoder(_after(image, keys)), target)
+        return keys, interpolation.area(self.query_encoder(after(image, keys)), target)
 
 
 _SMALL: dict[str, Any] = {"dim": 16, "heads": 2, "blocks": 1, "groups": 2}

@@ -14,6 +14,7 @@ from upsampling import _arguments, guided, interpolation
 from upsampling._arguments import Numbers
 from upsampling.conventions import Convention, Preset
 from upsampling.nn import _layers
+from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import Upsampler, register
 from upsampling.primitives._common import core
 
@@ -29,12 +30,13 @@ Norm = Callable[..., Callable[..., jax.Array]]
     spatial_axes=(2,),
     variants={"features": {"sigma_range": 1.0}},
 )
-class JointBilateral(Upsampler):
+class JointBilateral(AnySize):
     """Averages near pixels that look alike in the guide: `upsampling.joint_bilateral` as a layer, with no parameters.
 
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given.
       radius, sigma_spatial: as in `upsampling.joint_bilateral`.
       sigma_range: the same. The default, the paper's, is for images in [0, 1]; the variant "features" of `create` has
@@ -43,7 +45,8 @@ class JointBilateral(Upsampler):
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -60,8 +63,9 @@ class JointBilateral(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         radius: int = 2,
         sigma_spatial: float = 0.5,
@@ -69,17 +73,15 @@ class JointBilateral(Upsampler):
         rngs: nnx.Rngs | None = None,
     ):
         name = "JointBilateral"
-        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self._set_sizes(features, scale, size, guide_features)
         self.radius = _arguments.number(name, "radius", radius, minimum=0)
         self.sigma_spatial = _arguments.width(name, "sigma_spatial", sigma_spatial)
         self.sigma_range = _arguments.width(name, "sigma_range", sigma_range)
         _layers.check_unused(name, rngs)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
-        x = _layers.checked_map("JointBilateral", x, self.features, 2)
-        guide = _arguments.guide("JointBilateral", guide, x, self.scale, self.guide_features, any_size=True)
+        x, guide = self._checked_alike(x, guide, size)
         return guided.joint_bilateral(
             x, guide, radius=self.radius, sigma_spatial=self.sigma_spatial, sigma_range=self.sigma_range
         )
@@ -93,7 +95,7 @@ class JointBilateral(Upsampler):
     spatial_axes=(2,),
     variants={"small": {"key_features": 16, "radius": 2}},
 )
-class JBU(Upsampler):
+class JBU(AnySize):
     """FeatUp's joint bilateral upsampling with a learned range kernel; `JBUStack` is several of them.
 
     Two 1x1 convolutions map the guide to what the range kernel compares (`upsampling.bilateral_kernel`), two more
@@ -104,6 +106,7 @@ class JBU(Upsampler):
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given. Published weights are for images, 3.
       key_features: channels that the range kernel compares.
       radius: of the kernel, in pixels of the output.
@@ -111,7 +114,8 @@ class JBU(Upsampler):
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -129,8 +133,9 @@ class JBU(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         key_features: int = 32,
         radius: int = 3,
@@ -139,8 +144,7 @@ class JBU(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = "JBU"
-        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self._set_sizes(features, scale, size, guide_features)
         key_features = _arguments.number(name, "key_features", key_features)
         self.radius = _arguments.number(name, "radius", radius, minimum=0)
         self.dtype = dtype
@@ -158,10 +162,9 @@ class JBU(Upsampler):
         self.range_temp = nnx.Param(jnp.zeros((), param_dtype))
         self.sigma_spatial = nnx.Param(jnp.ones((), param_dtype))
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
-        x = _layers.checked_map("JBU", x, self.features, 2)
-        high = _arguments.guide("JBU", guide, x, self.scale, self.guide_features, any_size=True)
+        x, high = self._checked_alike(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.range_temp[...]), x, high)
         return guided.learned_bilateral(x, self.kernel(high))
 
@@ -277,7 +280,7 @@ class JBUStack(Upsampler):
     spatial_axes=(2,),
     variants={"small": {"hidden": 16, "convention": "torch"}},
 )
-class GuidedFilter(Upsampler):
+class GuidedFilter(AnySize):
     """The guided filter with learned parts: `upsampling.guided_filter`, channel by channel, as a layer.
 
     Three forms, as in the paper. The guide is mapped to `features` channels by two 1x1 convolutions with a ReLU
@@ -291,6 +294,7 @@ class GuidedFilter(Upsampler):
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given. Without `guide_map` it is 1 or `features`, and
         `features` where `mean="conv"`.
       guide_map: whether the guide is mapped.
@@ -309,7 +313,8 @@ class GuidedFilter(Upsampler):
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -327,8 +332,9 @@ class GuidedFilter(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         guide_map: bool = True,
         hidden: int = 64,
@@ -347,8 +353,7 @@ class GuidedFilter(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = "GuidedFilter"
-        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self._set_sizes(features, scale, size, guide_features)
         guide_map = _arguments.flag(name, "guide_map", guide_map)
         hidden = _arguments.number(name, "hidden", hidden)
         self.mean = _arguments.one_of(name, "mean", mean, get_args(Mean))
@@ -380,10 +385,9 @@ class GuidedFilter(Upsampler):
             slopes = (2 * features, slope_hidden, slope_hidden, features)
             self.slopes = Pointwise(slopes, norm, options, use_bias=(False,) * 3)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` along the edges of `guide`."""
-        x = _layers.checked_map("GuidedFilter", x, self.features, 2)
-        high = _arguments.guide("GuidedFilter", guide, x, self.scale, self.guide_features, any_size=True)
+        x, high = self._checked_alike(x, guide, size)
         parameters = jax.tree.leaves(nnx.state(self, nnx.Param))
         x, high = _layers.cast(self.dtype or jnp.result_type(x, *parameters), x, high)
         low = interpolation.area(high, x.shape[-3:-1])

@@ -60,15 +60,16 @@ class Interpolate(Upsampler):
         self.antialias = antialias
         self.features = None if features is None else _arguments.number(name, "features", features)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
-        """Resizes `x`; `guide` is accepted, as by every layer, and not used."""
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
+        """Resizes `x`, to `size` if it is given; `guide` is accepted, as by every layer, and not used."""
+        name, rank = type(self).__name__, len(self.size or self.scale or ())
+        given = self.size if size is None else _layers.per_axis(name, "size", size, rank)
         if self.features is not None:
-            rank = len(self.size or self.scale or ())
-            x = _layers.checked_map(type(self).__name__, x, self.features, rank, floating=False)
+            x = _layers.checked_map(name, x, self.features, rank, floating=False)
         return interpolation.resize(
             x,
-            self.size,
-            scale=self.scale,
+            given,
+            scale=self.scale if given is None else None,
             method=self.method,
             convention=self.convention,
             antialias=self.antialias,

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, interpolation, reassembly
 from upsampling._arguments import Numbers
 from upsampling.nn import _layers
+from upsampling.nn._sizes import AnySize
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
 
@@ -97,12 +98,13 @@ class CARAFE(Upsampler):
 
 
 @register("sapa", family="reassembly", paper="Lu et al. 2022, arXiv:2209.12866", uses_guide=True)
-class SAPA(Upsampler):
+class SAPA(AnySize):
     """Similarity-aware point affiliation: `upsampling.sapa` with layer normalization and projections before it.
 
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes of an image or one per spatial axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given.
       similarity: how pixels are compared. "inner": the inner product of the normalized features, which has no
         projections and needs as many channels in the guide as in the input. "bilinear": the inner product of their
@@ -123,7 +125,8 @@ class SAPA(Upsampler):
 
     Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
     `(*batch, *spatial * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: channels that do not match, no guide or one of another shape, a window of even size, numbers out of
@@ -142,8 +145,9 @@ class SAPA(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         similarity: Similarity = "bilinear",
         kernel_size: Numbers = 5,
@@ -157,10 +161,9 @@ class SAPA(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = "SAPA"
-        self.features, self.scale = _layers.sizes(name, features, scale)
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self._set_sizes(features, scale, size, guide_features, (1, 2, 3))
         self.similarity = _arguments.one_of(name, "similarity", similarity, get_args(Similarity))
-        self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, len(self.scale))
+        self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, self.rank)
         self.dtype = dtype
         if similarity == "inner" and self.guide_features != features:
             raise ValueError(
@@ -193,11 +196,10 @@ class SAPA(Upsampler):
             self.gate_kernel, self.gate_bias = linear(features, 1)
         self.value_kernel, self.value_bias = linear(features, features) if embed_values else (None, None)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` by its similarity with `guide`."""
-        x = _layers.checked_map("SAPA", x, self.features, len(self.scale))
-        high = _arguments.guide("SAPA", guide, x, self.scale, self.guide_features, any_size=True)
-        size = high.shape[-1 - len(self.scale) : -1]
+        x, high = self._checked_alike(x, guide, size)
+        size = high.shape[-1 - self.rank : -1]
         x, norm_scale, norm_bias = _layers.cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
         keys = normal = _layers.layer_norm(x, norm_scale, norm_bias)
         queries = _layers.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
@@ -217,7 +219,7 @@ class SAPA(Upsampler):
 
 
 @register("fade", family="reassembly", paper="Lu et al. 2022, arXiv:2207.10392", uses_guide=True)
-class FADE(Upsampler):
+class FADE(AnySize):
     """Mixes decoder and encoder features: `upsampling.fade` with the convolutions that predict for it.
 
     The weights come from a semi-shift convolution: encoder and decoder features are compressed and go through the same
@@ -226,6 +228,7 @@ class FADE(Upsampler):
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes of an image or one per spatial axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given. If they differ, a convolution by one pixel brings
         the guide that passes the gate to `features` channels.
       kernel_size: window of the reassembly, odd, one number or one per axis.
@@ -244,7 +247,8 @@ class FADE(Upsampler):
 
     Shapes: `(*batch, *spatial, features)` and `(*batch, *spatial * scale, guide_features)` to
     `(*batch, *spatial * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: channels that do not match, no guide or one of another shape, a window of even size, or numbers out
@@ -263,8 +267,9 @@ class FADE(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         kernel_size: Numbers = 5,
         encoder_kernel_size: Numbers = 3,
@@ -277,9 +282,8 @@ class FADE(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = type(self).__name__
-        self.features, self.scale = _layers.sizes(name, features, scale)
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
-        rank = len(self.scale)
+        self._set_sizes(features, scale, size, guide_features, (1, 2, 3))
+        rank = self.rank
         self.kernel_size = _arguments.odd(name, "kernel_size", kernel_size, rank)
         self.dtype = dtype
         window = _arguments.odd(name, "encoder_kernel_size", encoder_kernel_size, rank)
@@ -303,12 +307,10 @@ class FADE(Upsampler):
         if self.guide_features != features and gated:
             self.aligner_kernel, self.aligner_bias = kernel(self.guide_features, features), bias(features)
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` with weights from it and from `guide`."""
-        name = type(self).__name__
-        x = _layers.checked_map(name, x, self.features, len(self.scale))
-        high = _arguments.guide(name, guide, x, self.scale, self.guide_features, any_size=True)
-        size = high.shape[-1 - len(self.scale) : -1]
+        x, high = self._checked_alike(x, guide, size)
+        size = high.shape[-1 - self.rank : -1]
         x, encoder, encoder_bias = _layers.cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
         high = high.astype(x.dtype)
         guide_logits = _layers.encode(
@@ -331,7 +333,7 @@ class FADELite(FADE):
     convolution is one per channel.
 
     Args:
-      features, scale, guide_features, kernel_size, encoder_kernel_size, gated: as in `FADE`.
+      features, scale, size, guide_features, kernel_size, encoder_kernel_size, gated: as in `FADE`.
       kernel_init, bias_init, dtype, param_dtype, rngs: as in `FADE`.
 
     Shapes and errors are those of `FADE`.
@@ -349,8 +351,9 @@ class FADELite(FADE):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         kernel_size: Numbers = 5,
         encoder_kernel_size: Numbers = 3,
@@ -364,6 +367,7 @@ class FADELite(FADE):
         super().__init__(
             features,
             scale,
+            size=size,
             guide_features=guide_features,
             kernel_size=kernel_size,
             encoder_kernel_size=encoder_kernel_size,

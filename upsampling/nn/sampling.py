@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, convolution, interpolation, sampling
 from upsampling._arguments import EDGES, Edge, Numbers
 from upsampling.nn import _layers
+from upsampling.nn._sizes import AnySize
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
 from upsampling.primitives._common import core
@@ -30,6 +31,7 @@ class DySample(Upsampler):
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
+      size: the output's size, if it is not `scale` times the input's. `scale`, 2 if not given, decides the parameters.
       style: "lp", offsets predicted at the low resolution, linear then pixel shuffle, or "pl", the shuffle first, so
         that the convolution has `prod(scale)` times fewer parameters; `features` must be a multiple of that.
       groups: number of channel groups that move by themselves. The authors have 4.
@@ -57,8 +59,9 @@ class DySample(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         style: Style = "lp",
         groups: int = 4,
         dynamic_scope: bool = False,
@@ -69,7 +72,9 @@ class DySample(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = "DySample"
+        scale = 2 if scale is None and size is not None else scale
         self.features, self.scale = _layers.sizes(name, features, scale, (2,))
+        self.size = None if size is None else _layers.per_axis(name, "size", size, 2)
         self.style = _arguments.one_of(name, "style", style, get_args(Style))
         self.groups = _arguments.divisor(name, "groups", groups, features=features)
         dynamic_scope = _arguments.flag(name, "dynamic_scope", dynamic_scope)
@@ -94,8 +99,7 @@ class DySample(Upsampler):
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` by `scale`, or to `size`; `guide` is accepted, as by every layer, and not used."""
         x = _layers.checked_map("DySample", x, self.features, 2)
-        if size is not None:
-            size = _arguments.per_axis("DySample", "size", size, 2)
+        size = self.size if size is None else _arguments.per_axis("DySample", "size", size, 2)
         given = (self.offset_kernel, self.offset_bias, self.scope_kernel, self.scope_bias)
         x, *parameters = _layers.cast(self.dtype, x, *map(_layers.value, given))
         offsets = self._predict(x, size, *parameters[:2])
@@ -122,7 +126,7 @@ class DySample(Upsampler):
     uses_guide=True,
     spatial_axes=(2,),
 )
-class FlowAlignment(Upsampler):
+class FlowAlignment(AnySize):
     """Warps a map by a flow that it and the encoder's features predict: SFNet's flow alignment module.
 
     Both maps are brought to `flow_features` channels by 1x1 convolutions, the coarse one to the fine one's size, and a
@@ -134,6 +138,7 @@ class FlowAlignment(Upsampler):
     Args:
       features: channels of the input and the output.
       scale: factor, one whole number for both axes or one per axis.
+      size: the output's size, in place of `scale`.
       guide_features: channels of the guide; `features` if not given.
       flow_features: channels that the flow is predicted from; half of `features` if not given.
       gate: None, for the warped input alone, the authors' `AlignedModule`; "features", weights from the two maps that
@@ -145,7 +150,8 @@ class FlowAlignment(Upsampler):
 
     Shapes: `(*batch, H, W, features)` and a guide `(*batch, H * scale, W * scale, guide_features)` to
     `(*batch, H * scale, W * scale, features)`. A guide of another size, at least that of the input,
-    decides the output's.
+    decides the output's. With `size=`, the layer's or the call's, the guide may have any size, and is brought to that
+    one bilinearly.
 
     Raises:
       ValueError: a guide that is missing or does not fit, channels that do not match, or numbers out of range.
@@ -163,8 +169,9 @@ class FlowAlignment(Upsampler):
     def __init__(
         self,
         features: int,
-        scale: Numbers = 2,
+        scale: Numbers | None = 2,
         *,
+        size: Numbers | None = None,
         guide_features: int | None = None,
         flow_features: int | None = None,
         gate: Gate | None = None,
@@ -176,8 +183,7 @@ class FlowAlignment(Upsampler):
         rngs: nnx.Rngs,
     ):
         name = "FlowAlignment"
-        self.features, self.scale = _layers.sizes(name, features, scale, (2,))
-        self.guide_features = _layers.or_features(name, "guide_features", guide_features, features)
+        self._set_sizes(features, scale, size, guide_features)
         hidden = _layers.or_features(name, "flow_features", flow_features, max(features // 2, 1))
         self.gate = None if gate is None else _arguments.one_of(name, "gate", gate, get_args(Gate))
         if gate is not None and self.guide_features != features:
@@ -195,10 +201,9 @@ class FlowAlignment(Upsampler):
         seen = 4 if gate == "pooled" else 2 * hidden
         self.gate_kernel = _layers.parameter(rngs, kernel_init, (3, 3, seen, 1), param_dtype) if gate else None
 
-    def __call__(self, x: jax.Array, guide: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x` along the flow from it to `guide`."""
-        x = _layers.checked_map("FlowAlignment", x, self.features, 2)
-        guide = _arguments.guide("FlowAlignment", guide, x, self.scale, self.guide_features, any_size=True)
+        x, guide = self._checked_alike(x, guide, size)
         kernels = (self.coarse_kernel, self.fine_kernel, self.flow_kernel)
         x, coarse, fine, last = _layers.cast(self.dtype, x, *(kernel[...] for kernel in kernels))
         convention = "torch_align_corners" if self.align_corners else "torch"

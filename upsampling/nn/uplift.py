@@ -1,8 +1,10 @@
 """UPLiFT as a layer."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,15 @@ from upsampling._arguments import Numbers
 from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import register
+from upsampling.primitives import _common
 from upsampling.primitives._common import core
 
 
 class ConvBlock(nnx.Module):
     """3x3 convolutions, each with batch normalization and ReLU, and a 1x1 convolution; the input is added.
 
-    The input's channels beyond those of the result are left out of the sum, and missing ones are zero.
+    The input's channels beyond those of the result are left out of the sum, and missing ones are zero. It may come in
+    parts, side by side in the channels; they are not copied together.
     """
 
     def __init__(self, inputs: int, width: int, count: int, rngs: nnx.Rngs, param_dtype: DTypeLike):
@@ -32,18 +36,35 @@ class ConvBlock(nnx.Module):
         self.last = _layers.parameter(rngs, draw, (width, width), param_dtype)
         self.bias = nnx.Param(jnp.zeros(width, param_dtype))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = x
+    def __call__(self, *parts: jax.Array) -> jax.Array:
+        seen = parts
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
-            y = jax.nn.relu(_layers.batch_norm(_layers.encode(y, kernel[...].astype(y.dtype)), norm))
-        return _added(x, _layers.project(y, self.last[...].astype(y.dtype), self.bias[...].astype(y.dtype)))
+            y = _convolved(seen, kernel[...].astype(parts[0].dtype))
+            seen = (jax.nn.relu(_layers.batch_norm(y, norm)),)
+        (y,) = seen
+        return _added(parts, _layers.project(y, self.last[...].astype(y.dtype), self.bias[...].astype(y.dtype)))
+
+
+def _convolved(parts: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
+    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+    kernels = (kernel[..., end - part.shape[-1] : end, :] for part, end in zip(parts, ends, strict=True))
+    return functools.reduce(jnp.add, map(_layers.encode, parts, kernels))
+
+
+def _added(parts: Sequence[jax.Array], y: jax.Array) -> jax.Array:
+    """The parts, side by side, and `y`, with the channels of `y`."""
+    first: list[jax.Array] = []
+    missing = y.shape[-1]
+    for part in parts:
+        first.append(part[..., :missing])
+        missing -= first[-1].shape[-1]
+    return _sum_of_channels(y, *first)
 
 
 @core()
-def _added(x: jax.Array, y: jax.Array) -> jax.Array:
-    """`x + y` with the channels of `y`."""
-    missing = y.shape[-1] - x.shape[-1]
-    return y + jnp.pad(x[..., : y.shape[-1]], [(0, 0)] * (x.ndim - 1) + [(0, max(missing, 0))])
+def _sum_of_channels(y: jax.Array, *parts: jax.Array) -> jax.Array:
+    x = parts[0] if len(parts) == 1 else jnp.concatenate(parts, -1)
+    return y + jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, y.shape[-1] - x.shape[-1])])
 
 
 @register(
@@ -148,17 +169,19 @@ class UPLiFT(AnySize):
         seen = [high]
         for block in self.encoder:
             seen.append(block(seen[-1]))
-        for _ in range(steps):
-            x = reassembly.attend_to_neighbors(x, self.logits(x, seen[-1], seen[-2]))
-        return interpolation.bilinear(x, target, antialias=True)
+        for step in range(steps):
+            doubled: Any = tuple(2 * n for n in x.shape[-3:-1])
+            logits = self.logits(x, seen[-1], seen[-2])
+            x = reassembly._attend_and_resize(x, logits, doubled if step + 1 < steps else target)
+        return x
 
     def logits(self, x: jax.Array, before: jax.Array, after: jax.Array) -> jax.Array:
         """The logits of twice the size of `x`, with the image's features for before and after the doubling."""
         small, large = x.shape[-3:-1], tuple(2 * n for n in x.shape[-3:-1])
-        y = self.before(jnp.concatenate([x, interpolation.nearest(before, small)], -1))
+        y = self.before(x, interpolation.nearest(before, small))
         kernel, bias = (p[...].astype(y.dtype) for p in (self.up_kernel, self.up_bias))
         doubled = convolution.transposed_conv(y, kernel, bias, strides=2, padding=0)
         y = doubled + interpolation.bilinear(y, large, convention="torch_align_corners")
-        y = self.after(jnp.concatenate([y, interpolation.nearest(after, large)], -1))
+        y = self.after(y, interpolation.nearest(_common.after(after, x), large))
         kernel, bias = (p[...].astype(y.dtype) for p in (self.logits_kernel, self.logits_bias))
-        return _added(y, _layers.project(y, kernel, bias))
+        return _added((y,), _layers.project(y, kernel, bias))

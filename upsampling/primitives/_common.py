@@ -47,6 +47,19 @@ def with_axes(a: jax.Array, rank: int) -> jax.Array:
     return a.reshape((1,) * (rank - a.ndim) + a.shape)
 
 
+def pad_edges(x: jax.Array, margins: Sequence[tuple[int, int]]) -> jax.Array:
+    """`x` with its outermost pixels repeated, as `jnp.pad(x, margins, mode="edge")`, which also takes pixels along axes
+    without margins: in its gradient devices would exchange images."""
+    for axis, counts in enumerate(margins):
+        if counts == (0, 0):
+            continue
+        ends = (lax.slice_in_dim(x, start, start + 1, axis=axis) for start in (0, x.shape[axis] - 1))
+        shapes = ((*x.shape[:axis], count, *x.shape[axis + 1 :]) for count in counts)
+        before, after = map(jnp.broadcast_to, ends, shapes)
+        x = jnp.concatenate([before, x, after], axis=axis)
+    return x
+
+
 def block_rows(height: int, row_bytes: int, least: int = 1) -> int:
     """The most rows, of which a whole number makes `height`, that fit `BLOCK_BYTES`; at least `least` if there are."""
     fitting = max(BLOCK_BYTES // max(row_bytes, 1), least)
@@ -134,6 +147,17 @@ def _sharding(shape: Shape, given: Sequence[Any], mesh: Any) -> NamedSharding:
                 spec[axis] = entry
                 used.update(names)
     return NamedSharding(mesh, PartitionSpec(*spec))
+
+
+@core()
+def after(large: jax.Array, small: jax.Array) -> jax.Array:
+    """`large`, made to depend on `small` where it is large: what makes the small one has then given its memory back."""
+    if not isinstance(large.size, int) or large.size * large.dtype.itemsize <= TILE_BYTES:
+        return large
+    total = lax.stop_gradient(small).sum()
+    # A zero whatever the sum is, but the compiler cannot know which one.
+    zero = jnp.where(total > 0, jnp.zeros((), large.dtype), -jnp.zeros((), large.dtype))
+    return large + with_axes(zero, large.ndim)
 
 
 class _Core(Primitive):
@@ -244,6 +268,23 @@ def _devices(context: mlir.LoweringRuleContext) -> int:
     if mesh is None:
         return getattr(axes, "num_devices", 1)
     return 1 if axes.manual_axes >= set(mesh.axis_names) else mesh.size
+
+
+def cond_in_loops(condition: jax.Array, if_true: Callable[..., Any], if_false: Callable[..., Any], *args: Any) -> Any:
+    """`lax.cond` as loops of one turn or none. It has no derivative.
+
+    On a GPU the partitioner gathers what a condition returns from all devices, and leaves alone what a loop does.
+    """
+
+    def nothing(y: Any) -> jax.Array:
+        varying = tuple(getattr(y.manual_axis_type, "varying", ()))
+        return lax.pcast(jnp.zeros(y.shape, y.dtype), varying, to="varying") if varying else jnp.zeros(y.shape, y.dtype)
+
+    result = jax.tree.map(nothing, jax.eval_shape(if_false, *args))
+    for wanted, branch in ((condition, if_true), (~condition, if_false)):
+        turn = lambda loop, branch=branch: (~loop[0], branch(*args))  # noqa: E731
+        _, result = lax.while_loop(lambda loop: loop[0], turn, (wanted, result))
+    return result
 
 
 # --- loops over groups ------------------------------------------------------------------------------------------------

@@ -167,9 +167,20 @@ def _cubic_in_float(x: jax.Array, axes: tuple[int, ...], centers: Sequence[np.nd
         weights = _cubic_weights(distances, np.float64).astype(np.float32)
         pixels = [_read(x, axis, first.astype(int) + k) for k in range(-1, 3)]
         terms = [(pixel, _along(weight, axis, x.ndim)) for pixel, weight in zip(pixels, weights, strict=True)]
-        form = _in_pairs(1, 0, 3, 2) if axis == axes[0] else _IPP_ACROSS[channels]
-        x = form(*terms)
+        if axis == axes[1] and channels == 4:
+            x = _across_four_channels(terms, first, x.shape[axis], axis)
+        else:
+            x = (_in_pairs(1, 0, 3, 2) if axis == axes[0] else _IPP_ACROSS[channels])(*terms)
     return _rounded(x)
+
+
+def _across_four_channels(terms: Sequence["Term"], first: np.ndarray, size: int, axis: int) -> jax.Array:
+    """As IPP sums rows of four channels: in one order by fours of columns, in others what is over and the edges."""
+    inside = (first >= 1) & (first <= size - 3)
+    over = inside & (np.cumsum(inside) > inside.sum() // 4 * 4)
+    of_columns = lambda chosen: jnp.asarray(_along(chosen, axis, terms[0][0].ndim))  # noqa: E731
+    y = jnp.where(of_columns(inside), _in_pairs(0, 2, 1, 3)(*terms), _in_order(*terms))
+    return jnp.where(of_columns(over), _in_pairs(3, 0, 2, 1)(*terms), y)
 
 
 def _cubic_in_fixed_point(
@@ -315,5 +326,5 @@ def _in_plain_pairs(*terms: Term) -> jax.Array:
     return (a + b) + (c + d)
 
 
-# How IPP sums a row, by the number of channels.
-_IPP_ACROSS = {1: _in_plain_pairs, 3: _in_order, 4: _in_pairs(0, 2, 1, 3)}
+# How IPP sums a row, by the number of channels; of four see `_across_four_channels`.
+_IPP_ACROSS = {1: _in_plain_pairs, 3: _in_order}

@@ -36,7 +36,7 @@ from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
 from upsampling._arguments import Edge
-from upsampling.primitives._common import make_primitive
+from upsampling.primitives._common import cond_in_loops, make_primitive
 from upsampling.primitives.window_sum import Geometry, fold_on_tpu, window_correlation_on_tpu, window_sum_on_tpu
 
 Size = tuple[int, int]
@@ -353,13 +353,22 @@ def _near_position_gradient_on_tpu(x, z, positions, *, size: Size, rule: Rule, o
 
 
 def _by_either(
-    near: Callable, far: Callable, a: Any, b: Any, positions: Any, *, size: Size, rule: Rule, orders: Orders
+    near: Callable,
+    far: Callable,
+    a: Any,
+    b: Any,
+    positions: Any,
+    *,
+    size: Size,
+    rule: Rule,
+    orders: Orders,
+    cond: Callable = lax.cond,
 ) -> jax.Array:
     """By the form for positions near their own pixels, if they all are."""
     near, far = (functools.partial(f, size=size, rule=rule, orders=orders) for f in (near, far))
     if rule.method != "bilinear" or any(m % n for n, m in zip(size, positions.shape[1:3], strict=True)):
         return far(a, b, positions)
-    return lax.cond(_is_near(positions, rule, size), near, far, a, b, positions)
+    return cond(_is_near(positions, rule, size), near, far, a, b, positions)
 
 
 def _on_tpu(near: Callable, far: Callable) -> Callable:
@@ -389,6 +398,7 @@ _splat_p = make_primitive(
     lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:]),
     functools.partial(_by_either, _near_splat, _splat),
     static=_STATIC,
+    several=functools.partial(_by_either, _near_splat, _splat, cond=cond_in_loops),
     tpu=_on_tpu(_near_splat_on_tpu, _splat),
 )
 _position_gradient_p = make_primitive(

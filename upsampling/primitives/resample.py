@@ -8,8 +8,9 @@ How it is computed depends on the platform:
 * CPU and GPU: a sum of gathers for each axis, one per tap, which XLA fuses into one loop. Several axes in one loop
   cost the product of their taps but no intermediate array; where that product is large the intermediate is written.
 * TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis; of a long axis, those blocks of it
-  that hold taps. This spreads a NaN to all outputs of a block. Pixels that are only copied go through no matrix: whole
-  factors are one sum over windows of zeros and one pixel, and so is the gradient.
+  that hold taps. This spreads a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md.
+  Pixels that are only copied go through no matrix: whole factors are one sum over windows of zeros and one pixel, and
+  so is the gradient.
 * Several devices, CPU and GPU: a sum of shifted images, so that where an axis is cut over the devices only edges move.
   On one GPU it would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is by matrices, whose
   results the partitioner adds up over the devices where the axis is cut.
@@ -272,7 +273,7 @@ def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
 
 
 def _spread(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
-    """`_repeat` as one sum over windows that hold one pixel each: a TPU lays a broadcast of two out as one of 8."""
+    """`_repeat` as one sum over windows of one pixel each: a TPU lays a broadcast of two out as one of eight."""
     if not operators:
         return x
     times = [1] * x.ndim

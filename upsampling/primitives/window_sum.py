@@ -21,7 +21,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,18 @@ from jax import lax
 from jax.interpreters import ad
 from jax.typing import DTypeLike
 
-from upsampling._arguments import Edge
-from upsampling.primitives._common import UNROLLED_TAPS, accumulator, block_rows, core, make_primitive, with_axes
+from upsampling._arguments import Edge, is_static
+from upsampling.primitives._common import (
+    UNROLLED_TAPS,
+    accumulator,
+    block_rows,
+    core,
+    make_primitive,
+    pad_edges,
+    with_axes,
+)
+from upsampling.primitives.resample import resample
+from upsampling.primitives.taps import Taps
 
 
 class Geometry(NamedTuple):
@@ -93,7 +103,8 @@ class Geometry(NamedTuple):
 
 # For maps with any batch axes, unchecked. Both arguments have the same dtype.
 
-_PAD_MODES: dict[Edge, str] = {"zero": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
+# NumPy's words.
+_PAD_MODES: dict[Edge, str] = {"replicate": "edge", "reflect": "reflect", "symmetric": "symmetric"}
 
 
 @core((2, 3))
@@ -114,6 +125,22 @@ def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edg
     batch = x.shape[: -1 - len(geometry.size)]
     y = y.reshape(math.prod(batch), *y.shape[len(batch) :])
     w = _window_correlation_p.bind(_pad(x, geometry, edge), y, geometry=geometry)
+    return w.reshape(*batch, *w.shape[1:])
+
+
+def window_distances(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """The squared distance of each output pixel to each pixel of its window, of which those beyond the edge replicate.
+
+    (*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window). Not bilinear, so not a
+    primitive: JAX differentiates it.
+    """
+    batch = x.shape[: -1 - len(geometry.size)]
+    x, y = _pad(x, geometry, "replicate"), y.reshape(math.prod(batch), *y.shape[len(batch) :])
+    in_rows: Callable = functools.partial(_window_correlation_by_rows, geometry=geometry, compute=_distances)
+    at_once: Callable = in_rows if _is_large(geometry) else functools.partial(_distances_on_gpu, geometry=geometry)
+    # Or the differences, as many as there are taps, are kept for the gradient.
+    in_rows, at_once = (jax.checkpoint(form, prevent_cse=False) for form in (in_rows, at_once))
+    w = lax.platform_dependent(x, y, cuda=at_once, rocm=at_once, default=in_rows)
     return w.reshape(*batch, *w.shape[1:])
 
 
@@ -142,8 +169,52 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
     x = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
     if edge is None:
         return x
-    margins = [(0, 0), *((r, r) for r in geometry.reach), (0, 0)]
-    return jnp.pad(x, margins, mode=_PAD_MODES[edge])
+    if edge == "zero":
+        return _pad_zeros(x, geometry.reach)
+    return _pad_p.bind(x, reach=geometry.reach, mode=_PAD_MODES[edge])
+
+
+# Padding with pixels of the image is linear, and its transpose adds them up where they came from. In JAX it is a
+# concatenation for each axis and side, all of which GPUs write: there it is one gather. But an axis that is cut over
+# devices is not gathered in parts, and symbolic sizes have no table of pixels.
+
+
+def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    margins = [(0, 0), *((r, r) for r in reach), (0, 0)]
+    return pad_edges(x, margins) if mode == "edge" else jnp.pad(x, margins, mode=mode)
+
+
+def _add_edges(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    """The transpose."""
+    size = _unpadded(y.shape, reach)
+    (x,) = jax.linear_transpose(
+        functools.partial(_pad_edges, reach=reach, mode=mode), jax.typeof(y).update(shape=size)
+    )(y)
+    return x
+
+
+def _pad_edges_on_gpu(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    if not is_static(*x.shape[1:-1]):
+        return _pad_edges(x, reach=reach, mode=mode)
+    # Written once: inside a window sum of many taps and channels XLA would write what each of them reads.
+    return lax.optimization_barrier(resample(x, _edge_taps(x.shape, reach, mode)))
+
+
+def _add_edges_on_gpu(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+    if not is_static(*y.shape[1:-1]):
+        return _add_edges(y, reach=reach, mode=mode)
+    taps = _edge_taps(_unpadded(y.shape, reach), reach, mode)
+    return resample(y, [(axis, own.transpose) for axis, own in taps])
+
+
+def _edge_taps(shape: Sequence[int], reach: tuple[int, ...], mode: Any) -> list[tuple[int, Taps]]:
+    """What pads an array of this shape, axis by axis."""
+    places = [np.pad(np.arange(n), r, mode=mode) for n, r in zip(shape[1:-1], reach, strict=True)]
+    return [(axis, Taps(shape[axis], p[:, None], np.ones((len(p), 1)))) for axis, p in enumerate(places, start=1)]
+
+
+def _unpadded(shape: Sequence[int], reach: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[0], *(n - 2 * r for n, r in zip(shape[1:-1], reach, strict=True)), shape[-1])
 
 
 # The forms of the primitives, for (n, *padded, channels), (n, *output, groups, *window) and (n, *output, channels).
@@ -212,6 +283,12 @@ def _window_correlation_in_blocks(x: jax.Array, y: jax.Array, *, geometry: Geome
     return w.reshape(x.shape[0], *geometry.output, groups, *geometry.window)
 
 
+def _distances(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    w = jnp.stack([((y - _read(geometry, x, start)) ** 2).sum(-1) for _, start in geometry.starts], -1)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
 def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Phase by phase of the output, a sum over the taps, which XLA fuses into one loop.
 
@@ -249,6 +326,13 @@ def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry
     y = _split(geometry, _grouped(geometry, y)).astype(wide)
     products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
     w = lax.concatenate(products, y.ndim - 1).sum(-1).astype(dtype)
+    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+
+
+def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    y = _split(geometry, _grouped(geometry, y))
+    squares = [jnp.expand_dims((y - _read(geometry, x, start)) ** 2, -2) for _, start in geometry.starts]
+    w = lax.concatenate(squares, y.ndim - 1).sum(-1)
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
@@ -622,6 +706,25 @@ _fold_p = make_primitive(
     tpu=fold_on_tpu,
 )
 
+_pad_p = make_primitive(
+    "pad_window",
+    lambda x, *, reach, mode: (x[0], *(n + 2 * r for n, r in zip(x[1:-1], reach, strict=True)), x[-1]),
+    _pad_edges,
+    static=("reach", "mode"),
+    gpu=_pad_edges_on_gpu,
+    several=_pad_edges,
+)
+_add_edges_p = make_primitive(
+    "add_edges",
+    lambda y, *, reach, mode: _unpadded(y, reach),
+    _add_edges,
+    static=("reach", "mode"),
+    gpu=_add_edges_on_gpu,
+    several=_add_edges,
+)
+
+ad.deflinear2(_pad_p, lambda y, _, **params: [_add_edges_p.bind(y, **params)])
+ad.deflinear2(_add_edges_p, lambda x, _, **params: [_pad_p.bind(x, **params)])
 ad.defbilinear(
     _window_sum_p,
     lambda y, x, w, *, geometry: _fold_p.bind(w, y, geometry=geometry),

@@ -4,8 +4,9 @@
 out. The tables stand beside those of times, as GROUP-compiled-TARGET.
 """
 
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from experiments.benchmarks.compiled import programs, targets
 from experiments.benchmarks.compiled.programs import GROUPS
 from experiments.benchmarks.compiled.targets import TARGETS
 
-__all__ = ["GROUPS", "TARGETS", "check", "measure"]
+__all__ = ["GROUPS", "SHARDING", "TARGETS", "check", "measure"]
+
+SHARDING = "sharding"  # all groups in small, for several devices
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
 _GPU = (
@@ -28,8 +31,8 @@ _TPU = (
     "µs: what the schedule of the compiler estimates. Over need: that against the time in which the memory reads the "
     "arguments and writes the results once. The estimate is good to a factor of about three, and adding two arrays "
     "comes to 2.8 on v5e and 2.3 on v6e: compare rows, and do not quote them. It leaves out what the compiler gives no "
-    "estimate for: gathers, scatters, changes of layout, Pallas kernels. The bytes that pass through those, with the "
-    "padding of their layouts, are in a column of their own."
+    "estimate for: gathers, scatters, changes of layout, reductions over windows. The bytes that pass through those, "
+    "with the padding of their layouts, are in a column of their own. Not told: libtpu cannot write the program out."
 )
 _ALIKE = (
     "Temporaries, MB: memory beside arguments and results. Float32, MB: what is written in float32, which "
@@ -43,26 +46,32 @@ _NOTES = {
     "interpolation": (
         "All taps of all axes up to 64 are one sum, which is one kernel; of a sum inside a sum XLA makes two, and "
         "writes the first to memory.",
-        "Nearest goes through matrices as the other methods do. Broadcasts in their place came to 4.6 of need with "
-        "32 channels, but to 11.5 with 512 and to 25 with 3, where they are laid out over axes of two. Sums of "
-        "shifted rows in place of the first matrix came to 7.3: every shift is written to memory. The gathers of "
-        "`jax.image` for nearest have no estimate, so that its row is too low. An axis above 256 is multiplied "
-        "block by block: a dense matrix came to 34 of need for a large image.",
+        "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no estimate: "
+        "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels "
+        "and to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 "
+        "and 18 besides what has no estimate. Methods that weigh go through matrices: sums of shifted rows in place "
+        "of the first came to 7.3, for every shift is written to memory. An axis above 256 is multiplied block by "
+        "block: a dense matrix came to 34 of need for a large image.",
     ),
     "convolution": (
-        "",
-        "From stride 4 on XLA writes the zeros between pixels out, for lax as for us. A product and a shuffle came "
-        "to 29 of need there. Kernel 2 at stride 2 is a product: forward it is ahead, and with its gradient within "
-        "5 %.",
+        "cuDNN has a transposed convolution, and both of its gradients, where XLA sees a convolution of zeros between "
+        "pixels with the flipped kernel, and for the kernel the gradient of the strided one: one pass, and half "
+        "precision is read and written as such. The peer's kernel is not flipped, so that its zeros are written out. "
+        "cuDNN pads both sides alike: a window of 3 at stride 2 is computed with a row more and then cut, which is "
+        "2.35; all phases in one convolution came to 3.0, phase by phase to 5.0. In groups, or dilated, the phases "
+        "are one convolution and a shuffle, 2.4 and 1.3, where zeros between pixels come to 3.8. The shuffle of "
+        "`sub_pixel_conv` is a pass of its own, which no convolution takes in.",
+        "From stride 4 on XLA writes the zeros between pixels out, for lax as for us. A product and a shuffle came to "
+        "29 of need there. Kernel 2 at stride 2 is a product: forward it is ahead, and with its gradient within 5 %.",
     ),
     "reassembly": (
         "The weights of the taps are taken apart by a kernel of their own in float32. Padded by one image they were "
         "not, but only where nothing comes before: after a softmax nothing was gained. A fold as a loop over phases "
         "was 11 kernels and 5.2 of need; as one sum it is one kernel only behind a barrier, since XLA moves a "
         "caller's slice into each of its hundred terms.",
-        "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. Shifts "
-        "in place of the product came to 48 of need, one product for each column and slices of rows to 25, a loop "
-        "over rows to 157.",
+        "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. Shifts in "
+        "place of the product came to 48 of need, one product for each column and slices of rows to 25, a loop over "
+        "rows to 157.",
     ),
     "sampling": (
         "Rows hold the branch for positions anywhere, which scatters, where it is dearer than the one for positions "
@@ -71,20 +80,48 @@ _NOTES = {
         "the branch for positions anywhere where its estimate, without gathers and scatters, is higher.",
     ),
     "metrics": (
-        "The distance transform runs loops whose length the data decide: they stand here with one trip.",
+        "Rows of up to 512 pixels take the minimum over all pairs of their pixels in one reduction, which stores no "
+        "pair; the first axis is three kernels of 16 shifts each. With loops whose length the data decide, which wait "
+        "for the processor in every trip, the distance transform was 30 kernels and 19.5 of need with one trip each, "
+        "and the Hausdorff distance 395 and 306. All pairs on both axes are 3 kernels and 3.0, but an operation for "
+        "each pixel of a column where 48 shifts do. The reduction's time is that of its operations and not its "
+        "traffic.",
         "The distance transform runs loops whose length the data decide: they stand here with one trip.",
     ),
     "layers": (
-        "",
-        "",
+        "At 32 channels the weights of a window of 25 are 80 % of the result, and what predicts them is above 3 of "
+        "need, and 5 with the gradient; at 256, as in networks, CARAFE, SAPA and FADE are below or near. The weights "
+        "are written once as logits, read for their maximum, for their sum, and for the window sum, which takes the "
+        "exponential again. A pass for each 1x1 convolution, softmax and window sum is 3.8 of need for CARAFE, and "
+        "the shuffle of its logits is one more, since XLA does not fuse into what cuDNN writes. Tried for the "
+        "softmax: sums and maxima of slices, one kernel that writes a plane for each tap, which with the window sum "
+        "of 64 channels is 1.5 of need for 2.0, but less than a tenth of a layer; the logarithm of the sum, nothing. "
+        "Without a barrier between the two XLA still cuts there: one kernel would take 25 exponentials for every "
+        "channel. Joint bilateral as a loop over rows of taps was 10.1, and 58 with its gradient, which scattered; "
+        "its origin is the mean of some pixels, since that of all is a pass that writes them and one that reads, 1.0 "
+        "of need at 256 channels. JBU's windows of 49 taps are 1.6 MB beside a need of 2.4 MB, and ten passes read or "
+        "write them. Mirrored by concatenations, which are written for each axis and side, it was 22.4, at 256 "
+        "channels 8.3; with the gather that mirrors inside the window sum XLA wrote all 49 products, 48 of need; its "
+        "two inputs multiplied apart and not side by side are 1.4 of need more. NAF's ten convolutions of 128 "
+        "channels at the high resolution are 16 of need, and before most of them a normalization reads the map for "
+        "its mean, writes the deviations, reads them for the variance and once more: XLA fuses no subtraction into a "
+        "sum over an image. Deviations from a first value, both sums at once, are 66 of need; the mean of plain "
+        "squares is 53, but where the mean is large it rounds the variance away. Its 81 weights for each of 4 heads "
+        "are 10.6 MB beside a need of 5.2, and only a kernel by hand would not write them. Its gradient folds twice "
+        "in a loop of 100 steps: at the edges that many outputs share a center. The gradients of samplers stand with "
+        "the branch for positions anywhere, which scatters.",
+        "Joint bilateral stands with the branch for guides of any range, a loop over rows of taps; its products of "
+        "matrices for the other branch are those of the similarities in SAPA. Each of 25 taps is a matrix product "
+        "that shifts columns: they compile slowly, and are what SAPA and FADE wait for. The gradients of samplers "
+        "stand with the branch for positions anywhere.",
     ),
 }
 
 
 def check(group: str, wanted: Sequence[str]) -> None:
     """Raises ValueError for a target or a group that is not known, or that nothing here compiles for."""
-    if group not in GROUPS:
-        raise ValueError(f"--group {group!r} has nothing to compile. Known: {', '.join(GROUPS)}.")
+    if group not in (*GROUPS, SHARDING):
+        raise ValueError(f"--group {group!r} has nothing to compile. Known: {', '.join((*GROUPS, SHARDING))}.")
     for target in wanted:
         if target not in TARGETS:
             raise ValueError(f"--compiled {target!r} is not known. Known: {', '.join(TARGETS)}.")
@@ -103,15 +140,19 @@ def measure(group: str, target: str, only: Sequence[str], names: Sequence[str], 
     path = None if out is None else out / f"{group}-compiled-{target}"
     rows = {} if path is None or not (only or names) else _table(path, machine)
     made = 0
-    for row in _rows(group, target, only, names):
+    head, cells = _HEAD_SHARDING, _cells_sharding
+    if group != SHARDING:
+        head, cells = _head(target), functools.partial(_cells, target)
+    for row in _rows(group, target, only, names) if group != SHARDING else _sharding_rows(target, only, names):
         made, rows[row["name"]] = made + 1, row
-        words = (f"{head} {cell}" for head, cell in zip(_head(target), _cells(target, row["figures"]), strict=True))
+        words = (f"{word} {cell}" for word, cell in zip(head, cells(row["figures"]), strict=True))
         console.say(f"{target} {row['name']}: {', '.join(words)}")
         if path is not None:
             # After every row: a group can take an hour.
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path.with_name(path.name + ".json"), {"compilers": machine, "rows": list(rows.values())})
-            files.write_text(path.with_name(path.name + ".md"), _markdown(group, target, list(rows.values()), machine))
+            text = _table_text(_text(group, target, machine), head, cells, list(rows.values()))
+            files.write_text(path.with_name(path.name + ".md"), text)
     if not made:
         console.say(f"no program of {group} has a name with {' '.join(only)}")
     elif path is not None:
@@ -144,6 +185,8 @@ def _rows(group: str, target: str, only: Sequence[str], names: Sequence[str]) ->
                         if not peer:
                             raise
                         figures = None  # the compiler itself fails
+                    except targets.UnreadableError:
+                        figures = {}
                     yield {"name": name, "figures": figures}
 
 
@@ -155,8 +198,8 @@ def _head(target: str) -> list[str]:
 
 
 def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
-    if figures is None:
-        return ["does not compile", *[""] * (len(_head(target)) - 1)]
+    if not figures:
+        return ["does not compile" if figures is None else "not told", *[""] * (len(_head(target)) - 1)]
     if TARGETS[target].topology:
         first = [f"{figures['microseconds']:.0f}", f"{figures['ratio']:.1f}", f"{figures['unestimated'] / 1e6:.1f}"]
     else:
@@ -174,20 +217,60 @@ def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
-def _markdown(group: str, target: str, rows: Sequence[Mapping[str, Any]], machine: Mapping[str, str]) -> str:
-    head = ["program", *_head(target)]
-    lines = [
+def _sharding_rows(target: str, only: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for group in GROUPS:
+        for program in programs.programs(group, names, small=True):
+            if not all(word in program.name for word in only):
+                continue
+            call, arguments, shared = program.function, program.arguments, program.shared
+            if program.wanted:
+                call, arguments = program.with_gradient(program.function)
+                shared = None if shared is None else shared + 1  # the cotangent is first
+            figures = targets.collectives_for(target, call, *arguments, shared=() if shared is None else (shared,))
+            yield {"name": program.name, "figures": figures}
+
+
+_HEAD_SHARDING = ["collectives", "exchanged, kB"]
+
+
+def _cells_sharding(figures: Mapping[str, Any]) -> list[str]:
+    kinds = sorted(figures["collectives"].items(), key=lambda item: -item[1])
+    return [", ".join(f"{count} {kind}" for kind, count in kinds) or "none", f"{figures['exchanged'] / 1e3:.2f}"]
+
+
+def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
+    """What stands above a table."""
+    compilers = "Compiled by " + ", ".join(f"{name} {version}" for name, version in machine.items()) + "."
+    if group == SHARDING:
+        return [
+            f"Small programs compiled for {programs.DEVICES} devices of {target}, of which each holds one image of the "
+            "batch, and all hold the parameters; nothing ran. Functions and layers with their gradients, metrics "
+            "without.",
+            "",
+            compilers,
+            "",
+            "Exchanged: the results of all collectives on one device. The gradients of parameters are added up over "
+            "devices. What else is: the few numbers that say how long the distance transform's loops run, and which "
+            "form samplers and, but on a GPU, joint bilateral take, since the data of all images decide.",
+        ]
+    return [
         f"The group {group}, compiled for {target}; nothing ran. With gradient: the value, and the gradients of all "
         "arguments. The peer: `jax.image.resize`, `jax.lax.conv_transpose`.",
         "",
-        "Compiled by " + ", ".join(f"{name} {version}" for name, version in machine.items()) + ".",
+        compilers,
         "",
         _TPU if TARGETS[target].topology else _GPU,
         _ALIKE,
         *filter(None, [_NOTES[group][bool(TARGETS[target].topology)]]),
+    ]
+
+
+def _table_text(text: Sequence[str], head: Sequence[str], cells: Callable, rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        *text,
         "",
-        "| " + " | ".join(head) + " |",
-        "| --- |" + " ---: |" * (len(head) - 1),
-        *(f"| {row['name']} | " + " | ".join(_cells(target, row["figures"])) + " |" for row in rows),
+        "| program | " + " | ".join(head) + " |",
+        "| --- |" + " ---: |" * len(head),
+        *(f"| {row['name']} | " + " | ".join(cells(row["figures"])) + " |" for row in rows),
     ]
     return "\n".join(lines) + "\n"

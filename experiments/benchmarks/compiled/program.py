@@ -125,6 +125,11 @@ class Program:
         return Counter(kind for kind in kinds if kind in _COLLECTIVES)
 
     @property
+    def exchanged(self) -> float:
+        """Bytes of the results of all collectives."""
+        return sum(_size(i.shape) for i in self._all() if i.opcode.removesuffix("-start") in _COLLECTIVES)
+
+    @property
     def custom_calls(self) -> Counter:
         """How many there are of each target, without those that only name memory."""
         kinds = (i.kind for i in self._all() if i.opcode == "custom-call")

@@ -14,6 +14,9 @@ from experiments import methods
 
 GROUPS = ("interpolation", "convolution", "reassembly", "sampling", "metrics", "layers")
 
+# On several devices the images of a batch, each device has one.
+DEVICES = 8
+
 
 @dataclass(frozen=True)
 class Program:
@@ -25,6 +28,7 @@ class Program:
       arguments: trees of `jax.ShapeDtypeStruct`.
       wanted: how many of the first arguments get a gradient; 0 for functions that have none.
       peer: a function of the same arguments that people use instead, or None.
+      shared: the number of the argument that all images share, the parameters, or None.
     """
 
     name: str
@@ -32,6 +36,7 @@ class Program:
     arguments: tuple[Any, ...]
     wanted: int = 1
     peer: Callable | None = None
+    shared: int | None = None
 
     def in_dtype(self, dtype: Any) -> "Program":
         """The same with floating arrays of another dtype."""
@@ -40,7 +45,7 @@ class Program:
             return a.update(dtype=dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
         name = self.name if dtype == jnp.float32 else f"{self.name}, {jnp.dtype(dtype).name}"
-        return Program(name, self.function, jax.tree.map(cast, self.arguments), self.wanted, self.peer)
+        return Program(name, self.function, jax.tree.map(cast, self.arguments), self.wanted, self.peer, self.shared)
 
     def with_gradient(self, function: Callable) -> tuple[Callable, tuple[Any, ...]]:
         """`function` (ours or the peer's) with its pull-back of a cotangent, and the arguments, the cotangent first."""
@@ -74,7 +79,7 @@ def _words(shape: Sequence[int]) -> str:
 
 
 def _interpolation(small: bool) -> Iterator[Program]:
-    shapes = ((1, 8, 8, 8),) if small else ((8, 128, 128, 32), (1, 1080, 1920, 3))
+    shapes = ((DEVICES, 8, 8, 8),) if small else ((8, 128, 128, 32), (1, 1080, 1920, 3))
     cases = [(m, 2.0) for m in ("bilinear", "bicubic", "nearest", "lanczos3")] + [("bilinear", 1.5), ("bilinear", 0.5)]
     for shape in shapes:
         # The matrices of a large image take long to compile for a TPU, one method's like another's.
@@ -92,7 +97,7 @@ def _interpolation(small: bool) -> Iterator[Program]:
 
 
 def _convolution(small: bool) -> Iterator[Program]:
-    shape, out = ((1, 8, 8, 8), 8) if small else ((8, 64, 64, 64), 32)
+    shape, out = ((DEVICES, 8, 8, 8), 8) if small else ((8, 64, 64, 64), 32)
     inner = shape[-1]
 
     def lax_transposed(x: jax.Array, kernel: jax.Array, stride: int = 2) -> jax.Array:
@@ -105,9 +110,10 @@ def _convolution(small: bool) -> Iterator[Program]:
             (_spec(*shape), _spec(window, window, inner, out)),
             wanted=2,
             peer=functools.partial(lax_transposed, stride=stride),
+            shared=1,
         )
     arguments = (_spec(*shape), _spec(3, 3, inner, 4 * out))
-    yield Program(f"sub_pixel_conv {_words(shape)} to {out}", up.sub_pixel_conv, arguments, wanted=2)
+    yield Program(f"sub_pixel_conv {_words(shape)} to {out}", up.sub_pixel_conv, arguments, wanted=2, shared=1)
     arguments = (_spec(*shape[:-1], 4 * out),)
     yield Program(
         f"pixel_shuffle {_words(arguments[0].shape)}", functools.partial(up.pixel_shuffle, scale=2), arguments
@@ -115,7 +121,7 @@ def _convolution(small: bool) -> Iterator[Program]:
 
 
 def _reassembly(small: bool) -> Iterator[Program]:
-    n, height, width, _ = shape = (1, 8, 8, 8) if small else (2, 64, 64, 64)
+    n, height, width, _ = shape = (DEVICES, 8, 8, 8) if small else (2, 64, 64, 64)
     high = (n, 2 * height, 2 * width)
     yield Program(
         f"reassemble 5×5 {_words(shape)}",
@@ -133,7 +139,7 @@ def _reassembly(small: bool) -> Iterator[Program]:
 
 
 def _sampling(small: bool) -> Iterator[Program]:
-    n, height, width, _ = shape = (1, 8, 8, 8) if small else (2, 64, 64, 64)
+    n, height, width, _ = shape = (DEVICES, 8, 8, 8) if small else (2, 64, 64, 64)
     high = (n, 2 * height, 2 * width)
     yield Program(f"grid_sample {_words(shape)}", up.grid_sample, (_spec(*shape), _spec(*high, 2)), wanted=2)
     offsets = _spec(*high, 4, 2)
@@ -146,11 +152,11 @@ def _sampling(small: bool) -> Iterator[Program]:
 
 
 def _metrics(small: bool) -> Iterator[Program]:
-    masks = (1, 16, 16) if small else (8, 512, 512)
+    masks = (DEVICES, 16, 16) if small else (8, 512, 512)
     yield Program(
         f"distance_transform {_words(masks)}", up.metrics.distance_transform, (_spec(*masks, dtype=bool),), wanted=0
     )
-    labels = (1, 16, 16) if small else (8, 360, 480)
+    labels = (DEVICES, 16, 16) if small else (8, 360, 480)
     maps = (_spec(*labels, dtype=jnp.int32),) * 2
     for name in ("confusion_matrix", "boundary_iou", "hausdorff_distance"):
         function = functools.partial(getattr(up.metrics, name), num_classes=3 if small else 11)
@@ -158,18 +164,30 @@ def _metrics(small: bool) -> Iterator[Program]:
 
 
 def _layers(small: bool, names: Sequence[str]) -> Iterator[Program]:
-    shape = (1, 8, 8, 8) if small else (2, 32, 32, 32)
-    n, height, width, channels = shape
     for name in names or up.nn.available():
-        method = methods.find(name)
-        structure, state = nnx.split(nnx.eval_shape(lambda m=method: m.create(channels, 2, rngs=nnx.Rngs(0))))
-        state = jax.tree.map(lambda a: _spec(*a.shape, dtype=a.dtype), state)
-        guide = (_spec(n, 2 * height, 2 * width, channels),) if method.uses_guide else ()
+        if small:
+            yield _layer(name, (DEVICES, 8, 8, 8))
+            continue
+        yield _layer(name, (2, 32, 32, 32))
+        if name in _WIDE:
+            yield _layer(name, (2, 32, 32, 256))
 
-        def apply(x: jax.Array, state: nnx.State, *guide: jax.Array, structure: Any = structure) -> jax.Array:
-            return nnx.merge(structure, state)(x, *guide)
 
-        yield Program(f"{name} {_words(shape)}", apply, (_spec(*shape), state, *guide), wanted=2 + len(guide))
+# Layers that networks have at many channels, beside which a window's weights are few.
+_WIDE = ("joint_bilateral", "jbu", "guided_filter", "carafe", "sapa", "fade", "fade_lite", "dysample", "flow_alignment")
+
+
+def _layer(name: str, shape: tuple[int, int, int, int]) -> Program:
+    n, height, width, channels = shape
+    method = methods.find(name)
+    structure, state = nnx.split(nnx.eval_shape(lambda: method.create(channels, 2, rngs=nnx.Rngs(0))))
+    state = jax.tree.map(lambda a: _spec(*a.shape, dtype=a.dtype), state)
+    guide = (_spec(n, 2 * height, 2 * width, channels),) if method.uses_guide else ()
+
+    def apply(x: jax.Array, state: nnx.State, *guide: jax.Array) -> jax.Array:
+        return nnx.merge(structure, state)(x, *guide)
+
+    return Program(f"{name} {_words(shape)}", apply, (_spec(*shape), state, *guide), wanted=2 + len(guide), shared=1)
 
 
 _MAKERS: dict[str, Callable] = dict(

@@ -10,16 +10,21 @@ import importlib.util
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from experiments.benchmarks.compiled.program import Program
+
+
+class UnreadableError(RuntimeError):
+    """A compiler that does not tell what it made."""
 
 
 class Target(NamedTuple):
@@ -79,11 +84,15 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
 
     Returns:
       What has to be read and written, arguments and results once, as `need`; `temporaries`, both in bytes;
-      `compile_seconds`, of processors; `kernels`; `loops`, the trips of each; `custom_calls`, `collectives`, `apart`,
-      how many of each kind; `gathers` and `scatters`, of those that the compiler was given; `float32`, bytes of it that
-      are written. For a GPU `traffic`, in bytes, and for a TPU `microseconds`, as the compiler estimates them, and
-      `unestimated`, the bytes that pass through operations for which it gives no estimate. And `ratio`, traffic over
-      need, or the estimate over the time that reading and writing the need takes at the memory's bandwidth.
+      `compile_seconds`, of processors; `kernels`; `loops`, the trips of each; `custom_calls`, `collectives` and
+      `apart`, how many of each kind; `gathers` and `scatters`, of those that the compiler was given; `float32`, bytes
+      of float32 that are written. For a GPU `traffic`, in bytes, and for a TPU `microseconds`, as the compiler
+      estimates them, and `unestimated`, the bytes that pass through operations for which it gives no estimate. And
+      `ratio`, traffic over need, or the estimate over the time that reading and writing the need takes at the memory's
+      bandwidth.
+
+    Raises:
+      UnreadableError: the compiler cannot tell what it made, as libtpu sometimes.
     """
     machine, sharding = TARGETS[target], SingleDeviceSharding(_device(target))
     specs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), specs)
@@ -92,7 +101,10 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     executable = lowered.compile()
     seconds = time.process_time() - start  # of all threads; nothing else runs here, but elsewhere on the machine
     memory, given = executable.memory_analysis(), lowered.as_text()
-    program = Program(executable.as_text())
+    try:
+        program = Program(executable.as_text())
+    except jax.errors.JaxRuntimeError as error:
+        raise UnreadableError(f"{target}: {error}") from None
     costs, need = program.costs, memory.argument_size_in_bytes + memory.output_size_in_bytes
     figures = {
         "need": need,
@@ -118,8 +130,35 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     }
 
 
-@functools.cache
+def collectives_for(target: str, function: Callable, *specs: Any, shared: Sequence[int]) -> dict[str, Any]:
+    """Compiles for as many devices as the first axis of the arguments is long, which it is cut along.
+
+    Args:
+      shared: the numbers of the arguments that every device holds whole.
+
+    Returns:
+      `collectives`, how many of each kind there are, and `exchanged`, the bytes of their results on one device.
+    """
+    count = jax.tree.leaves(specs)[0].shape[0]
+    mesh = Mesh(np.asarray(_devices(target, count)), ("batch",))
+    cut, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    specs = tuple(
+        jax.tree.map(
+            lambda a, held=whole if number in shared else cut: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=held),
+            spec,
+        )
+        for number, spec in enumerate(specs)
+    )
+    program = Program(jax.jit(function).lower(*specs).compile().as_text())
+    return {"collectives": dict(program.collectives), "exchanged": program.exchanged}
+
+
 def _device(target: str) -> Any:
+    return _devices(target, 1)[0]
+
+
+@functools.cache
+def _devices(target: str, count: int) -> Any:
     reason = missing(target)
     if reason is not None:
         raise RuntimeError(f"{target}: {reason}.")
@@ -129,11 +168,15 @@ def _device(target: str) -> Any:
         wanted |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "true"}
         for name, value in wanted.items():
             os.environ.setdefault(name, value)
-        return topologies.get_topology_desc(platform="tpu", topology_name=TARGETS[target].topology).devices[0]
+        name = TARGETS[target].topology if count == 1 else TARGETS[target].topology.split(":")[0] + f":2x{count // 2}"
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices[:count]
     assembler = _assembler()
     if shutil.which("ptxas") is None and assembler is not None:
         os.environ["PATH"] = f"{assembler.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return topologies.get_topology_desc(target, platform="cuda", target_config=_H100, topology="1x1x1").devices[0]
+    devices = topologies.get_topology_desc(
+        target, platform="cuda", target_config=_H100, topology=f"1x1x{count}"
+    ).devices
+    return devices[:count]
 
 
 def _assembler() -> Path | None:

@@ -79,7 +79,9 @@ def test_as_compiled_for_users(name):
     for a, b in zip(optimized, quick, strict=True):
         assert a.dtype == b.dtype
         size = np.abs(np.asarray(b, np.float64)).max(initial=0, where=np.isfinite(b))
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6 * size)
+        # LoftUp takes sines of what it multiplied by large numbers.
+        tolerance = 2e-5 if name == "nn.loftup" else 1e-6
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * size)
 
 
 @pytest.mark.parametrize("name", ["carafe", "max_unpool", "mean_iou", "nn.transposed_conv, grouped"])

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 import upsampling as up
 from tests.modes.calls import CALLS
+from upsampling.primitives._common import map_in_groups
 
 DEVICES = 8
 # What has a form of its own for programs on several devices: its values are compared with those of one device.
@@ -118,6 +119,17 @@ def check_rows(call):
             yield f"result of shape {a.shape} differs from that of one device"
 
 
+def check_groups(_):
+    """Of more entries than are worked on at once, each device takes as many of its own at a time."""
+    mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Auto,))
+    x = np.arange(DEVICES * 32 * 3, dtype=np.float32).reshape(-1, 3)
+    cut = jax.device_put(x, NamedSharding(mesh, P("d")))
+    program = jax.jit(lambda x: map_in_groups(lambda x: 2 * x, 4, x)).lower(cut).compile()
+    yield from moved(program.as_text())
+    if not np.array_equal(program(cut), 2 * x):
+        yield "results are out of order"
+
+
 def check_explicit(call):
     """Types with shardings go in and come out, forward and backward."""
     mesh = jax.make_mesh((DEVICES,), ("d",), axis_types=(AxisType.Explicit,))
@@ -146,7 +158,13 @@ def check_manual(call):
 def main(names):
     found = {}
     for name in names or CALLS:
-        for check in (check_automatic, check_explicit, check_manual, *[check_rows] * (name in ROWS)):
+        for check in (
+            check_automatic,
+            check_explicit,
+            check_manual,
+            *[check_rows] * (name in ROWS),
+            *[check_groups] * (name == "hausdorff_distance"),
+        ):
             try:
                 wrong = list(check(CALLS[name]))
             except Exception as error:

@@ -97,6 +97,8 @@ def upsample_anything(
             f"{name}: guide must have the batch axes of x {x.shape} and at least its height and width; "
             f"got shape {guide.shape}."
         )
+    if not guide.shape[-1]:
+        raise ValueError(f"{name}: guide must have at least 1 channel; got shape {guide.shape}.")
     steps = _arguments.number(name, "steps", steps, minimum=0)
     radius = _arguments.number(name, "radius", radius, minimum=1)
     settings = _Settings(

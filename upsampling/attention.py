@@ -85,6 +85,8 @@ def neighborhood_attention(
     x, queries = _arguments.spatial_map(name, "x", x), _arguments.spatial_map(name, "queries", queries)
     for argument, given in (("x", x), ("queries", queries)):
         _arguments.static_size(name, argument, given, 2)
+    if not queries.shape[-1]:
+        raise ValueError(f"{name}: queries must have at least 1 channel; got shape {queries.shape}.")
     window = None if kernel_size is None else _arguments.per_axis(name, "kernel_size", kernel_size, 2)
     if share is not None:
         window, share = None, _arguments.width(name, "share", share)

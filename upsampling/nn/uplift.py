@@ -53,16 +53,17 @@ def _convolved(parts: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
 
 def _added(parts: Sequence[jax.Array], y: jax.Array) -> jax.Array:
     """The parts, side by side, and `y`, with the channels of `y`."""
-    first, missing = [], y.shape[-1]
+    missing: int = y.shape[-1]
+    first: list[jax.Array] = []
     for part in parts:
         first.append(part[..., :missing])
-        missing -= first[-1].shape[-1]
+        missing = max(missing - part.shape[-1], 0)
     return _sum_of_channels(y, *first)
 
 
 @core()
 def _sum_of_channels(y: jax.Array, *parts: jax.Array) -> jax.Array:
-    x = jnp.concatenate(parts, -1) if len(parts) > 1 else parts[0]
+    x = jnp.concatenate(parts, -1)
     return y + jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, y.shape[-1] - x.shape[-1])])
 
 

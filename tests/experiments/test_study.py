@@ -447,11 +447,11 @@ assert libc.capset(header, rights) == 0
 from experiments import __main__ as command
 from experiments import training
 run = sys.argv[1]
-def fit_where_nothing_can_be_written(*arguments, folder, **options):
+def fit_where_nothing_can_be_written(lanes, *arguments, **options):
     for path, _, _ in os.walk(run):
         os.chmod(path, 0o555)
-    folder.mkdir(parents=True)
-training.fit = fit_where_nothing_can_be_written
+    lanes[0].folder.mkdir(parents=True)
+training.fit_together = fit_where_nothing_can_be_written
 sys.exit(command.main(["segmentation", "--resume", run]))
 """
 

@@ -175,8 +175,8 @@ def test_methods_show_their_options():
     assert dict(known["joint_bilateral"].options)["sigma_range"] == 0.1
     assert list(known["max_unpool"].options) == []
     assert repr(known["joint_bilateral"]) == (
-        "joint_bilateral(features, scale=2, *, guide_features=None, radius=2, sigma_spatial=0.5, sigma_range=0.1, "
-        "rngs=None)  # reassembly; Kopf et al. 2007, doi:10.1145/1276377.1276497; variants: features"
+        "joint_bilateral(features, scale=2, *, size=None, guide_features=None, radius=2, sigma_spatial=0.5, "
+        "sigma_range=0.1, rngs=None)  # reassembly; Kopf et al. 2007, doi:10.1145/1276377.1276497; variants: features"
     )
     assert "kernel_init=variance_scaling" in repr(known["fade"])
     assert "param_dtype=float32" in repr(known["fade"])

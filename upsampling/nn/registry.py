@@ -87,7 +87,7 @@ class Method:
 
         >>> import upsampling as up
         >>> dict(up.nn.available()["joint_bilateral"].options)
-        {'guide_features': None, 'radius': 2, 'sigma_spatial': 0.5, 'sigma_range': 0.1}
+        {'size': None, 'guide_features': None, 'radius': 2, 'sigma_spatial': 0.5, 'sigma_range': 0.1}
         """
         parameters = self.signature.parameters.values()
         return MappingProxyType({p.name: p.default for p in parameters if p.name not in _GIVEN})

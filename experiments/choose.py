@@ -145,10 +145,7 @@ def _by_need(
             )
     rows += row("no guide at hand", lambda name: not methods[name]["uses_guide"])
     return rows + row(
-        "any size or factor, no guide",
-        lambda name: (
-            not methods[name]["uses_guide"] and (methods[name]["family"] == "interpolation" or _takes_size(name))
-        ),
+        "any size or factor, no guide", lambda name: not methods[name]["uses_guide"] and _takes_size(name)
     )
 
 

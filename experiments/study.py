@@ -230,9 +230,14 @@ def _refuse_damaged(run: Run) -> None:
     """Raises ValueError if a stored file cannot be trusted; the message names it and the remedy."""
     try:
         for place in _folders(run):
-            trials.examine(place, run.data.test, together=run.config.seeds_at_once > 1)
+            _examine(run, place)
     except checkpoints.Damaged as error:
         raise ValueError(_remedy(error, run)) from error
+
+
+def _examine(run: Run, place: Path) -> None:
+    """Raises `checkpoints.Damaged` if what a training stored in its folder cannot be trusted."""
+    trials.examine(place, run.data.test, together=run.config.seeds_at_once > 1)
 
 
 def _remedy(error: checkpoints.Damaged, run: Run) -> str:
@@ -293,7 +298,7 @@ def _clear(run: Run) -> None:
     for place in _folders(run) if run.config.redo else ():
         redo = "diverged" in run.config.redo and (place / training.DIVERGED).exists()
         try:
-            trials.examine(place, run.data.test, together=run.config.seeds_at_once > 1)
+            _examine(run, place)
         except checkpoints.Damaged:
             redo = redo or "damaged" in run.config.redo
         if redo:

@@ -1,8 +1,7 @@
 """One training loop for every task: compiled step, checkpoints, and a stop that can be resumed to the same numbers."""
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -213,17 +212,21 @@ def fit_together(
     if path is not None and path.exists():
         found = _restore(path, state)
         # Where a lane is to be trained anew that is lost in the checkpoint, so are all.
-        if all(lane.folder and divergence(lane.folder) for lane, at in zip(lanes, found.lost, strict=True) if at):
+        if all((folder := lanes[i].folder) and divergence(folder) for i in found.lost):
             state, histories = found.state, found.histories
-            step = found.step
-            for i, at in enumerate(found.lost):
-                if at:
-                    lost[i] = Diverged(at, histories[i].loss[-1], histories[i])
+            step = max(len(history.loss) for history in histories)
+            for i in found.lost:
+                lost[i] = Diverged(len(histories[i].loss), histories[i].loss[-1], histories[i])
             for lane, place in zip(lanes, found.batches, strict=True):
                 lane.batches.set_state(place)
     state = devices.everywhere(state, over)
     with interruption.deferred() as interrupted:
         stored = time.monotonic()
+
+        def here(i: int) -> Any:
+            """The state of a lane, as it is now."""
+            return _lane(devices.here(state), i, count)
+
         while step < options.steps and len(lost) < count:
             batch = devices.spread(_next(lanes), over, rows=_rows(count))
             start = time.perf_counter()
@@ -231,7 +234,6 @@ def fit_together(
             values = np.asarray(value).reshape(count)  # waits for the step
             seconds = (time.perf_counter() - start) / count
             step += 1
-            here = functools.cache(functools.partial(_lane, devices.here(state), count=count))
             for i, (lane, history) in enumerate(zip(lanes, histories, strict=True)):
                 if i in lost:
                     continue
@@ -253,15 +255,11 @@ def fit_together(
             stop = interrupted()
             stopping = devices.any_of(stop is not None)  # by all processes after the same step
             if len(lost) < count and (step in marks or stopping or time.monotonic() - stored > checkpoint_every):
-                _save(path, devices.here(state), histories, lanes, lost, step)
+                _save(path, devices.here(state), histories, lanes, lost)
                 stored = time.monotonic()
             if stopping:
                 raise stop or interruption.Terminated
-    state = devices.here(state)
-    return [
-        lost[i] if i in lost else Fit(*_lane(state, i, count=count)[:2], history, program)
-        for i, history in enumerate(histories)
-    ]
+    return [lost[i] if i in lost else Fit(*here(i)[:2], history, program) for i, history in enumerate(histories)]
 
 
 def _stacked(trees: Sequence[Any]) -> Any:
@@ -269,7 +267,7 @@ def _stacked(trees: Sequence[Any]) -> Any:
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def _lane(tree: Any, i: int, *, count: int) -> Any:
+def _lane(tree: Any, i: int, count: int) -> Any:
     """One of the trees that `_stacked` made one of."""
     return tree if count == 1 else jax.tree.map(lambda leaf: leaf[i], tree)
 
@@ -348,24 +346,22 @@ def dtype_of(params: Params) -> jnp.dtype:
 
 
 class _Stored(NamedTuple):
-    """What a checkpoint holds. `lost` has the step at which a lane diverged, or 0."""
+    """What a checkpoint holds; of a lane that diverged, whose number is in `lost`, the history until then."""
 
     state: Any
     histories: list[History]
     batches: list[Any]
     lost: list[int]
-    step: int
 
 
 def _save(
-    path: Path | None, state, histories: Sequence[History], lanes: Sequence[Lane], lost: Mapping[int, Diverged], step
+    path: Path | None, state, histories: Sequence[History], lanes: Sequence[Lane], lost: Iterable[int] = ()
 ) -> None:
     if path is not None:
         place = {
             "histories": [asdict(history) for history in histories],
             "batches": [lane.batches.get_state() for lane in lanes],
-            "lost": [lost[i].step if i in lost else 0 for i in range(len(lanes))],
-            "step": step,
+            "lost": sorted(lost),
         }
         checkpoints.save(path, state, place)
 
@@ -379,7 +375,7 @@ def _restore(path: Path, state) -> _Stored:
 def _note_divergence(lane: Lane, step: int, loss: float, state, history: History) -> None:
     """Stores what there is to look into: how the loss went, and the state it ended in."""
     if lane.folder is not None:
-        _save(lane.folder / "diverged.npz", state, [history], [lane], {}, step)
+        _save(lane.folder / "diverged.npz", state, [history], [lane])
         files.write_json(lane.folder / DIVERGED, {"step": step, "loss": repr(loss), "losses": history.loss})
 
 

@@ -13,7 +13,15 @@ from jax import lax
 from upsampling import _arguments, interpolation
 from upsampling._arguments import Numbers
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
+from upsampling.primitives._common import (
+    accumulator,
+    core,
+    over_tiles,
+    read_by_tiles,
+    tile_length,
+    tile_places,
+    with_axes,
+)
 from upsampling.primitives.transposed_conv import convolve
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -215,9 +223,7 @@ class _Tiles(NamedTuple):
         table = np.zeros((len(centers), n))
         row, column = np.nonzero(counts)
         table[row, taps[row, column]] = counts[row, column]
-        # Beyond the end the last pixel again.
-        rows = np.minimum(np.arange(-(-len(table) // length) * length), len(table) - 1)
-        first, parts = read_by_tiles(table, rows.reshape(-1, length))
+        first, parts = read_by_tiles(table, tile_places(len(table), length))
         with np.errstate(divide="ignore"):
             logits = np.log(parts)
         return cls(first, length, parts.shape[2], logits if np.any(logits) else None)
@@ -280,12 +286,11 @@ def _attend_in_tiles(
     if count == 1:
         y = attend(queries, *jax.tree.map(lambda a: a[0], tiles))
     else:
-        queries = jnp.pad(queries, [(0, 0), (0, count * length - queries.shape[1]), *[(0, 0)] * 3])
+        total = queries.shape[1]
+        queries = jnp.pad(queries, [(0, 0), (0, count * length - total), *[(0, 0)] * 3])
         queries = jnp.moveaxis(queries.reshape(n, count, length, *queries.shape[2:]), 1, 0)
-        step = jax.checkpoint(lambda _, tile: (None, attend(*tile)), prevent_cse=False)
-        y = jnp.moveaxis(lax.scan(step, None, (queries, *tiles))[1], 0, 1)
-    y = y.reshape(n, math.prod(y.shape[1:-1]), y.shape[-1])
-    return lax.slice_in_dim(y, 0, output[0] * output[1], axis=1).reshape(n, *output, y.shape[-1])
+        y = over_tiles(attend, (queries, *tiles), total)
+    return y.reshape(n, *output, y.shape[-1])
 
 
 def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> jax.Array:

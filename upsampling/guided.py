@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
 from upsampling.primitives import _common, taps
-from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length, with_axes
+from upsampling.primitives._common import accumulator, core, over_tiles, read_by_tiles, tile_length, with_axes
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import (
@@ -291,18 +291,14 @@ def _learned_bilateral_in_tiles(x: jax.Array, weights: jax.Array, length: int) -
     columns = jnp.pad(columns, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="reflect")
     geometry = _same_size((length, width), window)
 
-    def tile(_: None, given: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-        kernel, begin, matrix = given
+    def tile(kernel: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
         low = lax.dynamic_slice_in_dim(columns, begin, matrix.shape[1], 1)
         large = jnp.einsum("rh,nhwc->nrwc", matrix, low, precision=lax.Precision.HIGHEST)
-        return None, window_sum(large, kernel, geometry, None)
+        return window_sum(large, kernel, geometry, None)
 
     weights = jnp.pad(weights, [(0, 0), (0, count * length - height), *[(0, 0)] * 4])
     weights = jnp.moveaxis(weights.reshape(n, count, length, *weights.shape[2:]), 1, 0)
-    given = (weights, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype))
-    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
-    y = jnp.moveaxis(y, 0, 1).reshape(n, count * length, width, x.shape[-1])
-    return lax.slice_in_dim(y, 0, height, axis=1)
+    return over_tiles(tile, (weights, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype)), height)
 
 
 def _same_size(size: tuple[int, ...], window: int) -> Geometry:

@@ -3,8 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +13,16 @@ from jax import lax
 from upsampling import _arguments
 from upsampling._arguments import Numbers
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, core, floating, read_by_tiles, tile_length, with_axes
+from upsampling.primitives._common import (
+    accumulator,
+    core,
+    floating,
+    over_tiles,
+    read_by_tiles,
+    tile_length,
+    tile_places,
+    with_axes,
+)
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 
@@ -100,8 +108,7 @@ def local_ensemble(
 def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Sides], length: int) -> jax.Array:
     """The sum over the corners, by `length` rows of the output at a time."""
     n, height = axes[0]
-    # Beyond the end the last row again.
-    tiles = np.minimum(np.arange(-(-height // length) * length), height - 1).reshape(-1, length)
+    tiles = tile_places(height, length)
     chosen = {side: np.eye(n)[nearest_pixels(n, height, side)] for side, _ in corners}
     first, parts = read_by_tiles(functools.reduce(np.add, chosen.values()), tiles)
     read = parts.shape[2]
@@ -114,8 +121,7 @@ def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Side
 
     columns = {side: (_read(x, axes[1:], (side,)), *_steps_and_shares(*axes[1], side)) for _, side in corners}
 
-    def tile(_: None, given: Any) -> tuple[None, jax.Array]:
-        begin, rows = given
+    def tile(begin: jax.Array, rows: Mapping[int | None, tuple[jax.Array, ...]]) -> jax.Array:
         y = []
         for above, before in corners:
             (matrix, *of_rows), (low, *of_columns) = rows[above], columns[before]
@@ -123,13 +129,9 @@ def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Side
             pixels = jnp.einsum("rh,...hwc->...rwc", matrix, low, precision=lax.Precision.HIGHEST)
             steps, shares = zip(of_rows, of_columns, strict=True)
             y.append(_weighted(predict(pixels, _pairs(*steps)), *shares))
-        return None, functools.reduce(jnp.add, y)
+        return functools.reduce(jnp.add, y)
 
-    given = (jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen})
-    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
-    y = jnp.moveaxis(y, 0, -4)
-    y = y.reshape(*y.shape[:-4], tiles.size, *y.shape[-2:])
-    return lax.slice_in_dim(y, 0, height, axis=-3)
+    return over_tiles(tile, (jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen}), height)
 
 
 def output_places(n: int, m: int) -> np.ndarray:

@@ -13,7 +13,15 @@ from jax import lax
 from upsampling import _arguments, conventions, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, core, read_by_tiles, tile_length
+from upsampling.primitives._common import (
+    accumulator,
+    core,
+    over_tiles,
+    pad_edges,
+    read_by_tiles,
+    tile_length,
+    tile_places,
+)
 from upsampling.primitives.taps import Axis, operators
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -481,33 +489,27 @@ def _attend_and_resize(x: jax.Array, logits: jax.Array, size: tuple[int, int]) -
 
 def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], length: int) -> jax.Array:
     """(n, h, w, channels), (n, H, W, taps) -> (n, *size, channels), by `length` rows at a time."""
-    (n, h, w, channels), (high, wide) = x.shape, logits.shape[1:3]
+    (h, w), (high, wide) = x.shape[1:3], logits.shape[1:3]
     factor, reach = high // h, NEIGHBORHOODS[logits.shape[-1]].shape[0] // 2
     (rows,) = operators((Axis(high, size[0]),), "linear", conventions.torch, True)
     matrix = rows.matrix()
-    count = -(-size[0] // length)
-    # Beyond the end the last row again.
-    tiles = np.minimum(np.arange(count * length), size[0] - 1).reshape(count, length)
+    tiles = tile_places(size[0], length)
     first, parts = read_by_tiles(np.abs(matrix).reshape(size[0], h, factor).sum(-1), tiles)
     read = parts.shape[2]
     matrices = [matrix[tile, factor * f : factor * (f + read)] for tile, f in zip(tiles, first.tolist(), strict=True)]
     geometry = Geometry((read, w), (factor, wide // w), (), (2 * reach + 1,) * 2, (1, 1), 1)
     dtype = accumulator(x.dtype)
-    x = jnp.pad(x, [(0, 0), (reach, reach), (0, 0), (0, 0)], mode="edge")
+    x = pad_edges(x, [(0, 0), (reach, reach), (0, 0), (0, 0)])
 
-    def tile(_: None, given: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
-        begin, matrix = given
+    def tile(begin: jax.Array, matrix: jax.Array) -> jax.Array:
         low = lax.dynamic_slice_in_dim(x, begin, read + 2 * reach, 1)
-        low = jnp.pad(low, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="edge")
+        low = pad_edges(low, [(0, 0), (0, 0), (reach, reach), (0, 0)])
         weights = _square_weights(lax.dynamic_slice_in_dim(logits, begin * factor, read * factor, 1), x.dtype)
         y = window_sum(low, weights, geometry, None).astype(dtype)
         y = jnp.einsum("rh,nhwc->nrwc", matrix, y, precision=lax.Precision.HIGHEST)
-        return None, interpolation._to_size(y, (length, size[1]), "linear", antialias=True).astype(x.dtype)
+        return interpolation._to_size(y, (length, size[1]), "linear", antialias=True).astype(x.dtype)
 
-    given = (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype))
-    _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, given)
-    y = jnp.moveaxis(y, 0, 1).reshape(n, count * length, size[1], channels)
-    return lax.slice_in_dim(y, 0, size[0], axis=1)
+    return over_tiles(tile, (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype)), size[0])
 
 
 # Cores that methods share.

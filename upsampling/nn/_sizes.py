@@ -62,9 +62,9 @@ class AnySize(Upsampler):
         space = slice(-1 - self.rank, -1)
         if any(m < n for n, m in zip(x.shape[space], target, strict=True)):
             raise ValueError(f"{type(self).__name__}: size must be at least that of x {x.shape}; got {target}.")
-        return x, interpolation.resize(high, target, method="linear", antialias=True) if high.shape[
-            space
-        ] != target else high
+        if high.shape[space] != target:
+            high = interpolation.resize(high, target, method="linear", antialias=True)
+        return x, high
 
     def __call__(self, x: jax.Array, guide: jax.Array | None = None, *, size: Numbers | None = None) -> jax.Array:
         """Upsamples `x`, to `size` if it is given."""

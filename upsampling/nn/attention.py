@@ -16,7 +16,7 @@ from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import register
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, after, core, with_axes
+from upsampling.primitives._common import accumulator, after, core, over_tiles, with_axes
 
 
 class ImageBlock(nnx.Module):
@@ -143,7 +143,8 @@ class NAF(AnySize):
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
         queries = self._unrotated(high, target)
-        keys = interpolation.area(_widened(self._rotated(queries)), x.shape[-3:-1])
+        (wide,) = _layers.cast(accumulator(queries.dtype), self._rotated(queries))
+        keys = interpolation.area(wide, x.shape[-3:-1])
         queries = self._rotated(after(queries, keys))
         return attention.neighborhood_attention(x, queries, keys, kernel_size=self.kernel_size, heads=self.heads)
 
@@ -161,11 +162,6 @@ class NAF(AnySize):
 
     def _rotated(self, queries: jax.Array) -> jax.Array:
         return attention.rotary_embedding(queries, heads=self.heads, base=self.base)
-
-
-@core()
-def _widened(x: jax.Array) -> jax.Array:
-    return x.astype(accumulator(x.dtype))
 
 
 def _heads(features: int) -> int:
@@ -621,15 +617,11 @@ class LoftUp(AnySize):
             jnp.asarray(np.pad(np.ones(height, bool), beyond)),
         )
 
-        def tile(_: None, first: jax.Array) -> tuple[None, jax.Array]:
+        def tile(first: jax.Array) -> jax.Array:
             cut = lambda a, axis: lax.dynamic_slice_in_dim(a, first, length + 4, axis)  # noqa: E731
-            return None, self._rows(cut(image, -3), cut(rows, 0), cut(inside, 0), seen, x.dtype)
+            return self._rows(cut(image, -3), cut(rows, 0), cut(inside, 0), seen, x.dtype)
 
-        firsts = jnp.arange(0, height, length, dtype=jnp.int32)
-        _, y = lax.scan(jax.checkpoint(tile, prevent_cse=False), None, firsts)
-        y = jnp.moveaxis(y, 0, -4)
-        y = y.reshape(*y.shape[:-4], y.shape[-4] * length, *y.shape[-2:])
-        return lax.slice_in_dim(y, 0, height, axis=-3)
+        return over_tiles(tile, (jnp.arange(0, height, length, dtype=jnp.int32),), height)
 
     def _rows(
         self,

@@ -84,6 +84,23 @@ def tile_length(total: int, most: int) -> int:
     return exact or -(-total // -(-total // most))
 
 
+def tile_places(total: int, length: int) -> np.ndarray:
+    """The places of an axis by tiles, (tiles, length); beyond the end the last place again."""
+    return np.minimum(np.arange(-(-total // length) * length), total - 1).reshape(-1, length)
+
+
+def over_tiles(tile: Callable[..., jax.Array], given: Sequence[Any], total: int) -> jax.Array:
+    """The rows that `tile` makes of the first parts of `given`, the second ones and so on, below one another.
+
+    One tile is computed at a time, and computed anew for the gradient. Rows are on the last axis but two; `total` of
+    them are kept.
+    """
+    step = jax.checkpoint(lambda _, parts: (None, tile(*parts)), prevent_cse=False)
+    y = jnp.moveaxis(lax.scan(step, None, tuple(given))[1], 0, -4)
+    y = y.reshape(*y.shape[:-4], y.shape[-4] * y.shape[-3], *y.shape[-2:])
+    return lax.slice_in_dim(y, 0, total, axis=y.ndim - 3)
+
+
 def read_by_tiles(table: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What tiles of outputs read of their inputs: a block of equally many for each.
 

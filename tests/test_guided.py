@@ -410,7 +410,9 @@ def test_type_errors_explain():
         up.guided_filter(x, guide, average="False")
 
 
-@pytest.mark.parametrize(("size", "output", "radius"), [((4, 5), (23, 13), 2), ((2, 1), (7, 3), 3)])
+@pytest.mark.parametrize(
+    ("size", "output", "radius"), [((4, 5), (23, 13), 2), ((2, 1), (7, 3), 3), ((24, 3), (29, 4), 2)]
+)
 def test_the_learned_bilateral_filter_by_tiles_of_rows(size, output, radius):
     x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(2, *output, 2 * radius + 1, 2 * radius + 1)).astype(np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import choose, comparison, study, tasks, trials
+from experiments import choose, comparison, rates, study, tasks, trials
 from experiments.data import pictures
 from experiments.data.loader import StoredBatches
 from experiments.models import blocks
@@ -118,6 +118,28 @@ def test_a_module_and_a_line_make_a_task(monkeypatch, tmp_path):
     (tmp_path / "together" / "plain" / "transposed_conv" / "seed1" / "result.json").unlink()
     again = study.run(Doubling(resume=tmp_path / "together", quiet=True))
     assert again.results == together.results
+    # The checkpoint of both is in the folder of the first, which is done.
+    seeds = tmp_path / "together" / "plain" / "transposed_conv"
+    (seeds / "seed1" / "result.json").unlink()
+    checkpoint = seeds / "seed0" / "checkpoint.npz"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"seed0/checkpoint\.npz: damaged .* --redo damaged"):
+        study.run(Doubling(resume=tmp_path / "together", quiet=True))
+    again = study.run(Doubling(resume=tmp_path / "together", redo=("damaged",), quiet=True))
+    assert again.results == together.results
+
+
+def test_seeds_that_are_trained_together_are_tried_with_the_same_rates():
+    config = Doubling(methods=("nearest", "bilinear"), seeds=(0, 1, 2, 3, 4), learning_rate=(0.1, 0.01))
+
+    def seeds(**changed):
+        found = rates.together(dataclasses.replace(config, **changed))
+        return [[job.seed for job in jobs] for jobs in found if jobs[0].method == "nearest"]
+
+    assert [job for jobs in rates.together(config) for job in jobs] == config.jobs()
+    assert seeds(seeds_at_once=3) == [[0, 1], [2, 3, 4]]  # two of them decide the rate
+    assert seeds(seeds_at_once=2) == [[0, 1], [2, 3], [4]]
+    assert seeds(seeds_at_once=3, learning_rate=(0.1,)) == [[0, 1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("task", tasks.known(), ids=lambda task: task.name)

@@ -224,7 +224,9 @@ def test_both_published_forms_of_fade_load():
             if name.startswith(old):
                 name = name.replace(old, new)
         other[name] = value
-    a, b = (up.nn.FADE(6, kernel_size=3, compressed_features=7, rngs=nnx.Rngs(i)) for i in range(2))
+    # The second is made with a size, and has no factor.
+    options = {"kernel_size": 3, "compressed_features": 7}
+    a, b = (up.nn.FADE(6, size=size, **options, rngs=nnx.Rngs(i)) for i, size in enumerate((None, (9, 8))))
     load_state_dict(a, theirs.state_dict())
     load_state_dict(b, other)
     assert len({k.split(".")[0] for k in other}) == 2

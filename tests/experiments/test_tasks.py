@@ -113,7 +113,8 @@ def test_a_module_and_a_line_make_a_task(monkeypatch, tmp_path):
     assert again.results == result.results
     together = study.run(dataclasses.replace(config, seeds=(0, 1, 2), seeds_at_once=2), out=tmp_path / "together")
     for method in result.values("plain"):
-        np.testing.assert_allclose(together.values("plain")[method][:2], result.values("plain")[method], rtol=1e-3)
+        # Rounding may turn a byte of what is predicted.
+        np.testing.assert_allclose(together.values("plain")[method][:2], result.values("plain")[method], rtol=1e-4)
     # Where one of the two is missing, both are made again.
     (tmp_path / "together" / "plain" / "transposed_conv" / "seed1" / "result.json").unlink()
     again = study.run(Doubling(resume=tmp_path / "together", quiet=True))

@@ -156,12 +156,12 @@ def together(folder, batches, progress=lambda step, loss: None, steps=40):
 def test_lanes_go_as_if_alone():
     found = together(None, [Weighed(0), Weighed(1), Weighed(2)])
     (alone,) = together(None, [Weighed(0)])
-    chex.assert_trees_all_close(found[0][:2], alone[:2], rtol=1e-5)
-    np.testing.assert_allclose(found[0].history.loss, alone.history.loss, rtol=1e-4, atol=1e-9)
+    chex.assert_trees_all_close(found[0][:2], alone[:2], rtol=1e-6)
+    np.testing.assert_allclose(found[0].history.loss, alone.history.loss, rtol=1e-5)
     assert [v["step"] for v in found[2].history.validation] == [8, 16, 24, 32, 40]
     assert found[2].history.loss[-1] < 0.01 * found[2].history.loss[0]
     assert found[0].history.loss != found[1].history.loss
-    assert found[0].cost.operations == pytest.approx(alone.cost.operations, rel=0.2)
+    assert found[0].cost.operations == pytest.approx(alone.cost.operations, rel=0.02)
 
 
 def test_a_lane_that_is_lost_does_not_stop_the_others(tmp_path):

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import gc
 import importlib.util
 import os
 import sys
@@ -18,6 +19,10 @@ _HERE = Path(__file__).parent
 # compiler for TPUs, where it is installed, reads it too, and ends the process at a setting it does not know.
 if QUICKLY not in os.environ.get("XLA_FLAGS", "") and importlib.util.find_spec("libtpu") is None:
     os.environ["XLA_FLAGS"] = f"{QUICKLY} {os.environ.get('XLA_FLAGS', '')}".strip()
+
+# Tracing makes many small objects that live on: with Python's own threshold of 700 a tenth of the time goes to looking
+# for garbage among them.
+gc.set_threshold(10_000, 10, 50)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -60,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     0: done. 1: stopped by what is outside the program, as a full disk; what is safe, and how to go on, is said.
     2: it cannot be done as asked. 130: Ctrl-C. 143: SIGTERM.
     """
-    console.accept_any_encoding()
-    with interruption.terminable():
+    with console.accept_any_reader(), interruption.terminable():
         try:
             return _carry_out(tyro.cli(_COMMANDS, prog="python -m experiments", description=_ABOUT, args=arguments))
         except interruption.Terminated:

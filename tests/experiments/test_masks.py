@@ -58,6 +58,16 @@ def test_masks_saved_as_jpeg_are_refused_and_settled_by_ranges(tmp_path):
         np.testing.assert_array_equal(label, stored > 127)
 
 
+def test_small_labels_saved_as_jpeg_are_refused_though_there_is_no_gap(tmp_path):
+    """What JPEG makes of 0 and 2 is 0 to 4."""
+    path = folder_of(tmp_path, [byte(2 * m) for m in discs()], ".jpg")
+    with pytest.raises(
+        labels.Misread, match=r"8 of 8 masks are JPEG.*0 .*, 4 .*may be no labels\..*--labels 0=NAME,1="
+    ):
+        folder.load(path)
+    assert folder.load(path, labels="0=background,1-9=cell").classes == ("background", "cell")
+
+
 def test_soft_edges_are_refused(tmp_path):
     soft = [np.asarray(Image.fromarray(byte(255 * m)).resize((40, 40)).resize((SIDE, SIDE))) for m in discs()]
     with pytest.raises(labels.Misread, match="smoothed"):

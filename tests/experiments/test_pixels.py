@@ -57,6 +57,8 @@ def said(data, text):
         (noise(3000, np.int32, low=-1024), -1024, 3000),  # Hounsfield units
         (noise(70000, np.int32), 0, 70000),
         (noise(900, np.int16, low=-100), -100, 900),
+        (noise(100, np.int8, low=-50), -50, 100),
+        (noise(4e9, np.uint32), 0, 4e9),  # more than a signed number of 32 bits holds
     ],
 )
 def test_ranges_are_found_over_the_set_and_stated(tmp_path, stored, low, high):
@@ -160,6 +162,16 @@ def test_mixed_depths_are_a_warning_that_names_a_file(tmp_path):
     data = folder.load(path)
     assert said(data, f"several depths (7 of 8-bit, 1 of 16-bit), each scaled by its own: {path / 'images' / '6.tif'}")
     assert images(data)["6"].min() == 1
+
+
+def test_images_in_other_units_than_the_rest_are_named(tmp_path):
+    stored = noise(1, np.float32)
+    stored[3] *= 255
+    data = folder.load(folder_of(tmp_path, list(stored)))
+    assert said(data, "7 images span less than a hundredth of that range")
+    stored = noise(255, np.uint8)
+    stored[3] //= 64  # dark, not black
+    assert not said(folder.load(folder_of(tmp_path / "dark", list(stored))), "hundredth")
 
 
 def stack(path, name, pages):

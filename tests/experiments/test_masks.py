@@ -133,6 +133,18 @@ def test_a_mask_of_ones_among_masks_of_255_is_refused(tmp_path):
         folder.load(folder_of(tmp_path, masks))
 
 
+@pytest.mark.parametrize(("ignored", "refused"), [(4, False), (5, True)])  # of 16 rows: 25 %, 31 %
+def test_much_that_would_be_ignored_is_refused_though_labels_are_more(tmp_path, ignored, refused):
+    masks = [byte(np.indices((SIDE, SIDE))[0] % 2) for _ in range(8)]
+    for mask in masks:
+        mask[:ignored] = 255
+    path = folder_of(tmp_path, masks)
+    if refused:
+        with pytest.raises(labels.Misread, match=r"255 would be ignored, and it is 31\.2% of all pixels.*--ignore 255"):
+            folder.load(path)
+    assert folder.load(path, ignore="255" if refused else None).ignore_index == 2
+
+
 def test_a_thin_ignored_border_is_taken_as_it_is_meant(tmp_path):
     masks = [byte(m) for m in discs()]
     masks[2][0, :9] = 255

@@ -114,7 +114,13 @@ def test_a_radius_beyond_the_image_is_the_image():
         np.testing.assert_allclose(function(X, guide, radius=1000), function(X, guide, radius=6), rtol=1e-6)
 
 
-@pytest.mark.parametrize("state", [None, [1.0], {"weight": np.ones((8, 3, 4, 4), complex), "bias": np.ones(3)}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        *(None, [1.0], {"weight": np.ones((8, 3, 4, 4), complex), "bias": np.ones(3)}),
+        {"weight": [[1.0], [2.0, 3.0]], "bias": np.ones(3)},
+    ],
+)
 def test_states_that_are_none(state):
     layer = up.nn.TransposedConv(8, out_features=3, kernel_size=4, padding=1, rngs=nnx.Rngs(0))
     before = np.asarray(layer.kernel[...])

@@ -192,6 +192,7 @@ def test_every_page_of_a_volume_is_an_image_and_neighbors_are_not_torn_apart(tmp
     for name, image in images(data).items():
         np.testing.assert_allclose(image[..., 0] * 255, stored[int(name[7:]) - 1], atol=1e-4)
     np.testing.assert_array_equal(data.train.examples[2]["label"], np.roll(MASK, 2))
+    assert not said(data, "held-out")  # pages of one file, whose digest they share
 
 
 def test_several_volumes_stay_whole(tmp_path):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study, tasks
+from experiments import analyse, benchmarks, check, choose, console, devices, evidence, interruption, runs, study, tasks
 
 # Each command by name, with an example for its help; a task without one here has that of a few methods.
 _EXAMPLES = {
@@ -81,6 +81,7 @@ def _carry_out(command: object) -> int:
         carry_out(prepared)
     except runs.Stopped as error:
         console.fail(error)
+        devices.leave()
         return 1
     return 0
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments import analyse, benchmarks, check, choose, console, evidence, interruption, runs, study, tasks
+from experiments import analyse, benchmarks, check, choose, console, devices, evidence, interruption, runs, study, tasks
 
 # Each command by name, with an example for its help; a task without one here has that of a few methods.
 _EXAMPLES = {
@@ -60,8 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     0: done. 1: stopped by what is outside the program, as a full disk; what is safe, and how to go on, is said.
     2: it cannot be done as asked. 130: Ctrl-C. 143: SIGTERM.
     """
-    console.accept_any_encoding()
-    with interruption.terminable():
+    with console.accept_any_reader(), interruption.terminable():
         try:
             return _carry_out(tyro.cli(_COMMANDS, prog="python -m experiments", description=_ABOUT, args=arguments))
         except interruption.Terminated:
@@ -82,6 +81,7 @@ def _carry_out(command: object) -> int:
         carry_out(prepared)
     except runs.Stopped as error:
         console.fail(error)
+        devices.leave()
         return 1
     return 0
 

@@ -2,11 +2,12 @@
 
 import codecs
 import contextlib
+import io
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich import box
 from rich.console import Console
@@ -23,17 +24,22 @@ _EVERY = 60.0  # seconds between two lines on the same training, where there are
 _BARS = 60  # columns of a terminal: in fewer nothing can be read beside bars
 
 
-class _Console(Console):
-    """A console whose reader may leave: `python -m experiments ... | head -1` does not end a run."""
-
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
-        # Python flushes the stream once more at exit.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+console = Console(emoji=False)  # or a module named my:up: would show as a picture
 
 
-console = _Console(emoji=False)  # or a module named my:up: would show as a picture
+class _Lasting(io.FileIO):
+    """A stream whose reader may leave, as `head -1` does, or whose disk may fill up: what follows is lost, and no run
+    ends for that."""
+
+    lost: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if not isinstance(error, BrokenPipeError):  # a reader that has left misses nothing
+                self.lost = error
+            return memoryview(data).nbytes
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
@@ -45,10 +51,35 @@ def _plainly(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error("experiments.plainly", _plainly)
 
 
-def accept_any_encoding() -> None:
-    """Lets an ASCII terminal show what it can, and names of files be printed that are no text."""
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="experiments.plainly")
+@contextlib.contextmanager
+def accept_any_reader() -> Iterator[None]:
+    """Within it all can be printed: to a reader that leaves, to a full disk, and to an ASCII terminal, which is shown
+    what it can; names of files may be no text. What was lost is told at the end, where there is an end to tell it."""
+    before = sys.stdout, sys.stderr
+    out, err = map(_lasting, before)
+    sys.stdout, sys.stderr = out, err
+    if hasattr(out, "reconfigure"):
+        out.reconfigure(errors="experiments.plainly")
+    try:
+        yield
+    finally:
+        out.flush()
+        raw = getattr(getattr(out, "buffer", None), "raw", None)
+        if isinstance(raw, _Lasting) and raw.lost:
+            err.write(f"error: what is printed could not all be written: {raw.lost.strerror}.\n")
+        err.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _lasting(stream: Any) -> Any:
+    """A standard stream as one that lasts; a terminal, and what others put in place of a stream, as it is."""
+    if stream is None:  # closed, as by >&-
+        return open(os.devnull, "w", encoding="utf-8")
+    if stream not in (sys.__stdout__, sys.__stderr__) or stream.isatty():
+        return stream
+    stream.flush()
+    raw, lines = _Lasting(stream.fileno(), "wb", closefd=False), stream.line_buffering
+    return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=lines)
 
 
 def say(*lines: str) -> None:
@@ -184,7 +215,7 @@ def table(title: str, rows: Sequence[Mapping[str, str]], best: Mapping[str, Sequ
         shown.add_row(*(Text(cell, style="bold" if i in best.get(column, ()) else "") for column, cell in row.items()))
     room = Measurement.get(console, console.options.update(max_width=10_000), shown)
     if not console.is_terminal:
-        _Console(file=console.file, width=max(room.maximum, console.width)).print(shown)
+        Console(file=console.file, width=max(room.maximum, console.width)).print(shown)
     elif room.minimum <= console.width:
         console.print(shown)
     else:

@@ -13,6 +13,7 @@ import functools
 import io
 import os
 import shutil
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -115,6 +116,16 @@ def here(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: x.addressable_data(0) if len(x.sharding.device_set) > 1 else x, tree)
 
 
+def leave() -> None:
+    """Ends this process at once, with status 1, where it is one of several: at its end it would wait for the others,
+    of which one may have ended or not know that this one does."""
+    if jax.process_count() > 1:
+        _remove_copies()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
 def any_of(flag: bool) -> bool:
     """Whether the flag is set in any process."""
     return bool(np.any(multihost_utils.process_allgather(np.array(flag)))) if jax.process_count() > 1 else flag
@@ -201,6 +212,15 @@ def in_turn(count: int, one: Callable[[int], Tree], like: Callable[[int], Tree])
 # --- the folder -------------------------------------------------------------------------------------------------------
 
 
+_copies: list[Path] = []
+
+
+@atexit.register
+def _remove_copies() -> None:
+    while _copies:
+        shutil.rmtree(_copies.pop(), ignore_errors=True)
+
+
 def share(folder: Path | None) -> Path | None:
     """Gives the first process's folder to all others, who get the place of their copy; None if the first had none."""
     packed = _pack(folder) if is_first() and folder is not None else b""
@@ -212,7 +232,7 @@ def share(folder: Path | None) -> Path | None:
     if is_first():
         return folder
     place = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    _copies.append(place)
     with tarfile.open(fileobj=io.BytesIO(data.astype(np.uint8).tobytes())) as archive:
         archive.extractall(place, filter="data")
     return place / "run"

@@ -88,9 +88,18 @@ _OUTSIDE = {
 
 @contextlib.contextmanager
 def told_how_to_go_on(folder: Path, command: str) -> Iterator[None]:
-    """Within it a full or read-only disk ends in one line, `Stopped`, which says what is safe and how to go on."""
+    """Within it a full or read-only disk, or the end of another process of the run, ends in one line, `Stopped`, which
+    says what is safe and how to go on."""
     try:
         yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        told = str(error).splitlines()[0]
+        raise Stopped(
+            f"{told}. As a rule another process of the run has ended. Finished trainings and the last checkpoint are "
+            f"safe. Go on with all processes: {command}"
+        ) from error
     except OSError as error:
         if error.errno not in _OUTSIDE:
             raise

@@ -206,7 +206,12 @@ def _load(config: Any, own: Dataset | None = None) -> Any:
 
 def _load_again(config: Any, place: Path, own: Dataset | None = None) -> Any:
     """The data of a run that goes on, which must be those that it began with."""
-    data = _load(config, own)
+    try:
+        data = _load(config, own)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error} The run's data are where {place / 'config.json'} says: change it there."
+        ) from error
     runs.refuse_other_data(place, data)
     return data
 
@@ -279,12 +284,12 @@ def train(run: Run, sinks: Sequence[logs.Sink] = (), *, page: bool = True) -> Re
             _clear(run)
             measured = _analytic(config, place)
             trained = _train_all(run, [*sinks, *_own_sinks(run)])
+            return conclude(run, trained, measured, page=page)
         except KeyboardInterrupt:
             console.say(*([f"Stopped. To go on: {_resume(run)}"] if page else []))
             raise
         except checkpoints.Damaged as error:
             raise runs.Stopped(_remedy(error, run)) from error
-        return conclude(run, trained, measured, page=page)
 
 
 def _own_sinks(run: Run) -> list[logs.Sink]:

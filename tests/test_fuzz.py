@@ -154,6 +154,7 @@ def test_every_function_is_called():
 def test_what_a_longer_run_found():
     for axes in ([1, [2, 3]], None, {}, [None]):
         assert complaint(up.metrics.image_mean, "axes", axes) == ""
+    assert complaint(up.upsample_anything, "radius", 50000) == ""
     nothing = np.zeros((2, 4, 6, 0), np.float32)
     assert complaint(up.neighborhood_attention, "queries", nothing) == ""
     assert complaint(up.upsample_anything, "guide", nothing) == ""

@@ -73,6 +73,24 @@ def test_numbers_of_numpy_and_jax_are_numbers():
             lambda: up.nn.create("pixel_shuffle", 8, rngs=nnx.Rngs(0)),
             "create: name='pixel_shuffle' is not known. Here it is 'sub_pixel_conv'",
         ),
+        *(
+            (
+                ValueError,
+                lambda name=name: up.nn.create(name, 8, rngs=nnx.Rngs(0)),
+                f"{name}' is not known. Here it is '{here}'",
+            )
+            for name, here in (
+                ("PixelShuffle", "sub_pixel_conv"),
+                ("ConvTranspose2d", "transposed_conv"),
+                ("Conv2DTranspose", "transposed_conv"),
+                ("MaxUnpool2d", "max_unpool"),
+                ("CARAFE", "carafe"),
+            )
+        ),
+        (TypeError, lambda: up.grid_sample(X, X[..., :2], align_corners=True), "Here it is positions; positions_from_"),
+        (TypeError, lambda: up.max_pool_with_indices(X, kernel_size=2), "'kernel_size'. Here it is window"),
+        (TypeError, lambda: up.resize(X, dsize=(8, 8)), "'dsize'. Here it is size"),
+        (TypeError, lambda: up.nn.create("bilinear", 3, mode="nearest", rngs=nnx.Rngs(0)), "'mode'. Here it is name"),
         (
             ValueError,
             lambda: up.nn.create("carafe", 3, rngs=nnx.Rngs(0))(jnp.ones((1, 3, 32, 32))),
@@ -96,7 +114,13 @@ def test_a_radius_beyond_the_image_is_the_image():
         np.testing.assert_allclose(function(X, guide, radius=1000), function(X, guide, radius=6), rtol=1e-6)
 
 
-@pytest.mark.parametrize("state", [None, [1.0], {"weight": np.ones((8, 3, 4, 4), complex), "bias": np.ones(3)}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        *(None, [1.0], {"weight": np.ones((8, 3, 4, 4), complex), "bias": np.ones(3)}),
+        {"weight": [[1.0], [2.0, 3.0]], "bias": np.ones(3)},
+    ],
+)
 def test_states_that_are_none(state):
     layer = up.nn.TransposedConv(8, out_features=3, kernel_size=4, padding=1, rngs=nnx.Rngs(0))
     before = np.asarray(layer.kernel[...])

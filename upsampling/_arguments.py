@@ -171,16 +171,35 @@ def flag(function: str, argument: str, given: Any) -> bool:
     return bool(given)
 
 
-# What other libraries call it.
-_OTHER_WORDS = {
+# What other libraries call it; of several, the first that names an argument that there is.
+_OTHER_WORDS: dict[str, str | tuple[str, ...]] = {
     "scale_factor": "scale",
     "upscale_factor": "scale",
-    "mode": "method",
-    "interpolation": "method",
-    "align_corners": 'convention: "torch_align_corners" is align_corners=True',
+    "downscale_factor": "scale",
+    "zoom": "scale",
+    "dsize": "size",
+    "shape": "size",
+    "output_shape": ("size", "output_size"),
+    "output_size": "size",
+    "mode": ("method", "name"),
+    "interpolation": ("method", "name"),
+    "resample": "method",
+    "align_corners": (
+        'convention: "torch_align_corners" is align_corners=True',
+        "positions; positions_from_grid, which takes align_corners, makes them of PyTorch's grid",
+    ),
+    "coordinate_transformation_mode": "convention, which conventions.onnx makes",
+    "data_format": "axes",
     "padding_mode": "edge",
+    "kernel_size": "window",
     "stride": "strides, in layers scale",
+    "window_strides": "strides",
     "strides": "scale",
+    "dilations": "dilation",
+    "kernel_dilation": "dilation",
+    "dilation_rate": "dilation",
+    "rhs_dilation": "dilation",
+    "feature_group_count": "groups",
     "in_channels": "features",
     "in_features": "features",
     "num_features": "features",
@@ -197,9 +216,11 @@ _OTHER_WORDS = {
 
 def other_word(argument: str, known: Collection[str]) -> str:
     """A hint for an argument that another library has, if what it is called here is among the known ones."""
-    here = _OTHER_WORDS.get(argument, "")
-    names = here.replace(",", "").replace(":", "").replace(";", "").split()
-    return f" Here it is {here}." if any(name in known for name in names) else ""
+    found = _OTHER_WORDS.get(argument, ())
+    for here in (found,) if isinstance(found, str) else found:
+        if any(name in known for name in here.replace(",", "").replace(":", "").replace(";", "").split()):
+            return f" Here it is {here}."
+    return ""
 
 
 def hinted(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:

@@ -101,6 +101,8 @@ def upsample_anything(
         raise ValueError(f"{name}: guide must have at least 1 channel; got shape {guide.shape}.")
     steps = _arguments.number(name, "steps", steps, minimum=0)
     radius = _arguments.number(name, "radius", radius, minimum=1)
+    if (2 * radius + 1) ** 2 >= 2**31:
+        raise ValueError(f"{name}: radius must give windows of fewer than 2**31 pixels; got {radius}.")
     settings = _Settings(
         _arguments.width(name, "learning_rate", learning_rate),
         _arguments.width(name, "sigma", sigma),
@@ -231,8 +233,8 @@ def _row_weights(
     own = jnp.moveaxis(guide, 0, 1)[..., None, :]  # (w, rows, columns, 1, channels)
     difference = jnp.sum((own - seen[..., 7:]) ** 2, -1)
     logits = -(along**2) * across - beside**2 * down - difference * colors
-    steps = np.arange(-blocks.radius, blocks.radius + 1)
-    far = jnp.asarray((steps[:, None] ** 2 + steps**2).reshape(1, 1, 1, -1), maps.dtype)
+    squares = jnp.asarray(np.arange(-blocks.radius, blocks.radius + 1) ** 2, maps.dtype)
+    far = (squares[:, None] + squares[None]).reshape(1, 1, 1, -1)
     near = far <= jnp.moveaxis(limits, 0, 1)[..., None] ** 2
     return jax.nn.softmax(jnp.where(near, logits, -jnp.inf), axis=-1)
 

@@ -86,9 +86,10 @@ def transposed_conv(
     given, window = x.shape[-1 - rank : -1], kernel.shape[:rank]
     low, size = _crop(name, given, window, strides, padding, output_padding, dilation)
     if output_size is not None:
+        _arguments.static_size(name, "x", x, rank)
         low, size = _crop_to(name, given, window, strides, padding, output_padding, dilation, output_size)
     geometry = Geometry(strides, dilation, low, size, groups)
-    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, _is_circular(padding))
+    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, _is_circular(name, padding, x, rank))
 
 
 @_arguments.hinted
@@ -197,12 +198,14 @@ def deconv(
     groups = _arguments.divisor(name, "groups", groups, out=kernel.shape[-1])
     what = f"as the convolution with the kernel {kernel.shape} puts out"
     y = _arguments.spatial_map(name, "y", y, rank, channels=kernel.shape[-1], what=what)
+    if output_size is not None:
+        _arguments.static_size(name, "y", y, rank)
     low, size = _adjoint_crop(
         name, y.shape[-1 - rank : -1], kernel.shape[:rank], strides, padding, dilation, output_size
     )
     geometry = Geometry(strides, dilation, low, size, groups)
     y, kernel = _arguments.promote(y, kernel)
-    return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, _is_circular(padding))
+    return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, _is_circular(name, padding, y, rank))
 
 
 @_arguments.hinted
@@ -311,14 +314,17 @@ def sub_pixel_conv(
             f"got {kernel.shape}."
         )
     pads = _conv_padding(name, x.shape[-1 - rank : -1], kernel.shape[:rank], padding)
-    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, _is_circular(padding))
+    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, _is_circular(name, padding, x, rank))
 
 
 # Arguments.
 
 
-def _is_circular(padding: Padding) -> bool:
-    return isinstance(padding, str) and padding == "CIRCULAR"
+def _is_circular(function: str, padding: Padding, x: jax.Array, rank: int) -> bool:
+    circular = isinstance(padding, str) and padding == "CIRCULAR"
+    if circular:  # what is wrapped around depends on the size
+        _arguments.static_size(function, "x" if function != "deconv" else "y", x, rank)
+    return circular
 
 
 def _kernel(function: str, kernel: Any) -> tuple[jax.Array, int]:
@@ -378,7 +384,7 @@ def _crop(
         )
     full = full_size(size, window, strides, dilation)
     result = tuple(n - low - high + m for n, (low, high), m in zip(full, pads, more, strict=True))
-    if min(result) < 1:
+    if any(n < 1 for n in result):
         raise ValueError(f"{function}: padding={pads!r} leaves nothing of the full result of size {full}.")
     return tuple(low for low, _ in pads), result
 
@@ -430,7 +436,7 @@ def _adjoint_crop(
         least = tuple(n - low - high for n, (low, high) in zip(full, pads, strict=True))
         default = tuple(max(1, n) for n in least)
     most = tuple(n + s - 1 for n, s in zip(least, strides, strict=True))
-    if min(most) < 1:
+    if any(n < 1 for n in most):
         raise ValueError(
             f"{function}: no convolution with padding={pads!r} and a window of {extents} pixels puts out {size}."
         )

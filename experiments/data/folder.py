@@ -24,6 +24,7 @@ from experiments.data.layouts import Matching, Pair, Tree
 _IN_MEMORY = 2**30  # bytes of decoded images that are kept rather than read anew at every step
 _PARTS = ("train", "validation", "test")
 _BITS = (8, 10, 12, 14, 16)  # depths that cameras and scanners have
+_NARROW = 0.01  # of the range, which an image spans at least
 
 Range = tuple[float, float]
 
@@ -370,7 +371,7 @@ def _ranges(found: Survey) -> dict[str, Range]:
 
 def _range(depth: str, seen: Sequence[Seen]) -> Range:
     low, high = min(s.low for s in seen), max(s.high for s in seen)
-    if depth in ("1-bit", "8-bit"):
+    if depth in ("1-bit", "8-bit") and low >= 0:
         return (0.0, 1.0 if depth == "1-bit" else 255.0)
     if low >= 0 and high <= 1 and depth == "float":
         return (0.0, 1.0)
@@ -395,6 +396,12 @@ def _notes(found: Survey, meaning: labels.Meaning, ranges: Mapping[str, Range]) 
         counted = ", ".join(f"{number} of {depth}" for depth, number in depths.items())
         notes.append(f"Images of several depths ({counted}), each scaled by its own: {path} is {rare}.")
     notes += _odd(pairs, found.seen, lambda s: s.low == s.high, "{n} images are one value all over ({path}).")
+    notes += _odd(
+        pairs,
+        found.seen,
+        lambda s: 0 < s.high - s.low < _NARROW * (ranges[s.depth][1] - ranges[s.depth][0]),
+        "{n} images span less than a hundredth of that range, as if in other units than the rest ({path}).",
+    )
     notes += _odd(pairs, found.seen, lambda s: s.turned, "{n} images are turned as their EXIF says ({path}).")
     notes += _odd(
         pairs,

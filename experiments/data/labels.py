@@ -85,6 +85,7 @@ class Census:
       one: the value that the ones of one-bit masks stand for.
       first: the first mask that holds each value.
       beside: the values that some mask holds beside 255.
+      lossy: number of masks whose format changes values.
       notes: what the reader should know of how the masks are stored.
     """
 
@@ -95,6 +96,7 @@ class Census:
     one: int = 1
     first: Mapping[int, Path] = field(default_factory=dict)
     beside: frozenset[int] = frozenset()
+    lossy: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -148,7 +150,7 @@ def census(masks: Sequence[Seen], *, by_color: bool, told: bool = False, one: in
         notes.append(f"{len(lossy)} masks are JPEG, which changes values ({lossy[0].name}): store masks as PNG.")
     if not (colored or told):
         _refuse_contradicting_palettes(masks)
-    return Census(rows, len(masks), colored, one_bit, one, first, frozenset(beside), tuple(notes))
+    return Census(rows, len(masks), colored, one_bit, one, first, frozenset(beside), len(lossy), tuple(notes))
 
 
 def _meant(mask: Seen, colored: bool, one: int) -> Mapping[int, int]:
@@ -392,6 +394,12 @@ def _plain(found: Census, ignored: frozenset[int], *, chosen: bool) -> Meaning:
         raise Misread(
             f"the masks hold the values {_few(found)}, which are no labels 0, 1, 2, ...: {_spoken(gaps)} "
             f"{'is' if len(gaps) == 1 else 'are'} missing. {_advice(found, found.values)}",
+            found,
+        )
+    if found.lossy:
+        raise Misread(
+            f"{found.lossy} of {found.images} masks are JPEG, which changes values: some of {_few(found)} may be no "
+            f"labels. {_advice(found, found.values)}",
             found,
         )
     if len(labels) < 2:

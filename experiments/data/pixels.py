@@ -171,7 +171,8 @@ def stacked(looks: Sequence[Look], paths: Sequence[Path]) -> Look:
     return Look(np.stack([look.array for look in looks], -1), looks[0].depth, looks[0].turned)
 
 
-_ORIENTATION, _BITS_PER_SAMPLE = 0x0112, 258  # TIFF tags
+_ORIENTATION, _BITS_PER_SAMPLE, _SAMPLE_FORMAT = 0x0112, 258, 339  # TIFF tags
+_UNSIGNED, _SIGNED = 1, 2  # sample formats
 
 
 def _upright(array: np.ndarray, opened: Image.Image) -> np.ndarray:
@@ -190,14 +191,19 @@ def _decoded(opened: Image.Image, stored: bytes) -> tuple[np.ndarray, Depth]:
     mode = opened.mode
     if mode in ("RGB", "RGBA", "LA") and ";16" in (_raw_mode(opened) or ""):
         return _sixteen_bits(opened, stored), "16-bit"
-    bits = max(getattr(opened, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,)))
+    tags = getattr(opened, "tag_v2", {})
+    bits, (kind, *_) = max(tags.get(_BITS_PER_SAMPLE, (8,))), tags.get(_SAMPLE_FORMAT, (_UNSIGNED,))
     opened.load()
     if mode.startswith("I;16"):
         return np.asarray(opened).astype(np.uint16), "16-bit"
     if mode in _GREY:
         depth: Depth = {"1": "1-bit", "I": "32-bit", "F": "float"}.get(mode, "8-bit")
         array = np.asarray(opened.convert("L") if mode in ("LA", "La") else opened)
-        return array.astype(np.uint8) if mode == "1" else array, depth
+        if mode == "1":
+            return array.astype(np.uint8), depth
+        # Pillow's modes know no signed bytes, and no unsigned numbers of 32 bits.
+        other = {("L", 8, _SIGNED): np.int8, ("I", 32, _UNSIGNED): np.uint32}.get((mode, bits, kind))
+        return array if other is None else array.view(other), depth
     if bits > 8:
         raise ValueError(f"its {bits}-bit colors, one plane per color, cannot be read without loss")
     return np.asarray(opened.convert("RGB")), "8-bit"

@@ -64,6 +64,17 @@ def test_a_checkpoint_that_is_damaged_anywhere_is_refused(path):
             checkpoints.examine(path)
 
 
+def test_names_and_shapes_are_part_of_what_was_written(path):
+    """The archive's checksums are of values alone."""
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    weights = "state['weights']"
+    for other in ({weights: arrays[weights].reshape(4, 3)}, {weights: None, "state['width']": arrays[weights]}):
+        np.savez(path, **{name: array for name, array in (arrays | other).items() if array is not None})
+        with pytest.raises(checkpoints.Damaged, match="its contents have changed"):
+            checkpoints.examine(path)
+
+
 @pytest.mark.parametrize(
     "other",
     [

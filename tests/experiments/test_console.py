@@ -1,5 +1,8 @@
 """What a run prints: in any terminal, into a file, and when nobody reads it any more."""
 
+import contextlib
+import io
+import os
 import re
 import subprocess
 import sys
@@ -16,19 +19,63 @@ ROWS = [{"method": "bilinear", "Boundary IoU, 1 px": "0.383 ± 0.012", "ms/step"
 
 
 def script(text, **environment):
-    lines = ["from experiments import console", "console.accept_any_encoding()", text]
+    lines = ["import sys", "from experiments import console", "with console.accept_any_reader():"]
+    lines += [f"    {line}" for line in text.splitlines()]
     return [sys.executable, "-c", "\n".join(lines)], {"PATH": "/bin:/usr/bin", "PYTHONPATH": str(ROOT), **environment}
 
 
 def test_a_reader_that_leaves_does_not_end_a_run(tmp_path):
-    text = f"for i in range(20000): console.say(f'line {{i}}')\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+    text = f"""
+for i in range(20000): console.say(f'line {{i}}')
+print('whoever prints')
+print('here too', file=sys.stderr)
+open({str(tmp_path / "end")!r}, 'w').close()"""
     command, environment = script(text)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
         assert run.stdout.readline() == "line 0\n"
         run.stdout.close()
-        assert run.stderr.read() == ""
         assert run.wait() == 0
     assert (tmp_path / "end").exists()
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A standard output whose reader has left."""
+    read, write = os.pipe()
+    os.close(read)
+    stream = io.TextIOWrapper(io.FileIO(write, "w"), encoding="utf-8")
+    for name in ("stdout", "__stdout__"):
+        monkeypatch.setattr(sys, name, stream)
+    yield
+    with contextlib.suppress(BrokenPipeError):
+        stream.close()
+
+
+@pytest.mark.usefixtures("broken")
+def test_help_and_errors_end_quietly_where_nobody_reads():
+    for arguments in (["--help"], *([name, "--help"] for name in command_line._NAMED)):
+        with pytest.raises(SystemExit) as ended:
+            command_line.main(arguments)
+        assert ended.value.code == 0
+    assert command_line.main(["segmentation", "--steps", "0"]) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_below_what_is_printed_ends_nothing_and_is_told():
+    command, environment = script("console.say('lost')\nprint('still here', file=sys.stderr)")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=True)
+    told = "error: what is printed could not all be written: No space left on device."
+    assert done.stderr.splitlines() == ["still here", told]
+
+
+def test_closed_streams_take_what_is_printed(monkeypatch):
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    with console.accept_any_reader():
+        console.say("to nobody")
+        print("nor here", file=sys.stderr)
+    assert sys.stdout is None
 
 
 def test_an_ascii_terminal_shows_what_it_can():
@@ -43,7 +90,7 @@ def test_an_ascii_terminal_shows_what_it_can():
 @pytest.fixture
 def terminal(monkeypatch):
     def of(width):
-        monkeypatch.setattr(console, "console", console._Console(width=width, force_terminal=True, color_system=None))
+        monkeypatch.setattr(console, "console", console.Console(width=width, force_terminal=True, color_system=None))
 
     return of
 
@@ -57,7 +104,7 @@ def test_a_narrow_terminal_shows_rows_as_lines(terminal, capsys):
 
 
 def test_a_file_gets_tables_whole_whatever_their_width(monkeypatch, capsys):
-    monkeypatch.setattr(console, "console", console._Console(width=80))
+    monkeypatch.setattr(console, "console", console.Console(width=80))
     rows = [{f"a measure of number {i}": "0.8123456789 ± 0.0123456789" for i in range(6)}]
     console.table("Results", rows)
     printed = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Many devices: eight simulated ones, and two processes, give what one device gives, to rounding, and resume."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -9,10 +10,11 @@ import textwrap
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from experiments import devices
+from experiments import devices, runs
 from experiments.data import loader
 from tests.compiling import QUICKLY
 from tests.experiments import test_training as toy
@@ -128,6 +130,27 @@ def test_two_processes_stop_together_and_go_on_to_the_losses_of_one_device(tmp_p
         assert_same(tmp_path / i / "done.npz", alone, 4)
     first = [int(np.load(tmp_path / i / "done.npz")["first"][0]) for i in "01"]
     assert first[0] == first[1] > 8
+
+
+def test_a_process_whose_peer_has_ended_says_how_to_go_on_and_waits_for_none(tmp_path, monkeypatch, capsys):
+    def lost():
+        raise jax.errors.JaxRuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\nmore")
+
+    with pytest.raises(jax.errors.JaxRuntimeError), runs.told_how_to_go_on(tmp_path, "..."):
+        lost()  # one process alone has another fault
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(runs.Stopped) as stopped, runs.told_how_to_go_on(tmp_path, "the command"):
+        lost()
+    assert re.search(
+        r"Connection closed by peer\. .* are safe\. Go on with all processes: the command", str(stopped.value)
+    )
+    ended, copy = [], tmp_path / "copy"
+    copy.mkdir()
+    monkeypatch.setattr(devices, "_copies", [copy])
+    monkeypatch.setattr(devices.os, "_exit", ended.append)
+    devices.leave()
+    assert ended == [1]
+    assert not copy.exists()
 
 
 def test_processes_share_batches_between_them():

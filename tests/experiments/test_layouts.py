@@ -197,6 +197,36 @@ def test_coco_beside_its_images(tmp_path):
     assert [len(n) for n in names(folder.load(tmp_path, "coco")).values()] == [6, 2, 2]
 
 
+def test_coco_that_cannot_be_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"the layout coco needs .*instances_train\*\.json"):
+        folder.load(tmp_path, "coco")
+    for part, count, first in (("train", 6, 0), ("valid", 2, 20)):
+        for i in range(count):
+            draw(tmp_path / part / f"{first + i:012}.jpg", COLOR)
+        write(tmp_path / part / "_annotations.coco.json", json.dumps(instances(count, first)))
+    other = instances(2, 20) | {"categories": [{"id": 18, "name": "dog"}]}
+    write(tmp_path / "valid" / "_annotations.coco.json", json.dumps(other | {"annotations": []}))
+    with pytest.raises(ValueError, match="the parts have other categories than one another"):
+        folder.load(tmp_path, "coco")
+    write(tmp_path / "valid" / "_annotations.coco.json", json.dumps(other))
+    with pytest.raises(
+        ValueError, match=r"_annotations\.coco\.json: not COCO's annotations of instances \(KeyError\(3\)"
+    ):
+        folder.load(tmp_path, "coco")
+
+
+def test_nnunet_that_cannot_be_is_named(tmp_path):
+    for told, message in (
+        ("{", r"dataset\.json: not JSON"),
+        ('{"labels": {"background": 0, "tumor": [1, 2]}}', r"dataset\.json: its labels must be name to number"),
+    ):
+        draw(tmp_path / "imagesTr" / "a_0000.png", COLOR[..., 0])
+        draw(tmp_path / "labelsTr" / "a.png", mask(0, 1))
+        write(tmp_path / "dataset.json", told)
+        with pytest.raises(ValueError, match=message):
+            folder.load(tmp_path, "nnunet")
+
+
 def packed(counts):
     """Run lengths as COCO packs them: the inverse of `coco.unpack`, written from the format's description."""
     text = ""

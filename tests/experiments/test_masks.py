@@ -58,6 +58,16 @@ def test_masks_saved_as_jpeg_are_refused_and_settled_by_ranges(tmp_path):
         np.testing.assert_array_equal(label, stored > 127)
 
 
+def test_small_labels_saved_as_jpeg_are_refused_though_there_is_no_gap(tmp_path):
+    """What JPEG makes of 0 and 2 is 0 to 4."""
+    path = folder_of(tmp_path, [byte(2 * m) for m in discs()], ".jpg")
+    with pytest.raises(
+        labels.Misread, match=r"8 of 8 masks are JPEG.*0 .*, 4 .*may be no labels\..*--labels 0=NAME,1="
+    ):
+        folder.load(path)
+    assert folder.load(path, labels="0=background,1-9=cell").classes == ("background", "cell")
+
+
 def test_soft_edges_are_refused(tmp_path):
     soft = [np.asarray(Image.fromarray(byte(255 * m)).resize((40, 40)).resize((SIDE, SIDE))) for m in discs()]
     with pytest.raises(labels.Misread, match="smoothed"):
@@ -121,6 +131,18 @@ def test_a_mask_of_ones_among_masks_of_255_is_refused(tmp_path):
     masks = [byte((1 if i < 5 else 255) * m) for i, m in enumerate(discs())]
     with pytest.raises(labels.Misread, match="255 would be ignored"):
         folder.load(folder_of(tmp_path, masks))
+
+
+@pytest.mark.parametrize(("ignored", "refused"), [(4, False), (5, True)])  # of 16 rows: 25 %, 31 %
+def test_much_that_would_be_ignored_is_refused_though_labels_are_more(tmp_path, ignored, refused):
+    masks = [byte(np.indices((SIDE, SIDE))[0] % 2) for _ in range(8)]
+    for mask in masks:
+        mask[:ignored] = 255
+    path = folder_of(tmp_path, masks)
+    if refused:
+        with pytest.raises(labels.Misread, match=r"255 would be ignored, and it is 31\.2% of all pixels.*--ignore 255"):
+            folder.load(path)
+    assert folder.load(path, ignore="255" if refused else None).ignore_index == 2
 
 
 def test_a_thin_ignored_border_is_taken_as_it_is_meant(tmp_path):

@@ -57,6 +57,8 @@ def said(data, text):
         (noise(3000, np.int32, low=-1024), -1024, 3000),  # Hounsfield units
         (noise(70000, np.int32), 0, 70000),
         (noise(900, np.int16, low=-100), -100, 900),
+        (noise(100, np.int8, low=-50), -50, 100),
+        (noise(4e9, np.uint32), 0, 4e9),  # more than a signed number of 32 bits holds
     ],
 )
 def test_ranges_are_found_over_the_set_and_stated(tmp_path, stored, low, high):
@@ -162,6 +164,16 @@ def test_mixed_depths_are_a_warning_that_names_a_file(tmp_path):
     assert images(data)["6"].min() == 1
 
 
+def test_images_in_other_units_than_the_rest_are_named(tmp_path):
+    stored = noise(1, np.float32)
+    stored[3] *= 255
+    data = folder.load(folder_of(tmp_path, list(stored)))
+    assert said(data, "7 images span less than a hundredth of that range")
+    stored = noise(255, np.uint8)
+    stored[3] //= 64  # dark, not black
+    assert not said(folder.load(folder_of(tmp_path / "dark", list(stored))), "hundredth")
+
+
 def stack(path, name, pages):
     tifffile.imwrite(path / "images" / f"{name}.tif", noise(255, np.uint8, pages), photometric="minisblack")
     tifffile.imwrite(
@@ -180,6 +192,7 @@ def test_every_page_of_a_volume_is_an_image_and_neighbors_are_not_torn_apart(tmp
     for name, image in images(data).items():
         np.testing.assert_allclose(image[..., 0] * 255, stored[int(name[7:]) - 1], atol=1e-4)
     np.testing.assert_array_equal(data.train.examples[2]["label"], np.roll(MASK, 2))
+    assert not said(data, "held-out")  # pages of one file, whose digest they share
 
 
 def test_several_volumes_stay_whole(tmp_path):

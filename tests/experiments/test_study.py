@@ -18,7 +18,7 @@ from PIL import Image
 
 import upsampling as up
 from experiments import __main__ as command
-from experiments import console, designs, files, runs, settings, training
+from experiments import console, designs, files, runs, settings, study, training
 from experiments.tasks import segmentation
 
 ROOT = Path(__file__).parents[2]
@@ -307,6 +307,10 @@ def test_data_that_changed_are_not_mixed_with_those_of_the_run(moved, capsys):
     Image.fromarray(1 - mask).save(path / "masks" / "3.png")
     assert command.main(["report", str(folder)]) == 2
     assert "the names are the same, but files, classes or ranges have changed" in capsys.readouterr().out
+    path.rename(path.with_name("elsewhere"))
+    assert command.main(["report", str(folder)]) == 2
+    told = r"there is no such folder\. The run's data are where .*config\.json says: change it there"
+    assert re.search(told, capsys.readouterr().out)
 
 
 def resume(folder, *options):
@@ -324,7 +328,16 @@ def test_sigterm_stores_and_says_how_to_go_on(moved, monkeypatch, capsys):
 
     monkeypatch.setattr(training, "fit_together", terminated)
     assert resume(folder) == 143
-    assert re.search(r"Stopped\. To go on: python -m experiments segmentation --resume", capsys.readouterr().out)
+    told = r"Stopped\. To go on: python -m experiments segmentation --resume"
+    assert re.search(told, capsys.readouterr().out)
+    monkeypatch.undo()
+
+    def terminated_at_the_end(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(study, "conclude", terminated_at_the_end)
+    assert resume(folder) == 143
+    assert re.search(told, capsys.readouterr().out)
 
 
 def test_a_training_that_diverges_is_told_and_stops_no_other(finished, moved, monkeypatch, capsys):

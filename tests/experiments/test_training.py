@@ -214,6 +214,23 @@ def test_a_checkpoint_comes_every_so_many_seconds(tmp_path, whole):
     chex.assert_trees_all_equal(resumed[:2], whole[:2])
 
 
+def test_checkpoints_come_no_more_often_than_that(tmp_path, monkeypatch):
+    now, stored, save = 0.0, [], checkpoints.save
+
+    def tick(step, _):
+        nonlocal now
+        now += 1
+
+    def noting(path, state, place):
+        stored.append(len(place["histories"][0]["loss"]))
+        save(path, state, place)
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checkpoints, "save", noting)
+    fit(tmp_path, progress=tick, checkpoint_every=4.5)
+    assert stored == [5, 8, 13, 16, 21, 24, 29, 32, 37, 40]  # five seconds on, and at each validation
+
+
 def test_nothing_is_stored_without_a_folder(whole):
     chex.assert_trees_all_equal(fit(None)[:2], whole[:2])
 
@@ -258,6 +275,19 @@ def test_a_loss_that_is_not_finite_stops_the_training_and_is_not_met_again(tmp_p
     (tmp_path / "diverged.json").write_text("{")
     with pytest.raises(checkpoints.Damaged, match=r"diverged\.json: damaged"):
         fit(tmp_path, loss=explodes)
+
+
+def test_parameters_that_the_last_step_breaks_are_a_divergence(tmp_path):
+    def pointed(params, statistics, batch):
+        return jnp.sqrt((params["w"] ** 2).sum()), statistics  # zero, and its slope is no number
+
+    with pytest.raises(training.Diverged, match="parameters are not finite at step 1"):
+        fit(tmp_path, loss=pointed, steps=1)
+    assert training.divergence(tmp_path) == {"step": 1, "loss": "0.0"}
+
+
+def test_validations_are_spread_evenly():
+    assert [v["step"] for v in fit(None, steps=6).history.validation] == [1, 2, 4, 5, 6]
 
 
 def test_one_step_is_enough_for_a_run(tmp_path):

@@ -31,6 +31,16 @@ def test_gradients_of_nothing(name):
         np.testing.assert_array_equal(g, np.zeros(g.shape))
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 4), (0, 4), (4, 0)])
+def test_no_pixels(shape):
+    """What has a value per pixel has none; a metric has nothing to measure, and says so."""
+    nothing = np.zeros(shape, np.int32)
+    assert up.metrics.level_sets(nothing, 3).shape == (*shape, 3)
+    assert up.metrics.distance_transform(nothing).shape == shape
+    with pytest.raises(ValueError, match="iou: prediction must have at least 1 pixel"):
+        up.metrics.iou(nothing, nothing, 3)
+
+
 def test_no_channels():
     nothing = jnp.zeros((2, 6, 4, 0))
     assert up.resize(nothing, scale=2).shape == (2, 12, 8, 0)

@@ -134,6 +134,8 @@ def test_export_without_sizes():
         (lambda x, p: up.grid_sample(x, p, method="bicubic", edge="symmetric"), (x, positions), (arrays, places)),
         (up.max_pool_with_indices, (x,), (arrays,)),
         (lambda x: up.transposed_conv(x, jnp.ones((4, 4, 4, 1))), (x,), (arrays,)),
+        (lambda x: up.transposed_conv(x, jnp.ones((3, 3, 4, 1)), padding=1, output_padding=1), (x,), (arrays,)),
+        (lambda x: up.deconv(x, jnp.ones((4, 4, 1, 4)), dilation=(1, 2)), (x,), (arrays,)),
         (lambda x: up.nearest(x, scale=2), (x,), (arrays,)),
         (lambda x: up.bilinear(x, scale=(3, 2)), (x,), (arrays,)),
         (lambda x: up.bicubic(x, scale=2), (x,), (arrays,)),
@@ -148,8 +150,11 @@ def test_export_without_sizes():
         lambda x: up.bicubic(x, scale=2, convention="jax"),
         lambda x: up.bilinear(x, scale=2, convention="torch_align_corners"),
         lambda x: up.guided_filter(x, x),
+        lambda x: up.transposed_conv(x, jnp.ones((4, 4, 4, 1)), output_size=12),
+        lambda x: up.deconv(x, jnp.ones((4, 4, 1, 4)), output_size=12),
+        lambda x: up.sub_pixel_conv(x, jnp.ones((3, 3, 4, 4)), padding="CIRCULAR"),
     ):
-        with pytest.raises(TypeError, match=r"x must have spatial sizes that are numbers.*got shape \(2, h, w, 4\)"):
+        with pytest.raises(TypeError, match=r"[xy] must have spatial sizes that are numbers.*got shape \(2, h, w, 4\)"):
             export.export(jax.jit(function))(x)
 
 

@@ -18,6 +18,7 @@ LAYERS = {kind.__name__: kind for kind in EXPORTED if kind is not up.nn.Upsample
 PARAMETERS = [(name, parameter) for name in LAYERS for parameter in inspect.signature(LAYERS[name]).parameters]
 # Nothing of this is an array's geometry, a name, a function, a dtype, a flag or a source of random numbers.
 BAD = [object(), "no such thing", -7, 2.5, math.nan, (), (1, 2, 3, 4), 0, True, None]
+BAD_DTYPES = [jnp.ones(()), nnx.Rngs(0)]
 # These may be zero: a window of one pixel, no more blocks than the stem, no padding, a plain ReLU.
 ZERO = {"radius", "blocks", "padding", "output_padding", "leak"}
 SIGNED = {"highest"}  # a logarithm
@@ -49,7 +50,7 @@ def test_constructors_refuse_what_is_no_value_of_a_parameter(name, parameter):
     given = {"features": 8, "scale": 2, "rngs": nnx.Rngs(0)}
     if parameter == "size":
         del given["scale"]
-    for bad in BAD:
+    for bad in [*BAD, *(BAD_DTYPES if parameter.endswith("dtype") else ())]:
         if allowed(kind, parameter, bad):
             continue
         with pytest.raises((TypeError, ValueError)) as caught:

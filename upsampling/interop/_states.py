@@ -66,7 +66,7 @@ class State:
             raise ValueError(
                 f"load_state_dict: state lacks {self._prefix + name!r}; under prefix={self._prefix!r} it has {found}."
             )
-        array = to_numpy(self._given[name])
+        array = to_numpy("load_state_dict", repr(self._prefix + name), self._given[name])
         if not (jnp.issubdtype(array.dtype, jnp.floating) or np.issubdtype(array.dtype, np.integer)):
             raise TypeError(
                 f"load_state_dict: {self._prefix + name!r} must be an array of real numbers; got {array.dtype}."
@@ -152,12 +152,19 @@ def conv_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (out, inner, *window)
 
 
-def to_numpy(value: Any) -> np.ndarray:
-    """`value` as a NumPy array; a PyTorch tensor is read through its own methods."""
+def to_numpy(function: str, argument: str, value: Any) -> np.ndarray:
+    """`value` as a NumPy array; a PyTorch tensor is read through its own methods.
+
+    Raises:
+      TypeError: it is no array, as lists of unequal lengths are none.
+    """
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if str(value.dtype) == "torch.bfloat16":
             # PyTorch makes no NumPy array of bfloat16.
             value = value.float()
         value = value.numpy()
-    return np.asarray(value)
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{function}: {argument} must be an array; got {type(value).__name__}.") from None

@@ -107,7 +107,7 @@ def transposed_conv_kernel(weight: Any, groups: int = 1) -> np.ndarray:
     >>> torch.transposed_conv_kernel(np.ones((8, 3, 4, 4)), groups=2).shape
     (4, 4, 4, 6)
     """
-    weight = to_numpy(weight)
+    weight = to_numpy("transposed_conv_kernel", "weight", weight)
     groups = _arguments.number("transposed_conv_kernel", "groups", groups)
     if weight.ndim not in (3, 4, 5) or weight.shape[0] % groups:
         raise ValueError(

@@ -196,9 +196,9 @@ def over_images(function: Callable[..., _Tree], rank: int, num_classes: int, *ma
     `function` returns a pytree of arrays whose first axis is images.
     """
     batch, spatial = maps[0].shape[:-rank], maps[0].shape[-rank:]
-    flat = [x.reshape(-1, *spatial) for x in maps]
-    images, pixels = flat[0].shape[0], math.prod(spatial)
-    if images == 0:  # the shapes of one image's results, none of them
+    images, pixels = math.prod(batch), math.prod(spatial)
+    flat = [x.reshape(images, *spatial) for x in maps]
+    if images == 0 or pixels == 0:  # the shapes of one image's results, none of them
         shapes = jax.eval_shape(function, *(jax.ShapeDtypeStruct((1, *spatial), x.dtype) for x in flat))
         return jax.tree.map(lambda x: jnp.zeros((*batch, *x.shape[1:]), x.dtype), shapes)
     out = map_in_groups(function, max(1, _IN_FLIGHT // (pixels * num_classes)), *flat)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -84,8 +85,9 @@ def check_interpolation(layer: str, method: Any, convention: Any, antialias: Any
 
 def _check_dtype(layer: str, argument: str, given: Any) -> None:
     try:
-        floating = given is not None and jnp.issubdtype(jnp.dtype(given), jnp.floating)
-    except TypeError:
+        kind = given is not None and not isinstance(given, (jax.Array, np.ndarray))
+        floating = kind and jnp.issubdtype(jnp.dtype(given), jnp.floating)
+    except (TypeError, ValueError):
         floating = False
     if not floating:
         raise TypeError(

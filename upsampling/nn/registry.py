@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MappingProxyType
 from typing import Any, Literal, TypeVar, get_args
@@ -21,15 +22,29 @@ Family = Literal["interpolation", "convolution", "reassembly", "sampling", "own"
 
 _GIVEN = ("features", "scale", "rngs")
 _METHODS: dict[str, "Method"] = {}
-# What other libraries call it.
+# What other libraries call it, as `_plain` has it.
 _OTHER_NAMES = {
-    "pixel_shuffle": "sub_pixel_conv",
-    "conv_transpose": "transposed_conv",
+    "pixelshuffle": "sub_pixel_conv",
+    "convtranspose": "transposed_conv",
     "linear": "bilinear",
+    "trilinear": "bilinear",
     "cubic": "bicubic",
+    "tricubic": "bicubic",
+    "upsample": "bilinear",
+    "upsampling": "bilinear",
     "unpool": "max_unpool",
-    "fast_guided_filter": "guided_filter",
+    "fastguidedfilter": "guided_filter",
 }
+
+
+def _plain(name: str) -> str:
+    """A name without what libraries write in different ways: ConvTranspose2d, Conv2DTranspose and conv_transpose."""
+    return re.sub("[123]d|_", "", name.lower())
+
+
+def _other_name(name: str) -> str | None:
+    """What a name of another library, or another spelling, is here."""
+    return _OTHER_NAMES.get(_plain(name)) or next((known for known in _METHODS if _plain(known) == _plain(name)), None)
 
 
 class Upsampler(nnx.Module):
@@ -115,7 +130,7 @@ class Method:
             if option not in known:
                 raise TypeError(
                     f"create: {self.name!r} was given an option it does not have: {option!r}."
-                    f"{_arguments.other_word(option, {*known, *_GIVEN}) or _near(option, known)} "
+                    f"{_arguments.other_word(option, {*known, *_GIVEN, 'name'}) or _near(option, known)} "
                     f"It has: {', '.join(map(repr, known)) or 'none'}."
                 )
         missing = [name for name, default in known.items() if default is inspect.Parameter.empty]
@@ -248,8 +263,8 @@ def find(name: str) -> Method:
 
 def lookup(function: str, name: str) -> Method:
     """`find`, for errors that name `function`."""
-    if isinstance(name, str) and name not in _METHODS and name in _OTHER_NAMES:
-        raise ValueError(f"{function}: name={name!r} is not known. Here it is {_OTHER_NAMES[name]!r}.")
+    if isinstance(name, str) and name not in _METHODS and (here := _other_name(name)):
+        raise ValueError(f"{function}: name={name!r} is not known. Here it is {here!r}.")
     if not isinstance(name, str) or ":" not in name:
         return _METHODS[_arguments.one_of(function, "name", name, _METHODS)]
     build = _imported(function, name)

@@ -1,5 +1,6 @@
 """The documentation: examples run as printed, the reference is complete, tables are the code's and the runs'."""
 
+import ast
 import doctest
 import functools
 import inspect
@@ -54,6 +55,23 @@ def test_the_examples_of_a_page_run_in_order(page, monkeypatch):
             examples.globs = names  # and not a copy, so that blocks go on from each other
             runner.run(examples, out=said.append, clear_globs=False)
             assert not said, "".join(said)
+
+
+def test_calls_in_tables_and_text_have_arguments_that_there_are():
+    bound = 0
+    for page in (README, *((DOCS / page).read_text(encoding="utf-8") for page in PAGES)):
+        for code in re.findall(
+            r"`(up\.[\w.]+\([^`]*\))`", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+        ):
+            if "..." in code:
+                continue
+            for call in (node for node in ast.walk(ast.parse(code, mode="eval")) if isinstance(node, ast.Call)):
+                name = ast.unparse(call.func)
+                if name.startswith("up.") and name != "up.nn.create":
+                    function = eval(name, {"up": up})
+                    inspect.signature(function).bind(*call.args, **{k.arg: k.value for k in call.keywords})
+                    bound += 1
+    assert bound > 40
 
 
 def test_the_example_of_a_real_backbone(monkeypatch):

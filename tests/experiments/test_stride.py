@@ -10,6 +10,7 @@ from flax import nnx
 import upsampling as up
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk, coarse_labels
 from experiments.tasks import segmentation
+from tests.nn.layers import compiled
 
 METHODS = sorted(up.nn.available())
 
@@ -34,7 +35,7 @@ def make(method, trunk, **options):
 def test_every_method_finds_what_it_needs_and_starts_beside_the_same_convolutions(method, trunk, seen):
     head, nearest = make(method, trunk), make("nearest", trunk)
     head.eval()
-    chex.assert_shape(head(*seen), (2, 16, 24, 3))
+    chex.assert_shape(compiled(head, *seen), (2, 16, 24, 3))
     chex.assert_trees_all_equal(nnx.state(head.inward), nnx.state(nearest.inward))
     chex.assert_trees_all_equal(nnx.state(head.outward), nnx.state(nearest.outward))
 

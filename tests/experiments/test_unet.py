@@ -1,5 +1,7 @@
 """The network: for one seed the methods differ in the upsampler and in nothing else."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -9,8 +11,10 @@ from flax import nnx
 
 import upsampling as up
 from experiments.models.unet import UNet
+from tests.nn.layers import compiled
 
 METHODS = sorted(up.nn.available())
+IMAGE = np.random.default_rng(0).standard_normal((2, 16, 16, 1), np.float32)
 
 
 def make(method="bilinear", **options):
@@ -27,21 +31,22 @@ def rest(model):
     return {path: leaf[...] for path, leaf in flat if path[0] != "upsamplers"}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_all_but_the_upsampler_starts_with_the_same_values(method):
-    downsampling = "pool" if up.nn.available()[method].needs_pooling else "strided"
-    chex.assert_trees_all_equal(rest(make(method)), rest(make("nearest", downsampling=downsampling)))
-    other = rest(make(method, seed=6))
-    assert any((other[path] != leaf).any() for path, leaf in rest(make(method)).items())
+@functools.cache
+def nearest(downsampling):
+    """The model, and its logits of `IMAGE`."""
+    model = make("nearest", downsampling=downsampling)
+    return model, compiled(model, IMAGE)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_upsampler_is_the_one_named_and_matters(method):
-    image = jax.random.normal(jax.random.key(0), (2, 16, 16, 1))
-    logits = make(method)(image)
-    chex.assert_shape(logits, (2, 16, 16, 3))
-    if method != "nearest":
-        assert not np.allclose(logits, make("nearest")(image), atol=1e-4)
+def test_for_one_seed_the_upsampler_differs_and_nothing_else(method):
+    model = make(method)
+    other, logits = nearest("pool" if up.nn.available()[method].needs_pooling else "strided")
+    chex.assert_trees_all_equal(rest(model), rest(other))
+    assert any((leaf != rest(model)[path]).any() for path, leaf in rest(make(method, seed=6)).items())
+    own = compiled(model, IMAGE)
+    chex.assert_shape(own, (2, 16, 16, 3))
+    assert np.allclose(own, logits, atol=1e-4) == (method == "nearest")
 
 
 @pytest.mark.parametrize("skips", ["inner", "all", "none"])

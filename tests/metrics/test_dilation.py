@@ -27,7 +27,8 @@ def test_dilation_is_that_of_scipy_distances(shape, spacing, radius):
     members[0, 3] = False
     element = _dilation.disk(spacing, radius)
     assert element is not None
-    got = jax.jit(functools.partial(_dilation.dilate, element=element))(members)
+    slot = np.broadcast_to(np.arange(35).reshape(-1, *[1] * len(shape)), members.shape)
+    got = jax.jit(functools.partial(_dilation.dilate, element=element))(members, slot=slot)
     for image, c in [(0, 0), (0, 3), (1, 31), (1, 32), (1, 34)]:
         far = ndimage.distance_transform_edt(~members[image, c], sampling=spacing)
         expected = far <= radius * (1 + 1e-9) if members[image, c].any() else np.zeros(shape, bool)

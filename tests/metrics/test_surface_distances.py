@@ -13,8 +13,6 @@ from tests.metrics.metric_maps import blobs, camvid, drawn, membranes, perturbed
 from tests.optional import monai_metrics, torch
 from upsampling import metrics
 from upsampling.metrics._surface_elements import corners, element_sizes
-from upsampling.metrics._surfaces import SurfaceElements
-from upsampling.metrics.surface_distances import _Flat
 
 SPACINGS = [(0.7, 2.0), (2.0, 0.5, 1.25)]
 CLASSES = 3
@@ -121,18 +119,28 @@ def test_more_classes_than_meet_in_a_point():
     agree(got["elements"], per_class(tool, prediction, target, 7))
 
 
-def test_no_element_is_lost_where_four_classes_meet():
-    rng = np.random.default_rng(0)
-    present = np.argsort(rng.random((2, 7, 5, 6)), axis=1) < rng.integers(0, 5, (2, 1, 5, 6))
-    assert (present.sum(1) == 4).any()
-    slot = np.where(present, np.arange(7)[:, None, None], 7)
-    squared, size = rng.random((2, *slot.shape), np.float32)
-    flat = jax.jit(lambda *x: _Flat.of(SurfaceElements(*x[:2]), x[2], rank=2))(slot, size, squared)
-    assert flat.slot.shape == (2, 4 * 5 * 6)
-    for image, c in np.ndindex(2, 7):
-        kept = np.asarray(flat.slot[image]) == c
-        for got, given in ((flat.squared, squared), (flat.size, size)):
-            np.testing.assert_array_equal(np.sort(got[image][kept]), np.sort(given[image, c][present[image, c]]))
+@pytest.mark.parametrize(
+    ("boundary", "void"), [("elements", "uncounted"), ("between", "neutral"), ("between", "background")]
+)
+def test_no_element_is_lost_where_four_classes_meet(boundary, void):
+    """Of seven classes each is what it is alone, in noise, where most points have three or four and some are void."""
+    prediction, target = np.random.default_rng(0).integers(0, 7, (2, 2, 9, 11))
+    target[:, 2:4, 5:7] = 255
+
+    @functools.partial(jax.jit, static_argnums=2)
+    def of(prediction, target, num_classes):
+        how = {"ignore_index": 255, "boundary": boundary, "void": void}
+        return (
+            metrics.average_surface_distance(prediction, target, num_classes, **how),
+            metrics.normalized_surface_dice(prediction, target, num_classes, tolerance=1, **how),
+            metrics.hausdorff_distance(prediction, target, num_classes, **how),
+        )
+
+    together = of(prediction, target, 7)
+    for c in range(7):
+        alone = of((prediction == c).astype(int), np.where(target == 255, 255, target == c), 2)
+        for got, expected in zip(together, alone, strict=True):
+            np.testing.assert_allclose(got[:, c], expected[:, 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("spacing", [*SPACINGS, (1.0, 1.0), (1.0, 1.0, 1.0)])

@@ -44,24 +44,28 @@ def within_squared(squared: jax.Array, radius: float) -> jax.Array:
     return squared <= radius**2 * _SLACK
 
 
-def dilate(members: jax.Array, element: StructuringElement) -> jax.Array:
-    """Whether a pixel has a member of the class within the disk: `(images, classes, *spatial)` bool in and out."""
-    classes = members.shape[1]
-    words = [_dilate_words(_packed(members[:, start : start + _WORD]), element) for start in range(0, classes, _WORD)]
-    return jnp.concatenate([_unpacked(word, min(_WORD, classes - k * _WORD)) for k, word in enumerate(words)], axis=1)
+def dilate(members: jax.Array, element: StructuringElement, slot: jax.Array) -> jax.Array:
+    """Whether there is a member of a class within the disk.
 
+    Args:
+      members: `(images, classes, *spatial)` bool.
+      element: the disk.
+      slot: `(images, places, *spatial)`, the classes that are asked for; what is no class gets any answer.
 
-def _bit(count: int, rank: int) -> jax.Array:
-    return jnp.arange(count, dtype=jnp.uint32).reshape(1, -1, *[1] * rank)
+    Returns:
+      `(images, places, *spatial)` bool.
+    """
+    found = jnp.zeros(slot.shape, jnp.uint32)
+    for start in range(0, members.shape[1], _WORD):
+        word = _dilate_words(_packed(members[:, start : start + _WORD]), element)[:, None]
+        here = word >> ((slot - start) % _WORD).astype(jnp.uint32)
+        found = here if start == 0 else jnp.where(slot < start, found, here)
+    return found & 1 == 1
 
 
 def _packed(members: jax.Array) -> jax.Array:
-    bits = members.astype(jnp.uint32) << _bit(members.shape[1], members.ndim - 2)
-    return jnp.sum(bits, axis=1, dtype=jnp.uint32)
-
-
-def _unpacked(words: jax.Array, classes: int) -> jax.Array:
-    return (words[:, None] >> _bit(classes, words.ndim - 1)) & 1 == 1
+    bit = jnp.arange(members.shape[1], dtype=jnp.uint32).reshape(1, -1, *[1] * (members.ndim - 2))
+    return jnp.sum(members.astype(jnp.uint32) << bit, axis=1, dtype=jnp.uint32)
 
 
 def _dilate_words(x: jax.Array, element: StructuringElement) -> jax.Array:

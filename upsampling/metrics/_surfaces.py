@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from operator import and_, or_
 from typing import Literal, NamedTuple, get_args
@@ -127,8 +127,8 @@ def encode(
 
 
 class SurfaceElements(NamedTuple):
-    """What the boundaries of a map consist of: pixels `(images, rows, columns)`, each of one class, or points between
-    pixels `(images, classes, rows, columns)`, which may be of several.
+    """What the boundaries of a map consist of, `(images, places, rows, columns)`: pixels, with one place, or points
+    between pixels, where several classes may meet.
 
     slot: the class; num_classes for what is no surface element.
     size: length or area; None if each counts as 1.
@@ -142,10 +142,11 @@ class SurfaceElements(NamedTuple):
         values = jnp.ones(self.slot.shape, jnp.int32) if self.size is None else self.size
         values = values if each is None else values.astype(each.dtype) * each
         # Row by row, then all rows: float32 would lose additions to one long running sum.
-        if self.slot.ndim == 4:
+        if self.slot.shape[1] == num_classes:  # a place per class
             return jnp.where(where & (self.slot < num_classes), values, 0).sum(-1).sum(-1)
-        images, rows, _ = self.slot.shape
         slot = jnp.where(where, self.slot, num_classes)
+        slot, values = (part.reshape(part.shape[0], -1, part.shape[-1]) for part in (slot, values))
+        images, rows, _ = slot.shape
         sums = jnp.zeros((images, rows, num_classes + 1), values.dtype)
         row = jnp.broadcast_to(jnp.arange(rows)[:, None], slot.shape)
         sums = _labels.per_slot(sums, (row, slot), values)
@@ -160,13 +161,11 @@ def distances(prediction: jax.Array, target: jax.Array, definition: BoundaryDefi
     """The surface elements of both maps `(images, *spatial)`, and how far each is, squared, from the other map's
     boundary of its class."""
     where, judged, slots, sizes = _find(prediction, target, definition)
-    # Each map's surface elements look for those of the other.
     if definition.distance == "euclidean":
-        squared = squared_distance(_side_by_side(where[::-1]), definition.spacing, needed=_side_by_side(judged))
+        squared = squared_distance(_of_the_other(where), definition.spacing, needed=_side_by_side(judged))
     else:
-        squared = steps(_side_by_side(where[::-1]), len(definition.spacing), definition.distance) ** 2
-    nearest = lambda x, judge: jnp.min(jnp.where(judge, x, jnp.inf), axis=1)  # noqa: E731
-    return _by_map(squared, nearest, judged, slots, sizes, definition)
+        squared = steps(_of_the_other(where), len(definition.spacing), definition.distance) ** 2
+    return _by_map(_at_class(squared, slots), slots, sizes)
 
 
 def matches(
@@ -176,13 +175,12 @@ def matches(
     where, judged, slots, sizes = _find(prediction, target, definition)
     tolerance = min(tolerance, 2 * diagonal(target.shape, definition.spacing))  # its square must fit 32 bits
     element = disk(definition.spacing, tolerance)
-    both = _side_by_side(where[::-1])
     if element is None:
-        squared = squared_distance(both, definition.spacing, tolerance, _side_by_side(judged))
-        matched = within_squared(squared, tolerance)
+        squared = squared_distance(_of_the_other(where), definition.spacing, tolerance, _side_by_side(judged))
+        matched = _at_class(within_squared(squared, tolerance), slots)
     else:
-        matched = dilate(both, element)
-    return _by_map(matched, lambda x, judge: jnp.any(judge & x, axis=1), judged, slots, sizes, definition)
+        matched = [dilate(members, element, slot) for members, slot in zip(where[::-1], slots, strict=True)]
+    return _by_map(matched, slots, sizes)
 
 
 def _side_by_side(maps: Sequence[jax.Array]) -> jax.Array:
@@ -190,25 +188,31 @@ def _side_by_side(maps: Sequence[jax.Array]) -> jax.Array:
     return jnp.concatenate(maps, axis=1)
 
 
-def _by_map(
-    measured: jax.Array,
-    of_class: Callable[[jax.Array, jax.Array], jax.Array],
-    judged: tuple[jax.Array, ...],
-    slots: tuple[jax.Array, ...],
-    sizes: tuple[jax.Array | None, ...],
-    definition: BoundaryDefinition,
-) -> list[Measured]:
-    """What was measured for the surface elements of both maps side by side, as a pair per map.
+def _of_the_other(maps: Sequence[jax.Array]) -> jax.Array:
+    """Side by side what each map's surface elements look for."""
+    return _side_by_side(maps[::-1])
 
-    A pixel is of one class at most, so `of_class` reduces `(images, classes, *spatial)` to the value of that class.
-    """
-    out = []
-    for x, judge, slot, size in zip(jnp.split(measured, 2, axis=1), judged, slots, sizes, strict=True):
-        if definition.of_pixels:
-            x = of_class(x, judge)
-        slot, size, x = (None if part is None else _in_rows(part, definition) for part in (slot, size, x))
-        out.append((SurfaceElements(slot, size), x))
-    return out
+
+def _at_class(x: jax.Array, slots: Sequence[jax.Array]) -> list[jax.Array]:
+    """What `x`, of both maps side by side, has at the class of each map's `slot`, (images, places, *grid)."""
+    halves = jnp.split(x, 2, axis=1)
+    clipped = [jnp.clip(slot, 0, half.shape[1] - 1) for half, slot in zip(halves, slots, strict=True)]
+    return [jnp.take_along_axis(half, slot, axis=1) for half, slot in zip(halves, clipped, strict=True)]
+
+
+def _by_map(
+    measured: Sequence[jax.Array], slots: Sequence[jax.Array], sizes: Sequence[jax.Array | None]
+) -> list[Measured]:
+    """The surface elements of each map with what was measured, all spatial axes but the last as one: there are rows and
+    columns whatever the rank."""
+
+    def in_rows(x: jax.Array) -> jax.Array:
+        return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    return [
+        (SurfaceElements(in_rows(slot), None if size is None else in_rows(size)), in_rows(x))
+        for x, slot, size in zip(measured, slots, sizes, strict=True)
+    ]
 
 
 def _find(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[tuple]:
@@ -218,18 +222,13 @@ def _find(prediction: jax.Array, target: jax.Array, definition: BoundaryDefiniti
     return list(zip(*(find(x, counted, definition) for x in maps), strict=True))
 
 
-def _in_rows(x: jax.Array, definition: BoundaryDefinition) -> jax.Array:
-    """All spatial axes but the last as one, so that there are rows and columns whatever the rank."""
-    kept = 1 if definition.of_pixels else 2
-    return x.reshape(*x.shape[:kept], -1, x.shape[-1])
-
-
 def _classes(definition: BoundaryDefinition) -> jax.Array:
     return jnp.arange(definition.num_classes, dtype=jnp.int32).reshape(1, -1, *[1] * len(definition.spacing))
 
 
 def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
-    """Pixels of a class beside one that is not: where, judged (images, classes, *spatial); slot (images, *spatial)."""
+    """Pixels of a class beside one that is not: where, judged (images, classes, *spatial); slot and size of the one
+    place (images, 1, *spatial)."""
     everywhere = definition.boundary == "pixels"
     edge = True if everywhere else touches_another(x, definition.frame, definition.connectivity)
     own = jnp.where(edge & (x >= 0), x, definition.num_classes)
@@ -237,22 +236,38 @@ def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinit
     # Kept apart from what follows, or XLA computes the edge again for every class.
     own, judged = lax.optimization_barrier((own, judged))
     where, judge = (slot[:, None] == _classes(definition) for slot in (own, judged))
-    return where, judge, judged, None
+    return where, judge, judged[:, None], None
 
 
 def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
-    """Points between pixels of a class and others: where, judged, slot and size, (images, classes, *grid)."""
-    classes = _classes(definition)
-    pixels = [pixel[:, None] for pixel in _blocks(x, definition.frame)]
-    members = [pixel == classes for pixel in pixels]
-    others = [(pixel != classes) & (pixel != VOID) for pixel in pixels]
-    where = judged = reduce(or_, members) & reduce(or_, others)
-    if counted is not None:
-        judged = where & reduce(and_, _blocks(counted, definition.frame, True))[:, None]
-    slot = jnp.where(judged, classes, definition.num_classes)
+    """Points between pixels of a class and others: where, judged (images, classes, *grid); slot and size of each place
+    (images, places, *grid).
+
+    In a point no more classes meet than pixels: there is a place per class or per pixel, whichever are fewer.
+    """
+    classes, none = _classes(definition), definition.num_classes
+    pixels = _blocks(x, definition.frame)
+    counts = True if counted is None else reduce(and_, _blocks(counted, definition.frame, True))[:, None]
+
+    def members(of: jax.Array) -> list[jax.Array]:
+        return [pixel[:, None] == of for pixel in pixels]
+
+    def bounded(of: jax.Array) -> jax.Array:
+        others = [(pixel[:, None] != of) & (pixel[:, None] != VOID) for pixel in pixels]
+        return reduce(or_, members(of)) & reduce(or_, others)
+
+    where = bounded(classes)
+    judged = where & counts
+    if none <= len(pixels):
+        of, slot = classes, jnp.where(judged, classes, none)
+    else:
+        of = jnp.stack(pixels, axis=1)
+        # The first pixel of a class stands for it.
+        first = [reduce(and_, [pixel != other for other in pixels[:k]], pixel >= 0) for k, pixel in enumerate(pixels)]
+        slot = jnp.where(jnp.stack(first, axis=1) & bounded(of) & counts, of, none)
     if definition.boundary == "between":
         return where, judged, slot, None
-    code = sum(member.astype(jnp.int32) << k for k, member in enumerate(members))
+    code = sum(member.astype(jnp.int32) << k for k, member in enumerate(members(of)))
     return where, judged, slot, jnp.asarray(element_sizes(definition.spacing))[code]
 
 

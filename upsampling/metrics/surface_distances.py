@@ -143,7 +143,7 @@ def _hausdorff_distance(
     """The distances, -1 for a class without a boundary in both maps; `far` for what is infinitely far."""
 
     def images(prediction, target):
-        both = [_Flat.of(*x, rank=len(definition.spacing)) for x in _surfaces.distances(prediction, target, definition)]
+        both = [_Flat.of(*x) for x in _surfaces.distances(prediction, target, definition)]
         if percent == 100:
             return directed([_farthest(x, definition.num_classes) for x in both])
         if union:
@@ -172,25 +172,9 @@ class _Flat(NamedTuple):
     size: jax.Array | None
 
     @classmethod
-    def of(cls, x: SurfaceElements, squared: jax.Array, rank: int) -> Self:
-        slot, size = x
-        if slot.ndim == 4 and slot.shape[1] > 2**rank:  # points between pixels, of many classes
-            slot, squared, size = _classes_that_meet(slot, squared, size, 2**rank)
-        squared, slot = (part.reshape(part.shape[0], -1) for part in (squared, slot))
-        return cls(squared, slot, None if size is None else size.reshape(slot.shape))
-
-
-def _classes_that_meet(slot: jax.Array, squared: jax.Array, size: jax.Array | None, most: int) -> tuple:
-    """The same surface elements with an axis of `most` places instead of all classes: no more meet in a point."""
-    none, found = slot.shape[1], []
-    place = jnp.full_like(slot[:, :1], -1)
-    for _ in range(most):
-        place = jnp.min(jnp.where(slot > place, slot, none), axis=1, keepdims=True)
-        here = slot == place
-        of_place = (jnp.max(jnp.where(here, x, 0), axis=1, keepdims=True) for x in (squared, size) if x is not None)
-        found.append((place, *of_place))
-    slot, squared, *sizes = (jnp.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
-    return slot, squared, sizes[0] if sizes else None
+    def of(cls, x: SurfaceElements, squared: jax.Array) -> Self:
+        squared, slot = (part.reshape(part.shape[0], -1) for part in (squared, x.slot))
+        return cls(squared, slot, None if x.size is None else x.size.reshape(slot.shape))
 
 
 def _farthest(x: _Flat, num_classes: int) -> jax.Array:

@@ -75,7 +75,8 @@ def show(found: Sequence[Found]) -> None:
 
 NOTE = (
     "The method with the best mean among those that meet the need; beside it the others that the seeds cannot tell "
-    "from it. A cost is the median time of a training step on the machine of the run."
+    "from it. A cost is the median time of a training step on the machine of the run; where not every method has "
+    "one, its operations."
 )
 
 

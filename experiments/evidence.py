@@ -1,5 +1,6 @@
 """The evidence that is committed, RESULTS.md and RESULTS.json: `python -m experiments evidence --from FOLDER...`."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from experiments.tasks import features
 FADE_TABLE = {
     "bilinear": (41.68, 27.80),
     "carafe": (42.82, 29.84),
+    "indexnet": (41.50, 28.27),
+    "a2u": (41.45, 27.31),
     "fade_lite": (43.49, 31.55),
     "fade": (44.41, 32.65),
 }
+_NEEDS, _BESIDE = "## Which method for which need", "## Beside published figures"  # the last headings that are written
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Evidence:
     runs: Annotated[tuple[Path, ...], tyro.conf.arg(name="from", metavar="PATH")]
     """Folders of finished runs; a RESULTS.json stands for the runs that it holds, so that runs can be added to it."""
     notes: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Markdown that explains what was found, to stand at the end."""
+    """Markdown that explains what was found, to stand at the end; if not given, what stands there now."""
     out: Path = Path(__file__).parent
     """Folder for RESULTS.md and RESULTS.json, which are written over."""
 
@@ -44,9 +48,17 @@ def write(prepared: tuple[Evidence, list[Found]]) -> None:
     command, found = prepared
     kept = [{"results": _without_histories(run), "timing": timing} for run, timing in found]
     files.write_json(command.out / "RESULTS.json", kept)
-    notes = command.notes.read_text(encoding="utf-8") if command.notes else ""
-    files.write_text(command.out / "RESULTS.md", document(found, notes))
-    console.say(f"Evidence: {command.out / 'RESULTS.md'}")
+    path = command.out / "RESULTS.md"
+    notes = command.notes.read_text(encoding="utf-8") if command.notes else _notes(path)
+    files.write_text(path, document(found, notes))
+    console.say(f"Evidence: {path}")
+
+
+def _notes(path: Path) -> str:
+    """What follows the written parts of a RESULTS.md, if there is one."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    parts = re.split("^(?=## )", text.partition(f"\n{_NEEDS}\n")[2], flags=re.MULTILINE)[1:]
+    return "".join(part for part in parts if not part.startswith(_BESIDE))
 
 
 def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def document(found: Sequence[Found], notes: str = "") -> str:
     ]
     for run, timing in found:
         lines += _run(run, timing)
-    lines += ["", "## Which method for which need", "", *_table(choose.choose(found)), "", choose.NOTE]
+    lines += ["", _NEEDS, "", *_table(choose.choose(found)), "", choose.NOTE]
     return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
 
 
@@ -131,6 +143,7 @@ class Published(NamedTuple):
       compared: the column whose gain over bilinear is held against ours.
       measure: ours.
       text: of what the table is.
+      apart: designs that nothing of it can be held against.
     """
 
     task: str
@@ -139,6 +152,7 @@ class Published(NamedTuple):
     compared: int
     measure: str
     text: str
+    apart: tuple[str, ...] = ()
 
 
 PUBLISHED = (
@@ -157,7 +171,8 @@ PUBLISHED = (
         2,
         "mean_iou",
         "JAFAR's table is of linear probes, mean IoU, on features of DINOv2-S/14: another backbone, other data, other "
-        "steps.",
+        "steps. FeatUp there is four layers of JBU and a projection, LiFT a network of its own.",
+        apart=("untrained",),
     ),
 )
 
@@ -173,25 +188,26 @@ def _published(found: Sequence[Found]) -> list[str]:
         if rows:
             text = f"{table.text} What can be held against it is the order of the methods, not the size of differences."
             lines += ["", text, "", *_table(rows)]
-    return ["", "## Beside published figures", *lines] if lines else []
+    return ["", _BESIDE, *lines] if lines else []
 
 
 def _beside(table: Published, run: Mapping[str, Any], design: str, of: Mapping[str, Any]) -> list[dict[str, str]]:
     shared = [name for name in table.figures if name in of["methods"]]
-    if len(shared) < 2 or "bilinear" not in shared:
+    if design in table.apart or len(shared) < 2 or "bilinear" not in shared:
         return []
     mean = lambda name: of["methods"][name]["summary"][table.measure]["mean"]  # noqa: E731
+    ours = lambda name: f"{100 * (mean(name) - mean('bilinear')):+.2f}" if name in shared else "–"  # noqa: E731
     column, title = table.columns[table.compared], run["measures"][table.measure]["title"]
     gain = lambda name: table.figures[name][table.compared] - table.figures["bilinear"][table.compared]  # noqa: E731
     return [
         {
-            "method": results.shown_name(name, of["methods"][name]),
+            "method": results.shown_name(name, of["methods"][name]) if name in shared else name,
             f"published {' / '.join(table.columns)}": " / ".join(f"{v:.2f}" for v in table.figures[name]),
             f"published gain, {column}": f"{gain(name):+.2f}",
-            f"ours, gain in {title}, hundredths": f"{100 * (mean(name) - mean('bilinear')):+.2f}",
-            "found on": f"{run['data']['name']}, {results.design_name(design, run)}",
+            f"ours, gain in {title}, hundredths": ours(name),
+            "found on": f"{run['data']['name']}, {results.design_name(design, run)}" if name in shared else "–",
         }
-        for name in shared
+        for name in table.figures
     ]
 
 

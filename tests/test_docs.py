@@ -1,14 +1,19 @@
 """The documentation: examples run as printed, the reference is complete, tables are the code's and the runs'."""
 
+import ast
 import doctest
+import functools
 import inspect
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import tyro
 
@@ -50,6 +55,55 @@ def test_the_examples_of_a_page_run_in_order(page, monkeypatch):
             examples.globs = names  # and not a copy, so that blocks go on from each other
             runner.run(examples, out=said.append, clear_globs=False)
             assert not said, "".join(said)
+
+
+def test_calls_in_tables_and_text_have_arguments_that_there_are():
+    bound = 0
+    for page in (README, *((DOCS / page).read_text(encoding="utf-8") for page in PAGES)):
+        for code in re.findall(
+            r"`(up\.[\w.]+\([^`]*\))`", re.sub(r"^```.*?^```$", "", page, flags=re.DOTALL | re.MULTILINE)
+        ):
+            if "..." in code:
+                continue
+            for call in (node for node in ast.walk(ast.parse(code, mode="eval")) if isinstance(node, ast.Call)):
+                name = ast.unparse(call.func)
+                if name.startswith("up.") and name != "up.nn.create":
+                    function = eval(name, {"up": up})
+                    inspect.signature(function).bind(*call.args, **{k.arg: k.value for k in call.keywords})
+                    bound += 1
+    assert bound > 40
+
+
+def test_the_example_of_a_real_backbone(monkeypatch):
+    """With stand-ins for what is not installed; this backbone's features are the means of patches."""
+    backbone, use = re.findall(r"^```py\n(.*?)^```$", (DOCS / "own.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+    class Means:
+        config = SimpleNamespace(num_register_tokens=4)
+
+        def __call__(self, images):
+            batch, channels, height, width = images.shape
+            cells = images.reshape(batch, channels, height // 16, 16, width // 16, 16).mean((3, 5))
+            patches = jnp.tile(cells.reshape(batch, channels, -1).mT, 128)
+            return {"last_hidden_state": jnp.concatenate([jnp.full((batch, 5, 384), jnp.nan), patches], 1)}
+
+    names = {"Dinov3ViTModel": SimpleNamespace(from_pretrained=lambda name: Means())}
+    monkeypatch.setitem(sys.modules, "bonsai.models.dinov3", SimpleNamespace(modeling=SimpleNamespace(**names)))
+    monkeypatch.setitem(sys.modules, "safetensors.numpy", SimpleNamespace(load_file=lambda path: path))
+    loaded = []
+    monkeypatch.setattr(up.interop.torch, "load_state_dict", lambda layer, state: loaded.append(state))
+    monkeypatch.setattr(up.nn, "create", functools.partial(up.nn.create, variant="small"))
+    module, script = ModuleType("my_package.my_module"), {}
+    exec(compile(backbone, "own.md", "exec"), vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(use, "own.md", "exec"), script)
+    image = jax.random.uniform(jax.random.key(0), (1, 32, 48, 3))
+    expected = np.asarray(up.area(image, (2, 3))) - np.array([0.485, 0.456, 0.406])
+    with jax.numpy_rank_promotion("allow"):
+        features = module.dinov3(image)
+        assert script["upsampled"](image, "uplift_dinov3-splus16.safetensors").shape == (1, 32, 48, 384)
+    np.testing.assert_allclose(features, np.tile(expected / [0.229, 0.224, 0.225], 128), atol=1e-5)
+    assert loaded == ["uplift_dinov3-splus16.safetensors"]
 
 
 def test_commands_that_are_printed_are_commands():

@@ -310,6 +310,8 @@ def _sheet(
     made = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in made[count:]:
         axes.remove()
+    for axes in made[max(count - columns, 0) : count] if share else ():
+        axes.tick_params(labelbottom=True)  # the last of its column, also where the row below has fewer
     for axes in made[:count] if pictures else ():
         axes.set(xticks=[], yticks=[])
         axes.grid(False)

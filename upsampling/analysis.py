@@ -292,7 +292,7 @@ def show(
     guide: Any = None,
     columns: int = 3,
 ) -> Any:
-    """Draws what methods do, side by side. Needs matplotlib: `pip install "upsampling[figures]"`.
+    """Draws what methods do, side by side. Needs matplotlib: `pip install ".[figures]"` from a checkout.
 
     - "responses": the amplitude of waves by frequency, one curve per method (`frequency_response`).
     - "phases": the same for each phase, up to 1/2 cycle per input pixel (`phase_responses`).

@@ -24,13 +24,16 @@ from upsampling._operations import count
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "RESULTS.json"
+_SPACE = "\u00a0"  # at which no line is broken
 _SIZE, _FEATURES, _SCALE = 64, 64, 2  # of the maps that costs in the table of methods are of
 
 
-def markdown(rows: Sequence[Mapping[str, str]], left: int = 1) -> str:
-    """A table of Markdown, its first columns aligned to the left and the others to the right."""
+def markdown(rows: Sequence[Mapping[str, str]], left: int = 1, right: int | None = None) -> str:
+    """A table of Markdown: the first columns aligned to the left, `right` after them, or all, to the right."""
     names = list(rows[0])
-    lines = [names, ["---"] * left + ["---:"] * (len(names) - left), *([row[n] for n in names] for row in rows)]
+    figures = range(left, len(names) if right is None else left + right)
+    lines = [names, ["---:" if n in figures else "---" for n in range(len(names))]]
+    lines += [[row[n] for n in names] for row in rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
@@ -74,15 +77,23 @@ def methods() -> str:
                 "method": f"`{name}`",
                 "family": method.family,
                 "takes": ", ".join(takes) or "–",
+                "sizes": _sizes(method),
                 "axes": _axes(method.spatial_axes),
-                "variants": ", ".join(f"`{v}`" for v in method.variants) or "–",
                 "parameters": f"{parameters:,}",
                 "MAC per pixel": f"{multiply_adds:,.0f}",
                 "licence": LICENCES.get(name, "–"),
                 "source": _linked(method.paper),
+                "variants": ", ".join(f"`{v}`" for v in method.variants) or "–",
             }
         )
-    return markdown(rows, left=5)
+    return markdown(rows, left=5, right=2)
+
+
+def _sizes(method: Any) -> str:
+    if "size" in method.options:
+        return "any"
+    fraction = "float" in str(method.signature.parameters["scale"].annotation)
+    return "any factor" if fraction else "whole factors"
 
 
 def _axes(axes: Sequence[int]) -> str:
@@ -119,9 +130,15 @@ def conventions(inputs: int = 4, outputs: int = 8) -> str:
         for method in ("nearest", "linear", "cubic"):
             known = method in preset.methods or method in preset.antialiased
             y = up.resize(ramp, outputs, method=method, convention=name, axes=0) if known else []
-            row[method] = " ".join(f"{float(v):.3g}" for v in np.round(np.asarray(y), 3) + 0.0) or "–"
+            row[method] = _in_lines([f"{float(v):.3g}" for v in np.round(np.asarray(y), 3) + 0.0]) or "–"
         rows.append(row)
     return markdown(rows, left=4)
+
+
+def _in_lines(figures: Sequence[str], most: int = 4) -> str:
+    """At most so many in a line, which is not broken elsewhere."""
+    lines = [_SPACE.join(figures[n : n + most]) for n in range(0, len(figures), most)]
+    return "<br>".join(lines)
 
 
 def distances(origin: str) -> str:
@@ -246,7 +263,7 @@ def frozen(data: str = "brain") -> str:
 
 
 def _interval(paired: Mapping[str, Any]) -> str:
-    return f"{paired['mean']:+.3f} ± {paired['half_width']:.3f}".replace("-", "−")
+    return f"{paired['mean']:+.3f} ± {paired['half_width']:.3f}".replace("-", "−").replace(" ", _SPACE)
 
 
 def analytic(factor: int = 4) -> str:
@@ -260,10 +277,25 @@ def analytic(factor: int = 4) -> str:
 
 
 def choice(*where: str) -> str:
-    """Which method for which need, as `python -m experiments choose` says, of runs with one of these words."""
-    rows = choose.choose(choose.prepare(choose.Choose((RESULTS,))))
-    kept = [row for row in rows if any(word in row["found on"] for word in where)]
-    return markdown([{k: f"`{v}`" if k == "method" else v for k, v in row.items()} for row in kept], left=5)
+    """Which method for which need, as `python -m experiments choose` says, of runs with one of these words.
+
+    Of runs of the same data and design, that of the most methods is told. A need has a row for each method.
+    """
+    widest: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+    for run in choose.prepare(choose.Choose((RESULTS,))):
+        methods = max((len(of["methods"]) for of in run[0]["designs"].values()), default=0)
+        for row in choose.choose([run]):
+            key = row["need"], row["found on"]
+            if any(word in row["found on"] for word in where) and methods > widest.get(key, (-1,))[0]:
+                widest[key] = methods, row
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for _, row in widest.values():
+        told = f"{row['found on']}: {row['why']}".replace(" per training step", "")
+        told += "" if row["not told from it"] == "–" else f"; not told from it: {row['not told from it']}"
+        line = rows.setdefault((row["need"], row["method"]), {"need": row["need"], "method": f"`{row['method']}`"})
+        line["found on"] = "<br>".join(filter(None, (line.get("found on"), told)))
+    needs = list(dict.fromkeys(need for need, _ in rows))
+    return markdown([rows[key] for key in sorted(rows, key=lambda key: needs.index(key[0]))], left=3)
 
 
 def commands() -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from experiments import console, methods, runs
 from experiments.benchmarks import compiled, harness
@@ -56,6 +57,8 @@ def check(command: Benchmark) -> Benchmark:
         compiled.check(command.group, command.compiled)
     elif command.group == compiled.SHARDING:
         raise ValueError(f"--group {command.group} is not timed: say --compiled, and for what.")
+    else:
+        _module(command.group)
     if not command.seconds > 0:
         raise ValueError(f"--seconds {command.seconds}: must be above 0.")
     if command.methods and command.group not in ("layers", compiled.SHARDING):
@@ -65,6 +68,18 @@ def check(command: Benchmark) -> Benchmark:
     return command
 
 
+def _module(group: str) -> tuple[Any, dict[str, str]]:
+    """A group, and the versions of its peers; raises ValueError if one is not installed."""
+    try:
+        module = importlib.import_module(f"experiments.benchmarks.{group}")
+        return module, {name: version(name) for name in module.PEERS}
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"--group {group}: {error.name} is not installed; `pip install torch==2.13.0` and then "
+            f"`pip install -e .[experiments,test]` install all peers."
+        ) from error
+
+
 def measure(command: Benchmark) -> None:
     """Times or compiles the cases of a group and writes its table; a part never takes the place of a whole table."""
     out = command.out or (None if command.only or command.methods else _RESULTS)
@@ -72,9 +87,9 @@ def measure(command: Benchmark) -> None:
         for target in command.compiled:
             compiled.measure(command.group, target, command.only, command.methods, out)
         return
-    module = importlib.import_module(f"experiments.benchmarks.{command.group}")
+    module, versions = _module(command.group)
     harness.keep_memory()
-    machine = runs.machine() | {name: version(name) for name in module.PEERS}
+    machine = runs.machine() | versions
     rows = []
     for case in module.cases(command.methods) if command.methods else module.cases():
         if all(word in case.name for word in command.only):

@@ -119,7 +119,8 @@ def receptive_field(name: str, variant: str | None, features: int, scale: int) -
     # Values that start at zero hide what a layer will look at once it is trained.
     key = jax.random.key(1)
     params = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(key, leaf.shape), params)
-    guide = jax.random.normal(key, (1, _EXTENT * scale, _EXTENT * scale, features))
+    # So nearly the same everywhere that no weight by likeness falls to zero.
+    guide = 1e-3 * jax.random.normal(key, (1, _EXTENT * scale, _EXTENT * scale, features))
     guides = (guide,) if methods.find(name).uses_guide else ()
 
     def upsample(x: jax.Array) -> jax.Array:

@@ -450,7 +450,7 @@ def _with(labels: Callable[..., jax.Array], probe: Probe, params: Any, rest: Any
 # --- words ------------------------------------------------------------------------------------------------------------
 
 _OBJECTIVES = {
-    "untrained": "Upsamplers as they are made, with their first values.",
+    "untrained": "Upsamplers as they are made, with their first values: only the probe is trained.",
     "jafar": (
         "Upsamplers trained without labels: from the features of an image reduced by {stride} they are to make those "
         "of the image, by cosine and mean squared error (after JAFAR, Couairon et al. 2025, there with factors from 2 "
@@ -498,6 +498,9 @@ WORDS = dataclasses.replace(
     better="kept boundaries in features better",
     best="best features at any cost",
     titles={"untrained": "Untrained", "jafar": "JAFAR's objective", "anyup": "AnyUp's objective"},
+    curve_says="Near the true boundary methods differ by how they render it. Far from it they do where they mix "
+    "features from afar: those that attend to the whole image do so until they are trained. The other errors there "
+    "are the backbone's and the probe's, which no upsampler can mend.",
     design=_design,
     settings=_settings,
 )

@@ -51,6 +51,8 @@ def test_what_a_layer_sees_is_not_what_its_first_values_let_it_see():
     """DySample's first offsets are next to nothing: it starts as bilinear interpolation, which sees two pixels."""
     assert blocks.receptive_field("dysample", None, 16, 4) == (3, 3)
     assert blocks.receptive_field("bilinear", None, 16, 4) == (2, 2)
+    # Weights by likeness do not hide pixels of its window.
+    assert blocks.receptive_field("joint_bilateral", None, 16, 4) == (5, 5)
 
 
 def test_page_and_figures_are_written(folder):

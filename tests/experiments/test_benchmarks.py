@@ -147,6 +147,12 @@ def test_a_part_of_the_cases_never_takes_the_place_of_the_whole_table(tmp_path, 
     assert "| long |" in table.read_text()
 
 
+def test_a_peer_that_is_not_installed_is_named(monkeypatch, capsys):
+    monkeypatch.setattr("experiments.benchmarks.layers.PEERS", ("flax", "no-such-peer"))
+    assert command.main(["benchmark", "--group", "layers"]) == 2
+    assert "--group layers: no-such-peer is not installed; `pip install torch==2.13.0`" in capsys.readouterr().out
+
+
 def test_methods_belong_to_the_group_of_layers(capsys):
     assert command.main(["benchmark", "--group", "metrics", "--methods", "carafe"]) == 2
     assert "--methods goes with --group layers" in capsys.readouterr().out

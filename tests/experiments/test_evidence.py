@@ -24,6 +24,8 @@ def test_the_document_holds_the_figures_of_its_runs(study, tmp_path):
     assert command.main(["evidence", "--from", str(folder), *notes, "--out", str(tmp_path)]) == 0
     text = (tmp_path / "RESULTS.md").read_text()
     assert text.endswith("\n\n## Why\n\nBecause.\n")
+    assert command.main(["evidence", "--from", str(tmp_path / "RESULTS.json"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "RESULTS.md").read_text() == text  # the notes stay where no others are given
     for design, of in found["designs"].items():
         assert f"### {design}, seeds 0, 1, 2, against bilinear" in text
         for name, outcome in of["methods"].items():
@@ -56,6 +58,7 @@ def test_ours_stands_beside_published_figures_of_the_same_methods(study):
     of = found["designs"]["frozen"]["methods"]
     gain = of["carafe"]["summary"]["boundary_iou"]["mean"] - of["bilinear"]["summary"]["boundary_iou"]["mean"]
     assert f"| carafe | 42.82 / 29.84 | +2.04 | {100 * gain:+.2f} | blobs, frozen |" in text
+    assert "| indexnet | 41.50 / 28.27 | +0.47 | – | – |" in text
     assert "nearest" not in text
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from flax import nnx
 
 import upsampling as up
-from tests.interop.agreement import agree, normal, shaken
+from tests.interop.agreement import agree, first, last, normal, shaken
 from upsampling.interop.torch import load_state_dict
 
 
@@ -62,8 +62,9 @@ def test_dysample(style, scoped, scale):
             ValueError, match=f"state has .* 'scope.bias': give the layer scope_bias={bias}, which makes"
         ):
             load_state_dict(up.nn.DySample(36, scale, scope_bias=not bias, **options), state, prefix="up")
-    x = torch.randn(2, 36, 5, 4)
-    np.testing.assert_allclose(layer(x.movedim(1, -1).numpy()), theirs(x).movedim(1, -1).detach(), atol=1e-4)
+        agree(layer, theirs, lambda module, x: module(x), normal(0, 2, 5, 4, 36))
+    x = normal(1, 1, 4, 5, 36)
+    np.testing.assert_allclose(layer(x), last(theirs(first(x))), atol=1e-4)
 
 
 def test_flow_alignment():

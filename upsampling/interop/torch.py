@@ -39,7 +39,7 @@ def load_state_dict(layer: Layer, state: Mapping[str, Any], prefix: str = "") ->
     | `NAF`, `JAFAR` | the authors' modules of these names |
     | `AnyUp` | the authors' `AnyUp`, with or without NATTEN |
     | `LoftUp` | the authors' `UpsamplerwithChannelNorm`, or without `normalize` their `LoftUp` |
-    | `UPLiFT` | the authors' `UPLiFT` with a local attender, without noise and refiner |
+    | `UPLiFT` | the authors' `UPLiFT` with a local attender, of features, or of latents with that form |
     | `FreqFusion` | the authors' `FreqFusion` |
     | `IndexNet` | the authors' `DepthwiseM2OIndexBlock`, `DepthwiseO2OIndexBlock` or `HolisticIndexBlock` |
     | `A2U` | the authors' `InterChannelUpDown`, without `bconv_DP`, which pools |

@@ -20,7 +20,7 @@ from upsampling.nn.interpolation import Bicubic, Bilinear, Nearest
 from upsampling.nn.matting import A2U, Index, IndexNet
 from upsampling.nn.reassembly import CARAFE, FADE, SAPA, FADELite, Similarity
 from upsampling.nn.sampling import DySample, FlowAlignment, Gate, Style
-from upsampling.nn.uplift import UPLiFT
+from upsampling.nn.uplift import Kind, UPLiFT
 
 MethodName = Literal[
     "nearest",
@@ -460,12 +460,13 @@ def create(
     scale: Numbers | None = 2,
     *,
     rngs: nnx.Rngs,
-    variant: Literal["small"] | None = None,
+    variant: Literal["small", "latents"] | None = None,
     size: Numbers | None = None,
     guide_features: int | None = None,
     image_features: Sequence[int] = ...,
     hidden: int = 64,
     neighbors: int = 17,
+    form: Kind = "features",
     steps: int | None = None,
     guide_scale: float = 1.0,
     dtype: DTypeLike | None = None,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling.primitives import window_sum
+from upsampling.primitives import _common, window_sum
 from upsampling.primitives.window_sum import Geometry
 
 
@@ -52,7 +52,12 @@ GEOMETRIES = {
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_forms(name, dtype, monkeypatch):
-    monkeypatch.setattr(window_sum, "UNROLLED_TAPS", 30)
+    for module, limit, n in (
+        (window_sum, "UNROLLED_TAPS", 30),
+        (_common, "MOST_BYTES", 0),
+        (_common, "TILE_BYTES", 4000),
+    ):
+        monkeypatch.setattr(module, limit, n)
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
     shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
     x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
@@ -60,6 +65,7 @@ def test_forms(name, dtype, monkeypatch):
     cores = {
         "window_sum_on_tpu": (x, w, sums),
         "_window_sum_on_gpu": (x, w, sums),
+        "_window_sum_in_tiles": (x, w, sums),
         "window_correlation_on_tpu": (x, y, products),
         "_window_correlation_on_gpu": (x, y, products),
         "fold_on_tpu": (w, y, folded),

@@ -31,13 +31,17 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge, is_static
+from upsampling.primitives import _common
 from upsampling.primitives._common import (
     UNROLLED_TAPS,
     accumulator,
     block_rows,
     core,
     make_primitive,
+    over_tiles,
     pad_edges,
+    tile_length,
+    tile_places,
     with_axes,
 )
 from upsampling.primitives.resample import resample
@@ -231,6 +235,30 @@ def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     )
     y = functools.reduce(jnp.add, terms)
     return y.astype(dtype).reshape(x.shape[0], *geometry.output, x.shape[-1])
+
+
+def _window_sum_in_tiles(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """Some rows of a large output at a time: around uneven centers XLA for CPUs may write what each tap reads."""
+    dtype, wide, (height, *across) = x.dtype, accumulator(x.dtype), geometry.output
+    images = x.shape[0] if is_static(x.shape[0]) else 1
+    row_bytes = images * math.prod(across) * x.shape[-1] * wide.itemsize * math.prod(geometry.window)
+    if geometry.uniform or _is_large(geometry) or row_bytes * height <= 4 * _common.MOST_BYTES:
+        return _window_sum(x, w, geometry=geometry)
+    length = tile_length(height, max(_common.TILE_BYTES // row_bytes, 1))
+    places, x = tile_places(height, length), _grouped(geometry, x)
+
+    def tile(top: jax.Array, rows: jax.Array) -> jax.Array:
+        weights = lax.dynamic_slice_in_dim(w, top, length, 1)
+        centers = (rows, *map(np.asarray, geometry.centers[1:]))
+        terms = (
+            weights[(..., *tap, None)].astype(wide) * _take(x, centers, start).astype(wide)
+            for tap, start in geometry.starts
+        )
+        y = functools.reduce(jnp.add, terms).astype(dtype)
+        return y.reshape(y.shape[0], length, math.prod(across), -1)
+
+    y = over_tiles(tile, places, jnp.asarray(np.asarray(geometry.centers[0])[places], jnp.int32))
+    return y.reshape(y.shape[0], height, *across, -1)
 
 
 def _window_correlation(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -790,6 +818,7 @@ _window_sum_p = make_primitive(
     lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
     _window_sum,
     static=("geometry",),
+    cpu=_window_sum_in_tiles,
     gpu=_window_sum_on_gpu,
     several=functools.partial(_on_several_gpus, _window_sum_on_gpu, _window_sum),
     tpu=window_sum_on_tpu,

@@ -135,9 +135,9 @@ def test_a_share_is_rounded_as_the_authors_round_it():
 
 
 TILED = {
-    "all": ((5, 4), (7, 6), {"kernel_size": None}),
+    "all": ((5, 4), (7, 6), {"kernel_size": None, "rotary_base": 7.0}),
     "all, averaged": ((5, 4), (7, 6), {"kernel_size": None, "average_heads": True}),
-    "windows": ((6, 7), (20, 29), {"kernel_size": (4, 3)}),
+    "windows": ((6, 7), (20, 29), {"kernel_size": (4, 3), "rotary_base": 7.0}),
     "windows, averaged": ((6, 7), (12, 28), {"kernel_size": 3, "average_heads": True}),
     "share": ((9, 6), (31, 17), {"share": 0.1, "average_heads": True}),
 }
@@ -145,24 +145,30 @@ TILED = {
 
 @pytest.mark.parametrize("case", TILED)
 def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
-    """Values, and gradients in which the tiles' weights are computed anew."""
+    """Values, and gradients in which the tiles' weights are computed anew; and queries that are turned tile by tile."""
     size, output, options = TILED[case]
     x, queries, keys = normal(0, 2, *size, 4), normal(1, 2, *output, 8), normal(2, 2, *size, 8)
-    cotangent = normal(3, 2, *output, 4)
+    cotangent, turn = normal(3, 2, *output, 4), options.get("rotary_base")
 
-    def pulled():
+    def pulled(base):
         # Not `up.neighborhood_attention`, whose program is kept for these shapes.
         window, share = options.get("kernel_size"), options.get("share")
         window = (window, window) if isinstance(window, int) else window
         average = options.get("average_heads", False)
-        core = lambda *maps: attention._neighborhood_attention.__wrapped__(*maps, window, share, 2, average)  # noqa: E731
+        options_of_core = (window, share, 2, average, base)
+
+        def core(x, queries, keys):
+            if turn is not None and base is None:
+                queries = attention.rotary_embedding(queries, heads=2, base=turn)
+            return attention._neighborhood_attention.__wrapped__(x, queries, keys, *options_of_core)
+
         y, pull = jax.vjp(core, x, queries, keys)
         return y, *pull(cotangent)
 
-    expected = jax.jit(pulled)()
+    expected = jax.jit(lambda: pulled(None))()
     monkeypatch.setattr(_common, "MOST_BYTES", 0)
     monkeypatch.setattr(_common, "TILE_BYTES", 5000)
-    tiled = jax.jit(lambda: pulled())  # another function, or else it would be the program above
+    tiled = jax.jit(lambda: pulled(turn))  # another function, or else it would be the program above
     assert "scan" in str(tiled.trace().jaxpr)
     for a, b in zip(tiled(), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ def neighborhood_attention(
     heads: int = 4,
     share: float | None = None,
     average_heads: bool = False,
+    rotary_base: float | None = None,
 ) -> jax.Array:
     """Weights pixels near to each output pixel, or all, by how well their keys match its query.
 
@@ -64,6 +65,8 @@ def neighborhood_attention(
       heads: number of heads; divides the query channels, and the channels unless heads are averaged.
       share: in place of `kernel_size`, above 0.
       average_heads: whether the heads' weights are averaged.
+      rotary_base: if given, queries are turned first, as by `rotary_embedding` with this base, and not kept twice.
+        Given keys are turned already.
 
     Returns:
       (*batch, H, W, channels) in the dtype of `x`; half precision computes in float32.
@@ -107,13 +110,16 @@ def neighborhood_attention(
             f"{name}: queries must have the batch axes of x {x.shape} and at least its height and width; "
             f"got shape {queries.shape}."
         )
+    if rotary_base is not None:
+        rotary_base = _arguments.number(name, "rotary_base", rotary_base, real=True)
+        _arguments.divisor(name, "4 * heads", 4 * heads, query_channels=queries.shape[-1])
     if keys is not None:
         shape = (*x.shape[:-1], queries.shape[-1])
         keys = _arguments.shaped(name, "keys", keys, shape, "the size of x and the channels of queries")
-    return _neighborhood_attention(x, queries, keys, window, share, heads, average_heads)
+    return _neighborhood_attention(x, queries, keys, window, share, heads, average_heads, rotary_base)
 
 
-@core((3, 4, 5, 6))
+@core((3, 4, 5, 6, 7))
 def _neighborhood_attention(
     x: jax.Array,
     queries: jax.Array,
@@ -122,10 +128,12 @@ def _neighborhood_attention(
     share: float | None,
     heads: int,
     average: bool,
+    base: float | None,
 ) -> jax.Array:
-    queries = queries.astype(accumulator(queries.dtype))
+    wide = accumulator(queries.dtype)
     size, output = x.shape[-3:-1], queries.shape[-3:-1]
-    keys = interpolation._to_size(queries, size, "area") if keys is None else keys.astype(queries.dtype)
+    turned = lambda q: q if base is None else _turned(q, heads, base)  # noqa: E731
+    keys = interpolation._to_size(turned(queries).astype(wide), size, "area") if keys is None else keys.astype(wide)
     keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
     if share is not None:
         seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
@@ -136,14 +144,14 @@ def _neighborhood_attention(
     batch = x.shape[:-3]
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
-    if seen is None or images * math.prod(output) * heads * taps * queries.dtype.itemsize > _common.MOST_BYTES:
+    if seen is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
-        y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, images)
+        y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, base, images)
         return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
     centers, counts = zip(*seen, strict=True)
     windows = (counts[0].shape[1], counts[1].shape[1])
     geometry = Geometry.around(size, centers, windows, heads)
-    logits = window_correlation(keys, queries, geometry, "zero")
+    logits = window_correlation(keys, turned(queries).astype(wide), geometry, "zero")
     with np.errstate(divide="ignore"):
         # A pixel that is seen twice has twice the weight, one that is not seen none.
         weights = window_softmax(logits, 2, *map(np.log, counts))
@@ -207,30 +215,42 @@ class _Tiles(NamedTuple):
     """How an axis of output pixels is cut into tiles, and which pixels of the map each reads: as many, from `first` on.
 
     `logits`, (tiles, length, read), are the logarithms of how often a pixel is seen by another; None where all are seen
-    once. The last tile may reach beyond the axis.
+    once.
     """
 
+    places: np.ndarray
     first: np.ndarray
-    length: int
     read: int
     logits: np.ndarray | None
 
+    @property
+    def length(self) -> int:
+        """The pixels of one tile."""
+        return self.places.shape[1]
+
     @classmethod
-    def that_see(cls, seen: tuple[np.ndarray, np.ndarray], n: int, length: int) -> "_Tiles":
-        """Tiles of `length` pixels that see these windows of an axis of n."""
+    def that_see(cls, seen: tuple[np.ndarray, np.ndarray], n: int, places: np.ndarray) -> "_Tiles":
+        """Tiles of these pixels, (tiles, length), that see these windows of an axis of n."""
         centers, counts = seen
         taps = centers[:, None] + np.arange(counts.shape[1]) - counts.shape[1] // 2
         table = np.zeros((len(centers), n))
         row, column = np.nonzero(counts)
         table[row, taps[row, column]] = counts[row, column]
-        first, parts = read_by_tiles(table, tile_places(len(table), length))
+        first, parts = read_by_tiles(table, places)
         with np.errstate(divide="ignore"):
             logits = np.log(parts)
-        return cls(first, length, parts.shape[2], logits if np.any(logits) else None)
+        return cls(places, first, parts.shape[2], logits if np.any(logits) else None)
 
 
 def _attend_in_tiles(
-    x: jax.Array, queries: jax.Array, keys: jax.Array, seen: Seen | None, heads: int, average: bool, images: int
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array,
+    seen: Seen | None,
+    heads: int,
+    average: bool,
+    base: float | None,
+    images: int,
 ) -> jax.Array:
     """(n, h, w, channels), (n, H, W, query channels), (n, h, w, query channels) -> (n, H, W, channels).
 
@@ -238,24 +258,29 @@ def _attend_in_tiles(
     computed together.
     """
     n, height, width, _ = queries.shape
-    dtype, size, output = queries.dtype, x.shape[1:3], (height, width)
+    dtype, size, output = keys.dtype, x.shape[1:3], (height, width)
     if seen is None:
         # One axis of queries, and one of keys.
         total, count = height * width, math.prod(size)
         length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
-        rows = _Tiles(np.zeros(-(-total // length), int), length, 1, None)
-        columns = _Tiles(np.zeros(1, int), 1, count, None)
+        places = tile_places(total, length)
+        rows = _Tiles(places, np.zeros(len(places), int), 1, None)
+        columns = _Tiles(np.zeros((1, 1), int), np.zeros(1, int), count, None)
+        queries, base = queries if base is None else _turned(queries, heads, base), None
         queries = queries.reshape(n, total, 1, queries.shape[-1])
         x, keys = (a.reshape(n, 1, count, a.shape[-1]) for a in (x, keys))
     else:
         length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
-        columns = _Tiles.that_see(seen[1], size[1], wide)
-        rows = _Tiles.that_see(seen[0], size[0], tile_length(height, length))
+        # All columns at once, filled up to whole tiles.
+        filled = np.minimum(np.arange(-(-width // wide) * wide), width - 1).reshape(-1, wide)
+        columns = _Tiles.that_see(seen[1], size[1], filled)
+        rows_of = lambda most: _Tiles.that_see(seen[0], size[0], tile_places(height, tile_length(height, most)))  # noqa: E731
+        rows = rows_of(length)
         row_bytes = images * heads * len(columns.first) * wide * columns.read * dtype.itemsize
         while rows.length > 1 and rows.length * rows.read * row_bytes > _common.TILE_BYTES:
-            rows = _Tiles.that_see(seen[0], size[0], tile_length(height, -(-rows.length // 2)))
+            rows = rows_of(-(-rows.length // 2))
     split = lambda a, groups: a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)  # noqa: E731
-    x, queries, keys = split(x.astype(dtype), 1 if average else heads), split(queries, heads), split(keys, heads)
+    x, keys = split(x.astype(dtype), 1 if average else heads), split(keys, heads)
     width = queries.shape[2]
     table = lambda logits: None if logits is None else jnp.asarray(logits, dtype)  # noqa: E731
     by_columns = table(columns.logits)
@@ -267,10 +292,10 @@ def _attend_in_tiles(
         return a[:, :, None] if len(places) == 1 else a.take(places, 2, mode="clip")
 
     def attend(q: jax.Array, first: jax.Array, by_rows: jax.Array | None) -> jax.Array:
-        """(n, length, width, heads, channels of one) -> (n, length, width, channels)."""
+        """(n, length, width, query channels) -> (n, length, width, channels)."""
         across = (len(columns.first), columns.length)
-        q = jnp.pad(q, [(0, 0), (0, 0), (0, math.prod(across) - width), (0, 0), (0, 0)])
-        q = q.reshape(*q.shape[:2], *across, *q.shape[3:])
+        q = jnp.pad(split(q, heads), [(0, 0), (0, 0), (0, math.prod(across) - width), (0, 0), (0, 0)])
+        q = q.reshape(*q.shape[:2], *across, *q.shape[3:]).astype(dtype)
         logits = jnp.einsum("ntbuhd,nsbchd->nbhtusc", q, read(keys, first), precision=lax.Precision.HIGHEST)
         if by_rows is not None:
             logits = logits + by_rows[None, None, None, :, None, :, None]
@@ -281,15 +306,16 @@ def _attend_in_tiles(
         y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, read(x, first), precision=lax.Precision.HIGHEST)
         return y.reshape(*y.shape[:2], math.prod(across), x.shape[-2] * x.shape[-1])[:, :, :width]
 
+    def tile(top: jax.Array, *parts: Any) -> jax.Array:
+        q = lax.dynamic_slice_in_dim(queries, top, rows.length, 1)
+        return attend(q if base is None else _turned(q, heads, base, top, height), *parts)
+
     tiles = (jnp.asarray(rows.first, jnp.int32), table(rows.logits))
-    count, length = len(rows.first), rows.length
-    if count == 1:
-        y = attend(queries, *jax.tree.map(lambda a: a[0], tiles))
+    if len(rows.first) == 1:
+        whole = queries if base is None else _turned(queries, heads, base)
+        y = attend(whole, *jax.tree.map(lambda a: a[0], tiles))
     else:
-        total = queries.shape[1]
-        queries = jnp.pad(queries, [(0, 0), (0, count * length - total), *[(0, 0)] * 3])
-        queries = jnp.moveaxis(queries.reshape(n, count, length, *queries.shape[2:]), 1, 0)
-        y = over_tiles(attend, (queries, *tiles), total)
+        y = over_tiles(tile, rows.places, *tiles)
     return y.reshape(n, *output, y.shape[-1])
 
 
@@ -332,19 +358,31 @@ def rotary_embedding(x: jax.Array, *, heads: int = 1, base: float = 100.0) -> ja
 
 @core((1, 2))
 def _rotary_embedding(x: jax.Array, heads: int, base: float) -> jax.Array:
-    *_, height, width, channels = x.shape
-    half = channels // heads // 2
-    angles = np.zeros((height, width, half))
+    return _turned(x, heads, base)
+
+
+def _turned(
+    x: jax.Array, heads: int, base: float, top: jax.Array | None = None, height: int | None = None
+) -> jax.Array:
+    """The `rotary_embedding` of an image; or of a part of one of this height, whose first row is the image's `top`."""
+    *_, rows, width, channels = x.shape
+    wide, half = x.astype(accumulator(x.dtype)), channels // heads // 2
     periods = rotary_periods(channels, heads, base)
-    for axis, n in enumerate((height, width)):
-        places = (2 * np.arange(n) + 1) / n - 1
-        turns = 2 * np.pi * places[:, None] / periods
-        block = slice(axis * half // 2, (axis + 1) * half // 2)
-        angles[..., block] = turns[:, None] if axis == 0 else turns
-    wide = x.astype(accumulator(x.dtype))
+
+    def table(f: Callable) -> jax.Array:
+        """(1, ..., rows, width, 1, half)."""
+        axes = []
+        for axis, n in enumerate((height or rows, width)):
+            places = (2 * np.arange(n) + 1) / n - 1
+            turns = jnp.asarray(f(2 * np.pi * places[:, None] / periods), wide.dtype)
+            if axis == 0 and top is not None:
+                turns = lax.dynamic_slice_in_dim(turns, top, rows)
+            axes.append(jnp.broadcast_to(jnp.expand_dims(turns, 1 - axis), (rows, width, half // 2)))
+        return with_axes(jnp.concatenate(axes, -1)[:, :, None], x.ndim + 1)
+
     pairs = wide.reshape(*x.shape[:-1], heads, 2, half)
     first, second = pairs[..., 0, :], pairs[..., 1, :]
-    cos, sin = (with_axes(jnp.asarray(f(angles)[..., None, :], wide.dtype), first.ndim) for f in (np.cos, np.sin))
+    cos, sin = table(np.cos), table(np.sin)
     rotated = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-2)
     return rotated.reshape(x.shape).astype(x.dtype)
 

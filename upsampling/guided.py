@@ -14,7 +14,15 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
 from upsampling.primitives import _common, taps
-from upsampling.primitives._common import accumulator, core, over_tiles, read_by_tiles, tile_length, with_axes
+from upsampling.primitives._common import (
+    accumulator,
+    core,
+    over_tiles,
+    read_by_tiles,
+    tile_length,
+    tile_places,
+    with_axes,
+)
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import (
@@ -281,24 +289,22 @@ def _learned_bilateral_in_tiles(x: jax.Array, weights: jax.Array, length: int) -
 
     The enlarged map is as large as the output, and so is what pads it: only some rows of it are made at once.
     """
-    (n, height, width), window = weights.shape[:3], weights.shape[-1]
-    reach, count = window // 2, -(-height // length)
+    (height, width), window = weights.shape[1:3], weights.shape[-1]
+    reach, tiles = window // 2, tile_places(height, length)
     mirrored = np.pad(np.arange(height), reach, mode="reflect")
     (enlarge,) = taps.operators((taps.Axis(x.shape[1], height),), "cubic", conventions.torch)
-    rows = np.minimum(np.arange(count)[:, None] * length + np.arange(length + 2 * reach), len(mirrored) - 1)
-    first, matrices = read_by_tiles(enlarge.matrix()[mirrored], rows)
+    first, matrices = read_by_tiles(enlarge.matrix()[mirrored], tiles[:, :1] + np.arange(length + 2 * reach))
     columns = interpolation._to_size(x, (x.shape[1], width), "cubic")
     columns = jnp.pad(columns, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="reflect")
     geometry = _same_size((length, width), window)
 
-    def tile(kernel: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
+    def tile(top: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
+        kernel = lax.dynamic_slice_in_dim(weights, top, length, 1)
         low = lax.dynamic_slice_in_dim(columns, begin, matrix.shape[1], 1)
         large = jnp.einsum("rh,nhwc->nrwc", matrix, low, precision=lax.Precision.HIGHEST)
         return window_sum(large, kernel, geometry, None)
 
-    weights = jnp.pad(weights, [(0, 0), (0, count * length - height), *[(0, 0)] * 4])
-    weights = jnp.moveaxis(weights.reshape(n, count, length, *weights.shape[2:]), 1, 0)
-    return over_tiles(tile, (weights, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype)), height)
+    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype))
 
 
 def _same_size(size: tuple[int, ...], window: int) -> Geometry:

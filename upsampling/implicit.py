@@ -121,7 +121,7 @@ def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Side
 
     columns = {side: (_read(x, axes[1:], (side,)), *_steps_and_shares(*axes[1], side)) for _, side in corners}
 
-    def tile(begin: jax.Array, rows: Mapping[int | None, tuple[jax.Array, ...]]) -> jax.Array:
+    def tile(_: jax.Array, begin: jax.Array, rows: Mapping[int | None, tuple[jax.Array, ...]]) -> jax.Array:
         y = []
         for above, before in corners:
             (matrix, *of_rows), (low, *of_columns) = rows[above], columns[before]
@@ -131,7 +131,7 @@ def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Side
             y.append(_weighted(predict(pixels, _pairs(*steps)), *shares))
         return functools.reduce(jnp.add, y)
 
-    return over_tiles(tile, (jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen}), height)
+    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen})
 
 
 def output_places(n: int, m: int) -> np.ndarray:

@@ -1,12 +1,16 @@
 """Upsampling by what a guide says of each pixel, as image matting does: index maps and affinities."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from upsampling import _arguments, convolution, interpolation, reassembly
 from upsampling._arguments import Numbers
+from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, pad_edges
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
 
@@ -196,9 +200,33 @@ def cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
 
 @core()
 def _cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    # What the taps of windows read is written, as many maps as taps in a row.
+    large = not _arguments.is_static(*x.shape) or x.size * x.dtype.itemsize > _common.TILE_BYTES
+    form = _by_taps if large else _by_windows
+    return lax.platform_dependent(x, kernels, cuda=_by_taps, rocm=_by_taps, default=form)
+
+
+def _by_taps(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """A sum over the taps, each of which reads every second pixel: one pass, and no array but the padded x."""
+    *batch, height, width, _ = x.shape
+    dtype, k, axes = accumulator(x.dtype), kernels.shape[-2], (len(batch), len(batch) + 1)
+    low = (k - 1) // 2
+    margins = [(0, 0, 0)] * len(batch) + [(low, max(k - 2 - low, 0), 0)] * 2 + [(0, 0, 0)]
+    x, kernels = lax.pad(x, jnp.zeros((), x.dtype), margins), kernels.astype(dtype)
+    terms = []
+    for tap in np.ndindex(k, k):
+        read = x
+        for axis, first, n in zip(axes, tap, (height, width), strict=True):
+            read = lax.slice_in_dim(read, first, first + n - 1, 2, axis)
+        weight = kernels[(..., *tap, slice(None))]
+        terms.append(read.astype(dtype) * weight.reshape(*batch, 1, 1, weight.shape[-1]))
+    return functools.reduce(jnp.add, terms).astype(x.dtype)
+
+
+def _by_windows(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """A sum over windows of cells whose four pixels are groups of channels: its gradient is faster on a CPU."""
     *batch, height, width, channels = x.shape
     k = kernels.shape[-2]
-    # As a sum over windows of cells whose four pixels are groups of channels.
     low = (k - 1) // 2
     reach = max(-(-low // 2), (k - 1 - low) // 2)
     margin = (2 * reach - low, 2 * reach + 2 - (k - low))

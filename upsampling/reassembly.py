@@ -501,7 +501,7 @@ def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], len
     dtype = accumulator(x.dtype)
     x = pad_edges(x, [(0, 0), (reach, reach), (0, 0), (0, 0)])
 
-    def tile(begin: jax.Array, matrix: jax.Array) -> jax.Array:
+    def tile(_: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
         low = lax.dynamic_slice_in_dim(x, begin, read + 2 * reach, 1)
         low = pad_edges(low, [(0, 0), (0, 0), (reach, reach), (0, 0)])
         weights = _square_weights(lax.dynamic_slice_in_dim(logits, begin * factor, read * factor, 1), x.dtype)
@@ -509,7 +509,7 @@ def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], len
         y = jnp.einsum("rh,nhwc->nrwc", matrix, y, precision=lax.Precision.HIGHEST)
         return interpolation._to_size(y, (length, size[1]), "linear", antialias=True).astype(x.dtype)
 
-    return over_tiles(tile, (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype)), size[0])
+    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype))
 
 
 # Cores that methods share.

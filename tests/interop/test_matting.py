@@ -1,11 +1,13 @@
 """IndexNet and A2U against plain statements in PyTorch, under their authors' names."""
 
+import numpy as np
 import pytest
 from flax import nnx
 
 import upsampling as up
 from tests.interop.agreement import agree, normal, shaken
 from tests.optional import F, torch
+from upsampling import matting
 
 Conv2d, Sequential = torch.nn.Conv2d, torch.nn.Sequential
 
@@ -107,3 +109,10 @@ def test_published_sizes():
     up.interop.torch.load_state_dict(layer, theirs.state_dict())
     assert layer.first_norm.num_groups == 32
     up.interop.torch.load_state_dict(up.nn.IndexNet(8, rngs=nnx.Rngs(0)), Index(8, "m2o", True, True).state_dict())
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_forms_of_convolutions_of_cells(k):
+    x, kernels = normal(0, 2, 6, 8, 4), normal(1, 2, k, k, 4)
+    for own in (kernels, kernels[..., :1]):
+        np.testing.assert_allclose(matting._by_taps(x, own), matting._by_windows(x, own), atol=2e-5)

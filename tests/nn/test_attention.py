@@ -106,17 +106,20 @@ def test_features_are_unified_some_at_a_time(monkeypatch):
     np.testing.assert_allclose(core(x, kernel), whole, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["anyup", "jafar", "loftup", "jbu", "naf", "uplift", "liif"])
+@pytest.mark.parametrize("name", ["anyup", "jafar", "loftup", "jbu", "naf", "uplift", "liif", "freqfusion", "a2u"])
 def test_memory_is_bounded(name):
-    """From a vision transformer's 37x37x384 to 518x518, compiled and not run: below twice the output beside it."""
-    options = {"scale": 14} if name == "jbu" else {"size": 518}
-    options |= {} if name == "liif" else {"guide_features": 3}
+    """From a vision transformer's 37x37x384 to 518x518, compiled and not run: below twice the output beside it.
+
+    Or to 517x517, which tiles of equal height do not make without overlapping.
+    """
+    size, channels = (518 if name in ("a2u", "liif", "loftup") else 517), (384 if name == "a2u" else 3)
+    options = {"size": size} | ({} if name == "liif" else {"guide_features": channels})
     layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(layer)
-    x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, 518, 518, 3)))
+    x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, size, size, channels)))
     apply = as_for_users(lambda state, x, guide: nnx.merge(structure, state)(x, guide))
     program = apply.lower(state, x, guide).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * 518 * 518 * 384
+    assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * size**2 * 384
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The forms for GPUs and TPUs, run on a CPU, against loops in NumPy."""
+"""All forms, run on a CPU, against loops in NumPy."""
 
 import functools
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling.primitives import window_sum
+from upsampling.primitives import _common, window_sum
 from upsampling.primitives.window_sum import Geometry
 
 
@@ -41,6 +41,8 @@ def centered(n, m):
 GEOMETRIES = {
     "scale, dilation, groups": Geometry((3, 4), (2, 3), (), (3, 5), (1, 2), 2),
     "uneven centers": Geometry((3, 4), (), (centered(3, 5), centered(4, 7)), (3, 3), (1, 1), 1),
+    "windows that move inward": Geometry((5, 4), (), ((1, 1, 1, 2, 3, 3, 3), (1, 1, 2, 2)), (3, 3), (1, 1), 2),
+    "one axis, uneven": Geometry((4,), (), (centered(4, 7),), (3,), (2,), 1),
     "one axis, wider than a tile": Geometry((70,), (2,), (), (3,), (1,), 1),
     "three axes": Geometry((2, 3, 3), (2, 1, 2), (), (1, 3, 3), (1, 1, 1), 1),
     "many taps": Geometry((2, 4), (1, 2), (), (5, 7), (1, 1), 1),
@@ -49,17 +51,26 @@ GEOMETRIES = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", GEOMETRIES)
-def test_forms_for_gpus_and_tpus(name, dtype):
+def test_forms(name, dtype, monkeypatch):
+    for module, limit, n in (
+        (window_sum, "UNROLLED_TAPS", 30),
+        (_common, "MOST_BYTES", 0),
+        (_common, "TILE_BYTES", 4000),
+    ):
+        monkeypatch.setattr(module, limit, n)
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
     shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
     x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
     sums, products, folded = by_loops(g, x, w, y)
     cores = {
         "window_sum_on_tpu": (x, w, sums),
+        "_window_sum_on_gpu": (x, w, sums),
+        "_window_sum_in_tiles": (x, w, sums),
         "window_correlation_on_tpu": (x, y, products),
         "_window_correlation_on_gpu": (x, y, products),
         "fold_on_tpu": (w, y, folded),
         "_fold_on_gpu": (w, y, folded),
+        "_fold": (w, y, folded),
     }
     # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
     tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}

@@ -16,7 +16,7 @@ from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import register
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, after, core, over_tiles, with_axes
+from upsampling.primitives._common import accumulator, after, core, over_tiles, tile_places, with_axes
 
 
 class ImageBlock(nnx.Module):
@@ -45,9 +45,11 @@ class ImageBranch(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.stem(x)
+        # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
+        y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
         for block in self.blocks:
-            x = block(x)
-        return x
+            y = block(y)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 @register(
@@ -142,15 +144,12 @@ class NAF(AnySize):
         """Upsamples `x` by `scale`, or to `size`, along the edges of `guide`."""
         x, high, target = self._checked(x, guide, size)
         x, high = _layers.cast(self.dtype or jnp.result_type(x, self.pixels.stem.kernel[...]), x, high)
-        queries = self._unrotated(high, target)
-        (wide,) = _layers.cast(accumulator(queries.dtype), self._rotated(queries))
-        keys = interpolation.area(wide, x.shape[-3:-1])
-        queries = self._rotated(after(queries, keys))
-        return attention.neighborhood_attention(x, queries, keys, kernel_size=self.kernel_size, heads=self.heads)
+        options = {"kernel_size": self.kernel_size, "heads": self.heads, "rotary_base": self.base}
+        return attention.neighborhood_attention(x, self._unrotated(high, target), **options)
 
     def queries(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         """The queries of each output pixel, `(*batch, *size, dim)`."""
-        return self._rotated(self._unrotated(guide, size))
+        return attention.rotary_embedding(self._unrotated(guide, size), heads=self.heads, base=self.base)
 
     def _unrotated(self, guide: jax.Array, size: tuple[int, ...]) -> jax.Array:
         height, width = guide.shape[-3:-1]
@@ -159,9 +158,6 @@ class NAF(AnySize):
             guide = interpolation.bilinear(guide, (min(height, least), min(width, least)))
         queries = jnp.concatenate([self.pixels(guide), self.surroundings(guide)], axis=-1)
         return interpolation.area(queries, size)
-
-    def _rotated(self, queries: jax.Array) -> jax.Array:
-        return attention.rotary_embedding(queries, heads=self.heads, base=self.base)
 
 
 def _heads(features: int) -> int:
@@ -193,9 +189,11 @@ class Blocks(nnx.Module):
         self.blocks = nnx.List([ResidualBlock(width, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
+        # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
+        y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
         for block in self.blocks:
-            x = block(x)
-        return x
+            y = block(y)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
 class Encoder(Blocks):
@@ -610,7 +608,7 @@ class LoftUp(AnySize):
         if length >= height or not all(norm.use_running_average for norm in self.norms):
             return self._rows(image, None, None, seen, x.dtype)
         # Two more rows on each side, for the two convolutions.
-        beyond = (2, 2 + -height % length)
+        beyond = (2, 2)
         image = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [beyond, (0, 0), (0, 0)])
         rows, inside = (
             jnp.asarray(np.pad(np.linspace(-1, 1, height), beyond), image.dtype),
@@ -621,7 +619,7 @@ class LoftUp(AnySize):
             cut = lambda a, axis: lax.dynamic_slice_in_dim(a, first, length + 4, axis)  # noqa: E731
             return self._rows(cut(image, -3), cut(rows, 0), cut(inside, 0), seen, x.dtype)
 
-        return over_tiles(tile, (jnp.arange(0, height, length, dtype=jnp.int32),), height)
+        return over_tiles(tile, tile_places(height, length))
 
     def _rows(
         self,

@@ -42,6 +42,12 @@ def floating() -> jnp.dtype:
     return jax.dtypes.canonicalize_dtype(float)
 
 
+def zeros(shape: Shape, like: Any) -> jax.Array:
+    """Zeros in the dtype of what `jax.eval_shape` describes, which vary over the same manual axes."""
+    varying = tuple(getattr(like.manual_axis_type, "varying", ()))
+    return lax.pcast(jnp.zeros(shape, like.dtype), varying, to="varying") if varying else jnp.zeros(shape, like.dtype)
+
+
 def with_axes(a: jax.Array, rank: int) -> jax.Array:
     """`a` with axes of length one in front, `rank` in all: JAX need not promote ranks (jax_numpy_rank_promotion)."""
     return a.reshape((1,) * (rank - a.ndim) + a.shape)
@@ -77,7 +83,7 @@ TILE_BYTES = 32 << 20
 
 
 def tile_length(total: int, most: int) -> int:
-    """The length of tiles of an axis, at most `most`; they make the axis exactly if not much shorter ones do."""
+    """The length of tiles of an axis, at most `most`; none overlaps another if not much shorter ones do not."""
     if most >= total:
         return total
     exact = next((n for n in range(most, (most - 1) // 2, -1) if total % n == 0), None)
@@ -85,20 +91,31 @@ def tile_length(total: int, most: int) -> int:
 
 
 def tile_places(total: int, length: int) -> np.ndarray:
-    """The places of an axis by tiles, (tiles, length); beyond the end the last place again."""
-    return np.minimum(np.arange(-(-total // length) * length), total - 1).reshape(-1, length)
+    """The places of an axis by tiles, (tiles, length). The last tile ends with the axis, and may overlap another."""
+    return np.minimum(np.arange(0, total, length), total - length)[:, None] + np.arange(length)
 
 
-def over_tiles(tile: Callable[..., jax.Array], given: Sequence[Any], total: int) -> jax.Array:
-    """The rows that `tile` makes of the first parts of `given`, the second ones and so on, below one another.
+def over_tiles(tile: Callable[..., jax.Array], places: np.ndarray, *given: Any) -> jax.Array:
+    """The rows that `tile` makes of the first place of each tile and the tile's parts of what is given.
 
-    One tile is computed at a time, and computed anew for the gradient. Rows are on the last axis but two; `total` of
-    them are kept.
+    One tile is computed at a time, and computed anew for the gradient. Rows are on the last axis but two. What a tile
+    reads of a map it takes itself, from the map as it is: parts that are handed out would be a second map.
+
+    Args:
+      tile: `(first place, *parts)` to (..., length, columns, channels).
+      places: those of `tile_places`.
+      given: trees of arrays, whose first axis counts the tiles.
     """
-    step = jax.checkpoint(lambda _, parts: (None, tile(*parts)), prevent_cse=False)
-    y = jnp.moveaxis(lax.scan(step, None, tuple(given))[1], 0, -4)
-    y = y.reshape(*y.shape[:-4], y.shape[-4] * y.shape[-3], *y.shape[-2:])
-    return lax.slice_in_dim(y, 0, total, axis=y.ndim - 3)
+    tile = jax.checkpoint(tile, prevent_cse=False)
+    first = jnp.asarray(places[:, 0], jnp.int32)
+
+    # Into place: tiles that are stacked would be copied where they overlap, or where there are several images.
+    def put(y: jax.Array, parts: Any) -> tuple[jax.Array, None]:
+        return lax.dynamic_update_slice_in_dim(y, tile(*parts), parts[0], y.ndim - 3), None
+
+    made = jax.eval_shape(lambda *parts: tile(*jax.tree.map(lambda a: a[0], parts)), first, *given)
+    nothing = zeros((*made.shape[:-3], int(places.max()) + 1, *made.shape[-2:]), made)
+    return lax.scan(put, nothing, (first, *given))[0]
 
 
 def read_by_tiles(table: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -293,11 +310,7 @@ def cond_in_loops(condition: jax.Array, if_true: Callable[..., Any], if_false: C
     On a GPU the partitioner gathers what a condition returns from all devices, and leaves alone what a loop does.
     """
 
-    def nothing(y: Any) -> jax.Array:
-        varying = tuple(getattr(y.manual_axis_type, "varying", ()))
-        return lax.pcast(jnp.zeros(y.shape, y.dtype), varying, to="varying") if varying else jnp.zeros(y.shape, y.dtype)
-
-    result = jax.tree.map(nothing, jax.eval_shape(if_false, *args))
+    result = jax.tree.map(lambda y: zeros(y.shape, y), jax.eval_shape(if_false, *args))
     for wanted, branch in ((condition, if_true), (~condition, if_false)):
         turn = lambda loop, branch=branch: (~loop[0], branch(*args))  # noqa: E731
         _, result = lax.while_loop(lambda loop: loop[0], turn, (wanted, result))

@@ -13,8 +13,8 @@ Each is linear in both of its arguments, and its derivatives are the other two: 
 of a window sum with respect to weights and input. They are primitives with these rules, so that derivatives of any
 order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
 
-Each has a form that XLA fuses everywhere, and one for TPUs, with columns in the last axis. The correlation has one more
-for a CPU, and correlation and fold one for GPUs, a single kernel.
+Each has a form that XLA fuses everywhere, one for GPUs, a single kernel, and one for TPUs, with columns in the last
+axis. The correlation has one more for a CPU.
 """
 
 import functools
@@ -31,13 +31,17 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge, is_static
+from upsampling.primitives import _common
 from upsampling.primitives._common import (
     UNROLLED_TAPS,
     accumulator,
     block_rows,
     core,
     make_primitive,
+    over_tiles,
     pad_edges,
+    tile_length,
+    tile_places,
     with_axes,
 )
 from upsampling.primitives.resample import resample
@@ -233,6 +237,30 @@ def _window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     return y.astype(dtype).reshape(x.shape[0], *geometry.output, x.shape[-1])
 
 
+def _window_sum_in_tiles(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """Some rows of a large output at a time: around uneven centers XLA for CPUs may write what each tap reads."""
+    dtype, wide, (height, *across) = x.dtype, accumulator(x.dtype), geometry.output
+    images = x.shape[0] if is_static(x.shape[0]) else 1
+    row_bytes = images * math.prod(across) * x.shape[-1] * wide.itemsize * math.prod(geometry.window)
+    if geometry.uniform or _is_large(geometry) or row_bytes * height <= 4 * _common.MOST_BYTES:
+        return _window_sum(x, w, geometry=geometry)
+    length = tile_length(height, max(_common.TILE_BYTES // row_bytes, 1))
+    places, x = tile_places(height, length), _grouped(geometry, x)
+
+    def tile(top: jax.Array, rows: jax.Array) -> jax.Array:
+        weights = lax.dynamic_slice_in_dim(w, top, length, 1)
+        centers = (rows, *map(np.asarray, geometry.centers[1:]))
+        terms = (
+            weights[(..., *tap, None)].astype(wide) * _take(x, centers, start).astype(wide)
+            for tap, start in geometry.starts
+        )
+        y = functools.reduce(jnp.add, terms).astype(dtype)
+        return y.reshape(y.shape[0], length, math.prod(across), -1)
+
+    y = over_tiles(tile, places, jnp.asarray(np.asarray(geometry.centers[0])[places], jnp.int32))
+    return y.reshape(y.shape[0], height, *across, -1)
+
+
 def _window_correlation(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """One sum over channels for each tap."""
     if _is_large(geometry):
@@ -295,6 +323,8 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     A phase has one output pixel for each input pixel. So each tap shifts all of them by the same distance, and nothing
     needs to be scattered.
     """
+    if not geometry.uniform:
+        return _fold_in_rows(w, y, geometry=geometry)
     if _is_large(geometry):
         return _fold_by_rows(w, y, geometry=geometry, compute=_fold)
     dtype, wide = y.dtype, accumulator(y.dtype)
@@ -314,19 +344,66 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
+def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """Row by row of the input: products of matrices sum the rows that see it, gathers what is seen of its columns.
+
+    Where windows move inward at edges a few pixels are the center of many outputs, and there are as many phases. Here
+    as many products are spent on each row and column as windows see it.
+    """
+    dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
+    if rank == 1:  # a row of its own
+        one = Geometry(
+            (1, *geometry.size), (), ((0,), *geometry.centers), (1, *geometry.window), (1, 1), geometry.groups
+        )
+        one = one._replace(dilation=(1, *geometry.dilation))
+        return _fold_in_rows(jnp.expand_dims(w, (1, -2)), y[:, None], geometry=one)[:, 0]
+    w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
+    by_row, *by_column = _seen_by(geometry)
+
+    def row(places: jax.Array) -> jax.Array:
+        output, tap = places[..., 0], places[..., 1]
+        # (seen by, n, *columns, groups, *taps of columns) and (n, seen by, *columns, groups, channels of one)
+        weights = w.at[(slice(None), output, *[slice(None)] * rank, tap)].get(mode="fill", fill_value=0)
+        values = y.take(output, 1, mode="fill", fill_value=0)
+        taps = weights.shape[rank + 2 :]
+        weights = weights.reshape(*weights.shape[: rank + 2], -1)
+        total = jnp.einsum("kn...gt,nk...gc->n...gtc", weights, values, precision=lax.Precision.HIGHEST)
+        total = total.reshape(*total.shape[: rank + 1], *taps, total.shape[-1])
+        for axis, (output, tap) in enumerate(np.moveaxis(table, -1, 0) for table in by_column):
+            total = jnp.moveaxis(total, rank + 1, 2 + axis)
+            total = total.at[(*[slice(None)] * (1 + axis), output, tap)].get(mode="fill", fill_value=0).sum(2 + axis)
+        return total
+
+    x = jnp.moveaxis(lax.map(row, jnp.asarray(by_row, jnp.int32)), 0, 1)
+    return x.astype(dtype).reshape(x.shape[0], *geometry.padded, -1)
+
+
 # The forms for a GPU: one kernel each. Of plain sums XLA makes a kernel for every few taps, of loops several for each
-# step.
+# step. Few taps that shift all pixels alike are written out, as what XLA computes without tables of pixels, and what is
+# cut along an axis that devices share. Else a sum over gathers, which XLA makes one kernel of, whatever their number.
+
+
+def _window_sum_on_gpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    if _is_short(geometry):
+        return _window_sum(x, w, geometry=geometry)
+    dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
+    w = jnp.moveaxis(w, rank + 1, -1)[..., None]
+    y = (w.astype(wide) * _windows(geometry, x).astype(wide)).sum(range(rank + 1, 2 * rank + 1))
+    return y.astype(dtype).reshape(y.shape[0], *geometry.output, -1)
 
 
 def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """One sum for all taps, of products that are put side by side."""
-    if _is_large(geometry):
-        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_window_correlation_on_gpu)
-    dtype, wide = x.dtype, accumulator(x.dtype)
-    y = _split(geometry, _grouped(geometry, y)).astype(wide)
-    products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
-    w = lax.concatenate(products, y.ndim - 1).sum(-1).astype(dtype)
-    return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
+    """Taps that are written out are one sum, of products that are put side by side."""
+    dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
+    y = _grouped(geometry, y).astype(wide)
+    if _is_short(geometry):
+        y = _split(geometry, y)
+        products = [jnp.expand_dims(y * _read(geometry, x, start).astype(wide), -2) for _, start in geometry.starts]
+        w = lax.concatenate(products, y.ndim - 1).sum(-1)
+    else:
+        y = jnp.expand_dims(y, range(rank + 1, 2 * rank + 1))
+        w = jnp.moveaxis((y * _windows(geometry, x).astype(wide)).sum(-1), -1, rank + 1)
+    return w.astype(dtype).reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
 def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -337,24 +414,67 @@ def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.
 
 
 def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """One sum over phases and taps, each of which reads weights and outputs with a stride."""
-    phases = list(itertools.product(*map(range, geometry.scale)))
-    if not geometry.uniform or len(phases) * math.prod(geometry.window) > UNROLLED_TAPS:
-        return _fold(w, y, geometry=geometry)
+    """Terms that are written out are those of all phases and taps, each of which reads weights and outputs with a
+    stride."""
     dtype, wide = y.dtype, accumulator(y.dtype)
-    reach = tuple((p - n) * s for p, n, s in zip(geometry.padded, geometry.size, geometry.scale, strict=True))
     # In float32 from here on: half precision would be padded, and its slices written, by kernels of their own.
-    w, y = (_pad_zeros(a.astype(wide), reach) for a in (w, _grouped(geometry, y)))
-    terms = []
-    for phase, (tap, start) in itertools.product(phases, geometry.starts):
-        read = [slice(None)]
-        for place, first, s, r, p in zip(phase, start, geometry.scale, reach, geometry.padded, strict=True):
-            begin = r - first * s + place
-            read.append(slice(begin, begin + (p - 1) * s + 1, s))
-        terms.append(w[(*read, Ellipsis, *tap, None)] * y[tuple(read)])
-    x = functools.reduce(jnp.add, terms).astype(dtype)
+    w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
+    if _is_short(geometry, math.prod(geometry.scale)):
+        reach = tuple((p - n) * s for p, n, s in zip(geometry.padded, geometry.size, geometry.scale, strict=True))
+        w, y = _pad_zeros(w, reach), _pad_zeros(y, reach)
+        terms = []
+        for phase, (tap, start) in itertools.product(itertools.product(*map(range, geometry.scale)), geometry.starts):
+            read = [slice(None)]
+            for place, first, s, r, p in zip(phase, start, geometry.scale, reach, geometry.padded, strict=True):
+                begin = r - first * s + place
+                read.append(slice(begin, begin + (p - 1) * s + 1, s))
+            terms.append(w[(*read, Ellipsis, *tap, None)] * y[tuple(read)])
+        x = functools.reduce(jnp.add, terms)
+    else:
+        x = _fold_by_gathers(w, y, geometry)
     # Or else a caller's slice of the result becomes a slice of every term, and these are written to memory.
-    return lax.optimization_barrier(x.reshape(x.shape[0], *geometry.padded, -1))
+    return lax.optimization_barrier(x.astype(dtype).reshape(x.shape[0], *geometry.padded, -1))
+
+
+def _fold_by_gathers(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """Takes and returns channels by groups."""
+    rank = len(geometry.size)
+    sees = jnp.ones((1,) * (2 * rank + 3), bool)
+    for axis, table in enumerate(_seen_by(geometry)):
+        output, tap = np.moveaxis(table, -1, 0)
+        before = [slice(None)] * (1 + 2 * axis)
+        w = jnp.moveaxis(w, axis - rank, 2 + 2 * axis).at[(*before, output, tap)].get(mode="clip")
+        y = y.at[(*before, output)].get(mode="clip")
+        others = [a for a in range(2 * rank + 3) if a not in (1 + 2 * axis, 2 + 2 * axis)]
+        sees &= jnp.expand_dims(output < geometry.output[axis], others)
+    sees, w, y = (_inner_last(rank, a) for a in (sees, w[..., None], y))
+    # Not gathers that fill up: those of the weights are dearer, and XLA would write them.
+    return jnp.where(sees, w * y, jnp.zeros((), w.dtype)).sum(range(rank + 1, 2 * rank + 1))
+
+
+def _is_short(geometry: Geometry, phases: int = 1) -> bool:
+    """Whether every tap shifts all pixels alike, and taps of all phases are few enough to be written out."""
+    return geometry.uniform and phases * math.prod(geometry.window) <= UNROLLED_TAPS
+
+
+def _on_several_gpus(form: Callable, default: Callable, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """Without gathers along an axis that devices share, which would bring it together."""
+    short = _is_short(geometry, math.prod(geometry.scale) if form is _fold_on_gpu else 1)
+    return (form if short or not geometry.uniform else default)(a, b, geometry=geometry)
+
+
+def _windows(geometry: Geometry, x: jax.Array) -> jax.Array:
+    """(n, *padded, channels) -> (n, *output, *window, groups, channels of one). Not to be stored."""
+    x = _grouped(geometry, x)
+    for axis, table in enumerate(_taps(geometry)):
+        x = x.take(table, 1 + 2 * axis, mode="clip")
+    return _inner_last(len(geometry.size), x)
+
+
+def _inner_last(rank: int, a: jax.Array) -> jax.Array:
+    """(n, *(outer, inner), ...) -> (n, *outer, *inner, ...). XLA cuts a sum over axes that do not follow each other."""
+    outer, inner = range(1, 2 * rank + 1, 2), range(2, 2 * rank + 2, 2)
+    return a.transpose(0, *outer, *inner, *range(2 * rank + 1, a.ndim))
 
 
 # The forms for a TPU. Its memory holds the last two axes in tiles of 8x128, so columns are last here, channels before
@@ -567,9 +687,9 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
 # Pieces.
 
 
-def _is_large(geometry: Geometry, most: int = UNROLLED_TAPS) -> bool:
+def _is_large(geometry: Geometry, most: int | None = None) -> bool:
     """Whether the window has so many taps that it is summed row by row."""
-    return math.prod(geometry.window) > most and geometry.window[0] > 1
+    return math.prod(geometry.window) > (most or UNROLLED_TAPS) and geometry.window[0] > 1
 
 
 def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
@@ -636,28 +756,40 @@ def _pad_zeros(a: jax.Array, reach: tuple[int, ...]) -> jax.Array:
 
 
 def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
-    """The phases to scan over, and a function that takes one of them, (n, *size, ...), from (n, *output, ...)."""
-    if geometry.uniform:
-        places = list(itertools.product(*map(range, geometry.scale)))
-        rank = len(geometry.size)
+    """The phases of a uniform geometry to scan over, and a function that takes one of them, (n, *size, ...), from (n,
+    *output, ...)."""
+    places = list(itertools.product(*map(range, geometry.scale)))
+    rank = len(geometry.size)
 
-        def pick(a: jax.Array, place: tuple) -> jax.Array:
-            a = _split(geometry, a)
-            first, sizes = [0] * a.ndim, list(a.shape)
-            for axis in range(rank):
-                first[2 + 2 * axis], sizes[2 + 2 * axis] = place[axis], 1
-            a = lax.dynamic_slice(a, first, sizes)
-            return a.reshape(a.shape[0], *geometry.size, *a.shape[1 + 2 * rank :])
+    def pick(a: jax.Array, place: tuple) -> jax.Array:
+        a = _split(geometry, a)
+        first, sizes = [0] * a.ndim, list(a.shape)
+        for axis in range(rank):
+            first[2 + 2 * axis], sizes[2 + 2 * axis] = place[axis], 1
+        a = lax.dynamic_slice(a, first, sizes)
+        return a.reshape(a.shape[0], *geometry.size, *a.shape[1 + 2 * rank :])
 
-        return tuple(jnp.asarray(column, jnp.int32) for column in zip(*places, strict=True)), pick
+    return tuple(jnp.asarray(column, jnp.int32) for column in zip(*places, strict=True)), pick
 
-    tables = [_outputs_of(centers, n) for centers, n in zip(geometry.centers, geometry.size, strict=True)]
-    places = list(itertools.product(*(range(len(table)) for table in tables)))
-    columns = tuple(
-        jnp.asarray(table[[place[axis] for place in places]], jnp.int32) for axis, table in enumerate(tables)
-    )
 
-    return columns, _each_row
+def _taps(geometry: Geometry) -> Iterator[np.ndarray]:
+    """For each axis (output, window): the pixel of the padded `x` that each output's taps read."""
+    centers = geometry.centers or [np.arange(n * s) // s for n, s in zip(geometry.size, geometry.scale, strict=True)]
+    for own, k, d in zip(centers, geometry.window, geometry.dilation, strict=True):
+        yield np.asarray(own)[:, None] + np.arange(k) * d
+
+
+def _seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
+    """For each axis (padded, most, 2): the outputs that see a pixel of the padded `x`, and with which tap.
+
+    Filled up with an output past the last.
+    """
+    for taps, padded in zip(_taps(geometry), geometry.padded, strict=True):
+        seen: list[list[tuple[int, int]]] = [[] for _ in range(padded)]
+        for (output, tap), pixel in np.ndenumerate(taps):
+            seen[pixel].append((output, tap))
+        most = max(map(len, seen))
+        yield np.array([[*own, *[(len(taps), 0)] * (most - len(own))] for own in seen])
 
 
 def _outputs_of(centers: tuple[int, ...], size: int) -> np.ndarray:
@@ -686,6 +818,9 @@ _window_sum_p = make_primitive(
     lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
     _window_sum,
     static=("geometry",),
+    cpu=_window_sum_in_tiles,
+    gpu=_window_sum_on_gpu,
+    several=functools.partial(_on_several_gpus, _window_sum_on_gpu, _window_sum),
     tpu=window_sum_on_tpu,
 )
 _window_correlation_p = make_primitive(
@@ -695,6 +830,7 @@ _window_correlation_p = make_primitive(
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
     gpu=_window_correlation_on_gpu,
+    several=functools.partial(_on_several_gpus, _window_correlation_on_gpu, _window_correlation),
     tpu=window_correlation_on_tpu,
 )
 _fold_p = make_primitive(
@@ -703,6 +839,7 @@ _fold_p = make_primitive(
     _fold,
     static=("geometry",),
     gpu=_fold_on_gpu,
+    several=functools.partial(_on_several_gpus, _fold_on_gpu, _fold),
     tpu=fold_on_tpu,
 )
 

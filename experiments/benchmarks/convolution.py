@@ -16,7 +16,9 @@ from experiments.benchmarks.harness import Case, Contender, compiled, with_gradi
 DESCRIPTION = (
     "`up.transposed_conv` with padding SAME and, on a CPU, PyTorch's `conv_transpose` (the faster of channels first "
     "and last, as many threads as cores) and `flax.nnx.ConvTranspose`. Float32. With gradient: the output and the "
-    "gradients of input and kernel."
+    "gradients of input and kernel. What is behind PyTorch is XLA's convolution on a CPU. Tried in jaxlib 0.10.2, by "
+    "processor time: its options for oneDNN, XNNPACK and YNNPACK gain less than a tenth in every case; one product of "
+    "matrices for all taps, added where they overlap, takes 1.0 to 3.5 times what kernel 3 with stride 2 does."
 )
 
 PEERS = ("torch", "flax")

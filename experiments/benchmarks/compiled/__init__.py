@@ -107,13 +107,26 @@ _NOTES = {
         "its mean, writes the deviations, reads them for the variance and once more: XLA fuses no subtraction into a "
         "sum over an image. Deviations from a first value, both sums at once, are 66 of need; the mean of plain "
         "squares is 53, but where the mean is large it rounds the variance away. Its 81 weights for each of 4 heads "
-        "are 10.6 MB beside a need of 5.2, and only a kernel by hand would not write them. Its gradient folds twice "
-        "in a loop of 100 steps: at the edges that many outputs share a center. The gradients of samplers stand with "
-        "the branch for positions anywhere, which scatters.",
+        "are 10.6 MB beside a need of 5.2, and only a kernel by hand would not write them. Its gradient folds "
+        "twice: as loops of 100 steps, since at the edges that many outputs share a center, it was 1288 kernels "
+        "and 451 of need; now each fold is one sum over gathers by tables of what sees a pixel. With gathers that"
+        " fill up in place of a mask XLA wrote all that they read, 7 of need more. What is left above 6 and 10 "
+        "are the convolutions and normalizations; so it is in AnyUp, JAFAR and LoftUp, whose encoders of 128 "
+        "channels and more run at the high resolution. JAFAR and LoftUp attend to all pixels: logits of 4096 x "
+        "1024 for each image and head, in tiles, are written, read for maximum and sum, and multiplied. LIIF's "
+        "network of 256 channels runs for four corners of every output pixel, and each layer is a product of "
+        "matrices that is written. FreqFusion's offsets scatter in the branch for positions anywhere. A2U's two "
+        "filters are one kernel of the taps each; as windows of cells in four groups it was 19; the sums for the "
+        "gradient of a kernel are few numbers, but two small kernels for most taps. The guided filter's network "
+        "of the guide runs at both sizes in one product, and XLA writes what stands between its two products and "
+        "the activation, 5 of need at 32 channels and 1.6 at 256; the filter itself is a few kernels more. "
+        "The gradients of samplers stand with the branch for positions anywhere, which scatters.",
         "Joint bilateral stands with the branch for guides of any range, a loop over rows of taps; its products of "
         "matrices for the other branch are those of the similarities in SAPA. Each of 25 taps is a matrix product "
-        "that shifts columns: they compile slowly, and are what SAPA and FADE wait for. The gradients of samplers "
-        "stand with the branch for positions anywhere.",
+        "that shifts columns: they compile slowly, and are what SAPA and FADE wait for. AnyUp's window of 7 rows "
+        "is summed row by row, in the value and in each gradient: loops of 7, whose rows are copied to other "
+        "layouts. FreqFusion sums over windows of 9, 25 and 25 taps. The gradients of samplers stand with the "
+        "branch for positions anywhere.",
     ),
 }
 

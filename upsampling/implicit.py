@@ -147,6 +147,7 @@ def nearest_pixels(n: int, m: int, side: int | None) -> np.ndarray:
     return np.clip(found, 0, n - 1).astype(int)
 
 
+@core((0, 1, 2))
 def _steps_and_shares(n: int, m: int, side: int | None) -> tuple[jax.Array, jax.Array]:
     """The steps from those pixels to the output pixels, in halves of a pixel, and what share these take from them."""
     steps = 2 * (output_places(n, m) - nearest_pixels(n, m, side))

@@ -130,7 +130,7 @@ def test_uplift(features, offsets, size, steps):
 def test_latents(monkeypatch):
     """The form for an autoencoder's latents; the noise of each size is given."""
     draw = uplift._noise
-    monkeypatch.setattr(uplift, "_noise", lambda key, shape, dtype: jnp.asarray(noise(shape), dtype))
+    monkeypatch.setattr(uplift, "_noise", lambda key, number, shape, dtype: jnp.asarray(noise(shape), dtype))
     published = nnx.eval_shape(lambda: up.nn.create("uplift", 4, variant="latents", guide_features=3, rngs=nnx.Rngs(0)))
     assert [len(blocks) for blocks in (*published.encoder, published.before, published.after)] == [2] * 5 + [1, 2]
     assert published.refiner[11].last.shape == (512, 512)

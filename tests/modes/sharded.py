@@ -58,7 +58,7 @@ COLLECTIVES = "all-gather|all-to-all|collective-permute|reduce-scatter|all-reduc
 # What is added up over images beside the gradients of parameters and a few numbers, on which loops and forms depend.
 A_FEW = 64
 TWICE = {"nn.fade_lite": "the encoder's kernel: its gradients by the guide and by the map are two sums"}
-ADDED = {"learned_rotary_embedding": "the gradient of a map of angles that all images share"}
+ADDED = dict.fromkeys(["learned_rotary_embedding", "nn.anyup"], "the gradient of a map of angles that all images share")
 
 
 def exchanged(text):

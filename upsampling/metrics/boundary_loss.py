@@ -48,13 +48,14 @@ def level_sets(
     num_classes, ignore_index = _labels.check_classes(name, num_classes, ignore_index)
     target = _labels.check_labels(name, "target", target, num_classes, ignore_index)
     axes, spacing = _labels.geometry(name, target.ndim, axes, spacing)
-    _arguments.static_size(name, "target", target, target.ndim, 0)
+    target = jnp.moveaxis(target, axes, range(-len(axes), 0))
+    _arguments.static_size(name, "target", target, len(axes), 0)
     return _level_sets(target, num_classes, ignore_index, spacing, axes)
 
 
 @core((1, 2, 3, 4), inline=False)
 def _level_sets(target, num_classes, ignore_index, spacing, axes):
-    last = tuple(range(-len(axes), 0))
+    """With the spatial axes last; the result has them at `axes`, before the classes."""
 
     def images(target):
         void = jnp.zeros(target.shape, bool) if ignore_index is None else target == ignore_index
@@ -66,8 +67,8 @@ def _level_sets(target, num_classes, ignore_index, spacing, axes):
         signed = jnp.where(jnp.isfinite(signed) & ~void[:, None], signed, 0)
         return jnp.moveaxis(signed, 1, -1)
 
-    signed = _labels.over_images(images, len(axes), num_classes, jnp.moveaxis(target, axes, last))
-    return jnp.moveaxis(signed, [a - 1 for a in last], [a - 1 for a in axes])
+    signed = _labels.over_images(images, len(axes), num_classes, target)
+    return jnp.moveaxis(signed, range(-len(axes) - 1, -1), [a - 1 for a in axes])
 
 
 def boundary_loss(probabilities: jax.typing.ArrayLike, level_sets: jax.typing.ArrayLike) -> jax.Array:

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling import _arguments, convolution, interpolation, reassembly
@@ -94,13 +95,16 @@ def _through(blocks: Sequence[ConvBlock], *parts: jax.Array) -> jax.Array:
     return y
 
 
-def _noise(key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    return jax.random.normal(key, shape, dtype)
+@core((1, 2, 3))
+def _noise(key: jax.Array, number: int, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    return jax.random.normal(jax.random.fold_in(key, number), shape, dtype)
 
 
 def _convolved(parts: Sequence[jax.Array], kernel: jax.Array) -> jax.Array:
     ends = list(itertools.accumulate(part.shape[-1] for part in parts))
-    kernels = (kernel[..., end - part.shape[-1] : end, :] for part, end in zip(parts, ends, strict=True))
+    kernels = (
+        lax.slice_in_dim(kernel, end - part.shape[-1], end, axis=-2) for part, end in zip(parts, ends, strict=True)
+    )
     return functools.reduce(jnp.add, map(_layers.encode, parts, kernels))
 
 
@@ -109,7 +113,7 @@ def _added(parts: Sequence[jax.Array], y: jax.Array) -> jax.Array:
     first: list[jax.Array] = []
     missing = y.shape[-1]
     for part in parts:
-        first.append(part[..., :missing])
+        first.append(lax.slice_in_dim(part, 0, min(missing, part.shape[-1]), axis=-1))
         missing -= first[-1].shape[-1]
     return _sum_of_channels(y, *first)
 
@@ -268,7 +272,7 @@ class UPLiFT(AnySize):
         def draw(like: jax.Array) -> tuple[jax.Array, ...]:
             if key is None:
                 return ()
-            return (_noise(jax.random.fold_in(key, next(numbers)), (*like.shape[:-1], self.form.noise), like.dtype),)
+            return (_noise(key, next(numbers), (*like.shape[:-1], self.form.noise), like.dtype),)
 
         return draw
 

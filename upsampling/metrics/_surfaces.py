@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
-from functools import reduce
+from functools import partial, reduce
 from operator import and_, or_
 from typing import Literal, NamedTuple, get_args
 
@@ -157,10 +157,12 @@ class SurfaceElements(NamedTuple):
 Measured = tuple[SurfaceElements, jax.Array]
 
 
-def distances(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[Measured]:
+def distances(
+    prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition, by_class: bool = False
+) -> list[Measured]:
     """The surface elements of both maps `(images, *spatial)`, and how far each is, squared, from the other map's
-    boundary of its class."""
-    where, judged, slots, sizes = _find(prediction, target, definition)
+    boundary of its class; `by_class` gives points a place per class, of which sums are cheaper."""
+    where, judged, slots, sizes = _find(prediction, target, definition, by_class)
     if definition.distance == "euclidean":
         squared = squared_distance(_of_the_other(where), definition.spacing, needed=_side_by_side(judged))
     else:
@@ -196,6 +198,8 @@ def _of_the_other(maps: Sequence[jax.Array]) -> jax.Array:
 def _at_class(x: jax.Array, slots: Sequence[jax.Array]) -> list[jax.Array]:
     """What `x`, of both maps side by side, has at the class of each map's `slot`, (images, places, *grid)."""
     halves = jnp.split(x, 2, axis=1)
+    if slots[0].shape[1] == halves[0].shape[1]:  # a place per class
+        return halves
     clipped = [jnp.clip(slot, 0, half.shape[1] - 1) for half, slot in zip(halves, slots, strict=True)]
     return [jnp.take_along_axis(half, slot, axis=1) for half, slot in zip(halves, clipped, strict=True)]
 
@@ -215,10 +219,12 @@ def _by_map(
     ]
 
 
-def _find(prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition) -> list[tuple]:
+def _find(
+    prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition, by_class: bool = False
+) -> list[tuple]:
     """What `_inside` or `_between` finds, each in both maps."""
     *maps, counted = encode(prediction, target, definition)
-    find = _inside if definition.of_pixels else _between
+    find = _inside if definition.of_pixels else partial(_between, by_class=by_class)
     return list(zip(*(find(x, counted, definition) for x in maps), strict=True))
 
 
@@ -239,11 +245,12 @@ def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinit
     return where, judge, judged[:, None], None
 
 
-def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
+def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition, by_class: bool) -> tuple:
     """Points between pixels of a class and others: where, judged (images, classes, *grid); slot and size of each place
     (images, places, *grid).
 
-    In a point no more classes meet than pixels: there is a place per class or per pixel, whichever are fewer.
+    In a point no more classes meet than pixels: there is a place per class or per pixel, whichever are fewer, if not
+    `by_class`.
     """
     classes, none = _classes(definition), definition.num_classes
     pixels = _blocks(x, definition.frame)
@@ -258,7 +265,7 @@ def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefini
 
     where = bounded(classes)
     judged = where & counts
-    if none <= len(pixels):
+    if by_class or none <= len(pixels):
         of, slot = classes, jnp.where(judged, classes, none)
     else:
         of = jnp.stack(pixels, axis=1)

@@ -317,7 +317,7 @@ def _summed_distances(prediction, target, definition: BoundaryDefinition, far: f
     """Distances summed, and boundary, of the predicted and the true one; `far` stands for what is infinitely far."""
 
     def images(prediction, target):
-        predicted, true = _surfaces.distances(prediction, target, definition)
+        predicted, true = _surfaces.distances(prediction, target, definition, by_class=True)
         return summed(*predicted), summed(*true)
 
     def summed(x: SurfaceElements, squared: jax.Array) -> Ratio:

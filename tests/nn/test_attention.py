@@ -94,7 +94,8 @@ def test_loftup_by_tiles_of_rows_is_loftup(monkeypatch):
     tiled = jax.jit(lambda *maps: both(*maps))
     assert "scan" in str(tiled.trace(x, guide).jaxpr)
     for a, b in zip(jax.tree.leaves(tiled(x, guide)), jax.tree.leaves(whole), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=5e-6 * np.abs(b).max())
+        # It takes sines of what it multiplied by large numbers, and two programs round these differently.
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
 
 
 def test_features_are_unified_some_at_a_time(monkeypatch):

@@ -1,6 +1,5 @@
 """The evidence that is committed, RESULTS.md and RESULTS.json: `python -m experiments evidence --from FOLDER...`."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ FADE_TABLE = {
     "fade_lite": (43.49, 31.55),
     "fade": (44.41, 32.65),
 }
-_NEEDS, _BESIDE = "## Which method for which need", "## Beside published figures"  # the last headings that are written
+_NOTES = "<!-- notes -->"  # what follows was written by hand
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ def write(prepared: tuple[Evidence, list[Found]]) -> None:
 
 
 def _notes(path: Path) -> str:
-    """What follows the written parts of a RESULTS.md, if there is one."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    parts = re.split("^(?=## )", text.partition(f"\n{_NEEDS}\n")[2], flags=re.MULTILINE)[1:]
-    return "".join(part for part in parts if not part.startswith(_BESIDE))
+    """The notes of a RESULTS.md, if there is one."""
+    return path.read_text(encoding="utf-8").partition(_NOTES)[2] if path.is_file() else ""
 
 
 def _without_histories(run: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,8 +88,8 @@ def document(found: Sequence[Found], notes: str = "") -> str:
     ]
     for run, timing in found:
         lines += _run(run, timing)
-    lines += ["", _NEEDS, "", *_table(choose.choose(found)), "", choose.NOTE]
-    return "\n".join([*lines, *_published(found), *(["", notes.strip()] if notes else []), ""])
+    lines += ["", "## Which method for which need", "", *_table(choose.choose(found)), "", choose.NOTE]
+    return "\n".join([*lines, *_published(found), *(["", _NOTES, "", notes.strip()] if notes else []), ""])
 
 
 def _heading(found: Sequence[Found]) -> str:
@@ -188,7 +185,7 @@ def _published(found: Sequence[Found]) -> list[str]:
         if rows:
             text = f"{table.text} What can be held against it is the order of the methods, not the size of differences."
             lines += ["", text, "", *_table(rows)]
-    return ["", _BESIDE, *lines] if lines else []
+    return ["", "## Beside published figures", *lines] if lines else []
 
 
 def _beside(table: Published, run: Mapping[str, Any], design: str, of: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -89,7 +89,7 @@ def transposed_conv(
         _arguments.static_size(name, "x", x, rank)
         low, size = _crop_to(name, given, window, strides, padding, output_padding, dilation, output_size)
     geometry = Geometry(strides, dilation, low, size, groups)
-    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, _is_circular(name, padding, x, rank))
+    return _transposed_conv(*_arguments.promote(x, kernel, bias), geometry, _is_circular(name, "x", x, rank, padding))
 
 
 @_arguments.hinted
@@ -205,7 +205,9 @@ def deconv(
     )
     geometry = Geometry(strides, dilation, low, size, groups)
     y, kernel = _arguments.promote(y, kernel)
-    return _transposed_conv(y, _swap_channels(kernel, groups), None, geometry, _is_circular(name, padding, y, rank))
+    return _transposed_conv(
+        y, _swap_channels(kernel, groups), None, geometry, _is_circular(name, "y", y, rank, padding)
+    )
 
 
 @_arguments.hinted
@@ -314,16 +316,17 @@ def sub_pixel_conv(
             f"got {kernel.shape}."
         )
     pads = _conv_padding(name, x.shape[-1 - rank : -1], kernel.shape[:rank], padding)
-    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, _is_circular(name, padding, x, rank))
+    return _sub_pixel_conv(*_arguments.promote(x, kernel, bias), scale, pads, _is_circular(name, "x", x, rank, padding))
 
 
 # Arguments.
 
 
-def _is_circular(function: str, padding: Padding, x: jax.Array, rank: int) -> bool:
+def _is_circular(function: str, argument: str, x: jax.Array, rank: int, padding: Padding) -> bool:
+    """Whether pixels are wrapped around; raises TypeError for symbolic sizes, on which that depends."""
     circular = isinstance(padding, str) and padding == "CIRCULAR"
-    if circular:  # what is wrapped around depends on the size
-        _arguments.static_size(function, "x" if function != "deconv" else "y", x, rank)
+    if circular:
+        _arguments.static_size(function, argument, x, rank)
     return circular
 
 

@@ -93,9 +93,11 @@ def test_loftup_by_tiles_of_rows_is_loftup(monkeypatch):
     monkeypatch.setattr(_common, "TILE_BYTES", 3000)
     tiled = jax.jit(lambda *maps: both(*maps))
     assert "scan" in str(tiled.trace(x, guide).jaxpr)
-    for a, b in zip(jax.tree.leaves(tiled(x, guide)), jax.tree.leaves(whole), strict=True):
-        # It takes sines of what it multiplied by large numbers, and two programs round these differently.
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
+    # It takes sines of what it multiplied by large numbers. With jax 0.12 gradients differ by up to 1.3e-5.
+    for a, b, tolerance in zip(
+        jax.tree.leaves(tiled(x, guide)), jax.tree.leaves(whole), (5e-6, 2e-5, 2e-5), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
 def test_features_are_unified_some_at_a_time(monkeypatch):

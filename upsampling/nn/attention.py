@@ -19,6 +19,15 @@ from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, after, core, over_tiles, tile_places, with_axes
 
 
+def _through(blocks: nnx.List, x: jax.Array) -> jax.Array:
+    """One block after the other, of which each keeps the image's size."""
+    # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
+    y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+    for block in blocks:
+        y = block(y)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
 class ImageBlock(nnx.Module):
     """Normalization, SiLU, convolution; twice."""
 
@@ -44,12 +53,7 @@ class ImageBranch(nnx.Module):
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.stem(x)
-        # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
-        y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
-        for block in self.blocks:
-            y = block(y)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        return _through(self.blocks, self.stem(x))
 
 
 @register(
@@ -189,11 +193,7 @@ class Blocks(nnx.Module):
         self.blocks = nnx.List([ResidualBlock(width, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
-        y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
-        for block in self.blocks:
-            y = block(y)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+        return _through(self.blocks, x)
 
 
 class Encoder(Blocks):

@@ -259,11 +259,10 @@ class UPLiFT(AnySize):
         for step in range(steps):
             doubled: Any = tuple(2 * n for n in x.shape[-3:-1])
             logits = self.logits(x, seen[-1], seen[-2], draw)
-            if not self.form.refiner:
-                x = reassembly._attend_and_resize(x, logits, doubled if step + 1 < steps else target)
-                continue
-            x = reassembly._attend_and_resize(x, logits, doubled)
-            x = self.refined(x, seen[-1], draw)
+            final = step + 1 == steps and not self.form.refiner
+            x = reassembly._attend_and_resize(x, logits, target if final else doubled)
+            if self.form.refiner:
+                x = self.refined(x, seen[-1], draw)
         return interpolation.bilinear(x, target, antialias=True) if x.shape[-3:-1] != target else x
 
     def _draw(self, key: jax.Array | None) -> Draw:

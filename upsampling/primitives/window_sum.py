@@ -14,7 +14,7 @@ of a window sum with respect to weights and input. They are primitives with thes
 order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
 
 Each has a form that XLA fuses everywhere, one for GPUs, a single kernel, and one for TPUs, with columns in the last
-axis. The correlation has one more for a CPU.
+axis. Window sum and correlation have one more for a CPU.
 """
 
 import functools
@@ -352,10 +352,8 @@ def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
     """
     dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
     if rank == 1:  # a row of its own
-        one = Geometry(
-            (1, *geometry.size), (), ((0,), *geometry.centers), (1, *geometry.window), (1, 1), geometry.groups
-        )
-        one = one._replace(dilation=(1, *geometry.dilation))
+        sizes, windows, steps = ((1, *a) for a in (geometry.size, geometry.window, geometry.dilation))
+        one = Geometry(sizes, (), ((0,), *geometry.centers), windows, steps, geometry.groups)
         return _fold_in_rows(jnp.expand_dims(w, (1, -2)), y[:, None], geometry=one)[:, 0]
     w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
     by_row, *by_column = _seen_by(geometry)

@@ -55,7 +55,7 @@ class DySample(torch.nn.Module):
         self.offset = torch.nn.Conv2d(*shape, 1)
         torch.nn.init.normal_(self.offset.weight, std=0.001)
         if dynamic_scope:
-            self.scope = torch.nn.Conv2d(*shape, 1)
+            self.scope = torch.nn.Conv2d(*shape, 1, bias=False)  # as the authors have had it since 2024
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         n, features, height, width = x.shape

@@ -123,6 +123,15 @@ def test_every_group_makes_cases_that_run(group):
         contender.run()
 
 
+@pytest.mark.parametrize("group", ["sampling", "reassembly"])
+def test_layers_take_the_weights_of_those_they_are_held_against(group):
+    first, *others = peer(f"experiments.benchmarks.{group}").cases()
+    shape = first.name.split()[0]
+    for case in others:
+        if case.name.startswith(shape) and "gradient" not in case.name:
+            case.made()
+
+
 def test_unknown_groups_are_refused(capsys):
     assert command.main(["benchmark", "--group", "nothing"]) == 2
     assert "--group 'nothing' is not known" in capsys.readouterr().out

@@ -282,11 +282,14 @@ def test_guided_filter_gradients():
     ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, **HE)
     compare(ours, theirs, x[..., :1], guide[..., :1])
 
-    def joint(x, guide):
-        # The same as a system of equations with a diagonal matrix: a second channel that is always zero.
-        return up.guided_filter(x, jnp.concatenate([guide, jnp.zeros_like(guide)], -1), radius=1, epsilon=0.05, **HE)
+    def joint(x, guide, radius):
+        # The same as a fit to two channels, the second always zero: by orthogonalization, and by covariances.
+        both = jnp.concatenate([guide, jnp.zeros_like(guide)], -1)
+        return up.guided_filter(x, both, radius=radius, epsilon=0.05, **HE)
 
-    compare(joint, theirs, x[..., :1], guide[..., :1])
+    for radius in (1, 2):
+        theirs = functools.partial(torch_fast_guided, radius=radius, epsilon=0.05)
+        compare(functools.partial(joint, radius=radius), theirs, x[..., :1], guide[..., :1])
 
 
 def test_guided_filter_far_from_the_origin():

@@ -1,5 +1,6 @@
 """Numbers of unusual ranges, and what is not a number: against the same formulas in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,12 +52,15 @@ def guided_filter_64(x, guide, radius, epsilon, joint):
     return y
 
 
-@pytest.mark.parametrize(("form", "channels"), [("channelwise", 1), ("joint", 3)])
-def test_guided_filter_of_any_guide(form, channels):
+@pytest.mark.parametrize(
+    ("form", "channels", "radius"),
+    [("channelwise", 1, 1), ("channelwise", 1, 2), ("joint", 3, 1), ("joint", 3, 2), ("joint", 4, 1)],
+)
+def test_guided_filter_of_any_guide(form, channels, radius):
     x = RANDOM.uniform(0, 1, (H, W, 2))
-    ours = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=2, epsilon=1e-4, form=form))
+    ours = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=radius, epsilon=1e-4, form=form))
     for guide in guides(channels):
-        expected = guided_filter_64(x, guide, 2, 1e-4, form == "joint")
+        expected = guided_filter_64(x, guide, radius, 1e-4, form == "joint")
         y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
         np.testing.assert_allclose(y, expected, atol=1e-4)
 
@@ -79,6 +83,18 @@ def test_joint_bilateral_of_any_guide():
     for guide in (RANDOM.uniform(0, 1, (H, W, 3)), *guides(3)):
         y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
         np.testing.assert_allclose(y, joint_bilateral_64(x, guide, 2, 0.5, 0.1), atol=1e-4)
+
+
+def test_joint_bilateral_gradients_of_any_guide():
+    """Where values are taken by differences and slopes by products, and where both are by differences."""
+    x = RANDOM.uniform(0, 1, (H, W, 2))
+    pulled = lambda x, g: jax.vjp(lambda x, g: up.joint_bilateral(x, g, radius=1), x, g)[1](jnp.cos(3 * x))  # noqa: E731
+    for guide in (np.round(255 * RANDOM.uniform(0.4, 0.6, (H, W, 3))), 10 * RANDOM.uniform(0, 1, (H, W, 3))):
+        with jax.enable_x64(True):
+            expected = jax.jit(pulled)(jnp.asarray(x), jnp.asarray(guide))
+        given = as_for_users(pulled)(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
+        for a, b in zip(given, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))
 
 
 def spread(function, *arrays, at):

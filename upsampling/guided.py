@@ -23,6 +23,7 @@ from upsampling.primitives._common import (
     tile_places,
     with_axes,
 )
+from upsampling.primitives.box_covariance import box_covariance
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import (
@@ -103,25 +104,27 @@ def _joint_bilateral(
     low = resample(guide, list(enumerate(under_centers, guide.ndim - 3)))
     centers = tuple(_pixel_under(n, m) for n, m in sizes)
     geometry = Geometry.around(x.shape[-3:-1], centers, (2 * radius + 1,) * 2)
-    by_products, by_differences = (
-        functools.partial(form, geometry=geometry) for form in (_range_logits_by_products, _range_logits_by_differences)
-    )
+    forms = _range_logits_by_products, _range_logits_with_slopes_by_products, _range_logits_by_differences
+    forms = tuple(lambda low, guide, form=form: form(low, guide, geometry) for form in forms)
+    by_differences = forms[-1]
 
-    def by_either(low: jax.Array, guide: jax.Array) -> jax.Array:
-        small = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0) <= _SMALL_SQUARE
-        return lax.cond(small, by_products, by_differences, low, guide)
+    def by_any(low: jax.Array, guide: jax.Array) -> jax.Array:
+        largest = jnp.max(jnp.sum(lax.stop_gradient(guide) ** 2, -1), initial=0)
+        # Of what is not a number the last.
+        form = sum(jnp.where(largest <= square, 0, 1) for square in (_SMALL_SQUARE, _MIDDLING_SQUARE))
+        return lax.switch(form, forms, low, guide)
 
     # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns there.
-    logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_either)
+    logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_any)
     weights = window_softmax(logits, 2, *(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes))
     return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
 
 
-# Squares up to this lose less than 1e-4 where their differences are taken.
-_SMALL_SQUARE = 256.0
+# Squares up to this lose less than 1e-4 where their differences are taken; up to that, their slopes.
+_SMALL_SQUARE, _MIDDLING_SQUARE = 256.0, 1e6
 
 
-def _range_logits_by_products(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _range_logits_by_products(low: jax.Array, guide: jax.Array, geometry: Geometry) -> jax.Array:
     """The logarithm of g, but for a number that is the same for all q and cancels: (*batch, H, W, 1, *window)."""
     # -|a - b|^2 / 2 = a b - |b|^2 / 2 - |a|^2 / 2, whose last term is that number.
     ones, squares = jnp.ones((*guide.shape[:-1], 1), guide.dtype), -0.5 * jnp.sum(low**2, -1, keepdims=True)
@@ -129,12 +132,28 @@ def _range_logits_by_products(low: jax.Array, guide: jax.Array, *, geometry: Geo
     return window_correlation(keys, queries, geometry, "zero")
 
 
-def _range_logits_by_differences(low: jax.Array, guide: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _range_logits_by_differences(low: jax.Array, guide: jax.Array, geometry: Geometry) -> jax.Array:
     """The same for any guide: the squares of large numbers would round away the difference of two of them."""
     squares = window_distances(low, guide, geometry)
     limit = jnp.finfo(guide.dtype).max / 16
     # Bounded, so that the nearest of far values has a weight; NaN stays.
     return -0.5 * jnp.where(squares > limit, limit, squares)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _range_logits_with_slopes_by_products(low: jax.Array, guide: jax.Array, geometry: Geometry) -> jax.Array:
+    """The logarithm of g by differences, its derivative by products, which is several times faster on a CPU.
+
+    The two differ by a number that is the same for all q, and so do their derivatives.
+    """
+    return _range_logits_by_differences(low, guide, geometry)
+
+
+@_range_logits_with_slopes_by_products.defjvp
+def _(geometry: Geometry, primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (low, guide), by_products = primals, functools.partial(_range_logits_by_products, geometry=geometry)
+    slope = jax.jvp(by_products, (low, guide), tuple(tangents))[1]
+    return _range_logits_by_differences(low, guide, geometry), slope
 
 
 def _finite_mean(x: jax.Array) -> jax.Array:
@@ -400,11 +419,14 @@ def _guided_filter(
     convention: Convention,
 ) -> jax.Array:
     mean = BoxMean(radius)
-    fit = local_moments(x, guide, guide_low, mean, joint=joint)
+    x_wide, low = _widen(x), _low_guide(guide, guide_low, x.shape[-3:-1])
+    fit = local_moments(x, guide, low, mean, joint=joint)  # what is not read of it is not computed
     if not joint:
         slope = fit.covariance / (fit.variance + epsilon)
     elif fit.variance.shape[-1] == 1:
         slope = fit.covariance / (fit.variance[..., 0] + epsilon)[..., None]
+    elif _is_nearly_singular(radius, low.shape):
+        slope = _slope_by_orthogonalization(x_wide, low, radius, epsilon)
     else:
         # What is below the rounding of the variances says nothing: where channels of the guide are multiples of each
         # other it would decide the slope.
@@ -413,9 +435,89 @@ def _guided_filter(
         penalty = jnp.maximum(least, epsilon) * with_axes(
             jnp.eye(fit.variance.shape[-1], dtype=fit.variance.dtype), trace.ndim
         )
-        slope = jnp.linalg.solve(fit.variance + penalty, fit.covariance)
+        slope = _solve(fit.variance + penalty, fit.covariance)
     averaging = mean.of if average else None
     return apply_linear_model(fit, slope, x.dtype, mean=averaging, joint=joint, convention=convention)
+
+
+def _solve(a: jax.Array, b: jax.Array) -> jax.Array:
+    """x of a x = b; a is (..., n, n), symmetric and positive definite, and b (..., n, m).
+
+    By elimination, pixel by pixel in fused loops. `jnp.linalg.solve` calls LAPACK, whose batches XLA shares among the
+    threads that wait for them: on few cores they can all wait, for ever.
+    """
+    n = a.shape[-1]
+
+    def eliminate(k: Any, rows: jax.Array) -> jax.Array:
+        pivot = lax.dynamic_index_in_dim(rows, k, -2)
+        pivot = pivot / lax.dynamic_index_in_dim(pivot, k, -1)
+        others = rows - lax.dynamic_index_in_dim(rows, k, -1) * pivot
+        return jnp.where(with_axes(jnp.arange(n)[:, None] == k, rows.ndim), pivot, others)
+
+    def solve(_: Any, b: jax.Array) -> jax.Array:
+        rows = jnp.concatenate([a, b], -1)
+        if n > _WRITTEN_OUT_CHANNELS:
+            return lax.fori_loop(0, n, eliminate, rows)[..., n:]
+        return functools.reduce(lambda rows, k: eliminate(k, rows), range(n), rows)[..., n:]
+
+    return lax.custom_linear_solve(functools.partial(jnp.matmul, a), b, solve, symmetric=True)
+
+
+def _is_nearly_singular(radius: int, shape: tuple[int, ...]) -> bool:
+    """Whether the smallest window has few pixels for the guide's channels, which are few enough to orthogonalize."""
+    pixels, channels = math.prod(min(radius + 1, n) for n in shape[-3:-1]), shape[-1]
+    return channels <= _WRITTEN_OUT_CHANNELS and pixels < 2 * (channels + 1)
+
+
+# Steps are written out for as many channels of a guide: more take long to compile.
+_WRITTEN_OUT_CHANNELS = 8
+
+
+def _slope_by_orthogonalization(x: jax.Array, guide: jax.Array, radius: int, epsilon: float) -> jax.Array:
+    """The slopes a that minimise the sum of `(a . guide + b - x)^2 + epsilon |a|^2` over each window.
+
+    The pixels of the window and, for the penalty, one more row for each channel are a least-squares problem, which
+    modified Gram-Schmidt solves without forming covariances: these square what is nearly singular in few pixels.
+
+    Args:
+      x: (*batch, h, w, channels). guide: (*batch, h, w, guide channels).
+
+    Returns:
+      (*batch, h, w, guide channels, channels).
+
+    Source: Björck 1967, doi:10.1007/BF01934122.
+    """
+    channels, columns = guide.shape[-1], jnp.concatenate([guide, x], axis=-1)
+    inside = _windows(jnp.ones((*(1,) * (x.ndim - 3), *x.shape[-3:-1], 1), x.dtype), radius)
+    count, inside = inside.sum(0, keepdims=True), inside > 0
+    # From the pixel in the middle first: that difference of two numbers is exact where they are near.
+    deviations = jnp.where(inside, _windows(columns, radius) - columns[None], 0)
+    deviations = jnp.where(inside, deviations - deviations.sum(0, keepdims=True) / count, 0)
+    # What is below the rounding of the deviations says nothing: where channels of the guide are multiples of each
+    # other it would decide the slope.
+    squares = lax.stop_gradient(deviations[..., :channels] ** 2).sum((0, -1), keepdims=True)
+    penalty = jnp.sqrt(jnp.maximum(count * epsilon, (16 * jnp.finfo(x.dtype).eps) ** 2 * squares))
+    unit = jnp.expand_dims(jnp.eye(channels, columns.shape[-1], dtype=x.dtype), tuple(range(1, x.ndim)))
+    # (columns, rows, *batch, h, w): of long axes alone the last.
+    rest, ratios = jnp.moveaxis(jnp.concatenate([deviations, unit * penalty]), -1, 0), []
+    for _ in range(channels):
+        first, rest = rest[:1], rest[1:]
+        ratio = (first * rest).sum(1, keepdims=True) / (first * first).sum(1, keepdims=True)
+        rest = rest - first * ratio
+        ratios.append(ratio[:, 0])
+    slopes: list[jax.Array] = []  # of the last channel first: a triangular system
+    for ratio in reversed(ratios):
+        of_x = ratio[len(slopes) :]
+        for k, slope in enumerate(reversed(slopes)):
+            of_x = of_x - ratio[k : k + 1] * slope
+        slopes.append(of_x)
+    return jnp.moveaxis(jnp.stack(slopes[::-1]), (0, 1), (-2, -1))
+
+
+def _windows(x: jax.Array, radius: int) -> jax.Array:
+    """The pixels around each pixel, (pixels of the window, *x.shape), zero outside the image."""
+    reach = [range(-min(radius, n - 1), min(radius, n - 1) + 1) for n in x.shape[-3:-1]]
+    return jnp.stack([_shifted(x, (row, column)) for row in reach[0] for column in reach[1]])
 
 
 def convolutional_guided_filter(
@@ -496,8 +598,7 @@ def local_moments(
 
     Covariances are means of products of deviations, since the difference of the means of large squares rounds away.
     """
-    x, guide = _widen(x), _widen(guide)
-    low = interpolation._to_size(guide, x.shape[-3:-1], "area") if guide_low is None else _widen(guide_low)
+    x, guide, low = _widen(x), _widen(guide), _low_guide(guide, guide_low, x.shape[-3:-1])
     # A fit does not change with the origin, but the rounding of E[ab] - E[a] E[b] does.
     origin, offset = _finite_mean(low), _finite_mean(x)
     low, x = low - origin, x - offset
@@ -507,6 +608,11 @@ def local_moments(
     else:
         covariance, variance = mean.of_products(low, x), mean.of_products(low, low)
     return Moments(guide - origin, offset, mean_guide, mean_x, covariance, variance)
+
+
+def _low_guide(guide: jax.Array, guide_low: jax.Array | None, size: tuple[int, ...]) -> jax.Array:
+    """The guide at the size of the map that it guides."""
+    return interpolation._to_size(_widen(guide), size, "area") if guide_low is None else _widen(guide_low)
 
 
 def _joint_covariance(mean: "LocalMean", a: jax.Array, b: jax.Array) -> jax.Array:
@@ -586,42 +692,8 @@ class BoxMean(NamedTuple):
         return box_mean(x, self.radius)
 
     def of_products(self, a: jax.Array, b: jax.Array) -> jax.Array:
-        """The mean of the products of deviations: in each column of the box, and of the columns' means."""
-        a, b, within = self._along(a, b, a.ndim - 3)
-        _, _, between = self._along(a, b, a.ndim - 2)
-        within, _, _ = self._along(within, within, a.ndim - 2)
-        return within + between
-
-    def _along(self, a: jax.Array, b: jax.Array, axis: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Both means along an axis, and the mean of the products of deviations from them."""
-        n = a.shape[axis]
-        reach = min(self.radius, n - 1)
-        places = np.arange(n)
-        count = np.minimum(places + reach, n - 1) - np.maximum(places - reach, 0) + 1
-        along = lambda v: jnp.asarray(v).reshape([-1 if d == axis else 1 for d in range(a.ndim)])  # noqa: E731
-
-        def total(term: Callable[..., jax.Array], *arrays: jax.Array) -> jax.Array:
-            margin = [(reach, reach, 0) if d == axis else (0, 0, 0) for d in range(a.ndim)]
-            padded = [lax.pad(x, jnp.zeros((), x.dtype), margin) for x in arrays]
-
-            def add(sum_: jax.Array, first: Any) -> tuple[jax.Array, None]:
-                inside = along((places + first >= reach) & (places + first < n + reach))
-                parts = (lax.dynamic_slice_in_dim(x, first, n, axis) for x in padded)
-                return sum_ + jnp.where(inside, term(*parts), 0), None
-
-            sum_ = jnp.zeros_like(a)
-            if 2 * reach + 1 > _UNROLLED_SHIFTS:
-                return lax.scan(jax.checkpoint(add), sum_, jnp.arange(2 * reach + 1))[0]
-            return functools.reduce(lambda sum_, first: add(sum_, first)[0], range(2 * reach + 1), sum_)
-
-        counts = along(np.asarray(count, a.dtype))
-        a_mean = total(lambda x: x, a) / counts
-        b_mean = a_mean if b is a else total(lambda x: x, b) / counts
-        return a_mean, b_mean, total(lambda x, y: (x - a_mean) * (y - b_mean), a, b) / counts
-
-
-# Shifts beyond this many run in a loop.
-_UNROLLED_SHIFTS = 33
+        """The mean of the products of deviations."""
+        return box_covariance(a, b, self.radius)
 
 
 class DilatedMean(NamedTuple):

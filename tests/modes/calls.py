@@ -162,6 +162,7 @@ FUNCTIONS = [
         lambda x, g, low: up.guided_filter(x, g, low, form="joint", average=True, convention="torch"),
         (X, (*LARGE, 3), (*SIZE, 3)),
     ),
+    Call("guided_filter, covariances", lambda *maps: up.guided_filter(*maps, radius=2, form="joint"), (X, (*LARGE, 3))),
     Call(
         "convolutional_guided_filter",
         lambda x, g, low, k: guided.convolutional_guided_filter(x, g, low, k, _slopes),

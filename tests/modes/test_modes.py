@@ -89,6 +89,17 @@ def test_as_compiled_for_users(name):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * size)
 
 
+@each_call
+def test_float64_is_lowered_for_every_platform(name):
+    """With x64 on Python's numbers have 64 bits too: what a core mixes with those of 32 fails when it is lowered."""
+    call = CALLS[name]
+    with jax.enable_x64(True):
+        traced = jax.jit(forward_and_gradient(call)).trace(*call.arrays(dtype=np.float64))
+        lowered = traced.lower(lowering_platforms=("cpu", "cuda", "tpu"))
+        leaves = jax.tree.leaves(lowered.out_info)
+        assert all(leaf.dtype != jnp.float32 for leaf in leaves if call.differentiable)
+
+
 @pytest.mark.parametrize("name", ["carafe", "max_unpool", "mean_iou", "nn.transposed_conv, grouped"])
 def test_no_tracer_leaks(name):
     call = CALLS[name]

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from upsampling import _arguments
@@ -135,7 +136,7 @@ def _near_another_class(x: jax.Array, width: int, frame: bool) -> jax.Array:
         window[axis], edges[axis] = 2 * width + 1, (width, width)
         ends = [jnp.pad(y, edges, constant_values=fill) for y, fill in zip(ends, beyond, strict=True)]
         ends = [
-            lax.reduce_window(y, start, of, window, (1,) * x.ndim, "VALID")
+            lax.reduce_window(y, np.asarray(start, x.dtype), of, window, (1,) * x.ndim, "VALID")
             for y, start, of in zip(ends, (most, least), (lax.min, lax.max), strict=True)
         ]
     return ends[0] != ends[1]

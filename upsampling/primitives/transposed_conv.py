@@ -575,8 +575,8 @@ def _by_columns(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arra
 def _grouped_product(x: jax.Array, taps: jax.Array, count: int, *, joined: bool) -> jax.Array:
     """(..., groups * in), (groups, in, count * out) -> (..., count * groups * out).
 
-    `joined`: with all pixels in one axis. On a CPU the product's transpose to the taps is then two to five times faster,
-    but of such an axis no device could keep its part of the image.
+    `joined`: with all pixels in one axis. On a CPU the product's transpose to the taps is then two to five times
+    faster, but of such an axis no device could keep its part of the image.
     """
     groups, pixels = taps.shape[0], x.shape[:-1]
     x = x.reshape(-1, x.shape[-1]) if joined else x

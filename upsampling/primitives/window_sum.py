@@ -744,7 +744,12 @@ def _part(a: jax.Array, first: tuple[int, ...], sizes: tuple[int, ...]) -> jax.A
 def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:
     """A part of the first axes of an array."""
     rest = a.ndim - len(first)
-    return lax.dynamic_slice(a, (*first, *(0,) * rest), (*sizes, *a.shape[len(first) :]))
+    return _cut(a, (*first, *(0,) * rest), (*sizes, *a.shape[len(first) :]))
+
+
+def _cut(a: jax.Array, first: Sequence[Any], sizes: Sequence[int]) -> jax.Array:
+    """`lax.dynamic_slice`, which with x64 on takes Python's numbers for 64 bits and refuses others of 32 beside them."""
+    return lax.dynamic_slice(a, [jnp.asarray(begin, jnp.int32) for begin in first], sizes)
 
 
 def _pad_zeros(a: jax.Array, reach: tuple[int, ...]) -> jax.Array:
@@ -764,7 +769,7 @@ def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
         first, sizes = [0] * a.ndim, list(a.shape)
         for axis in range(rank):
             first[2 + 2 * axis], sizes[2 + 2 * axis] = place[axis], 1
-        a = lax.dynamic_slice(a, first, sizes)
+        a = _cut(a, first, sizes)
         return a.reshape(a.shape[0], *geometry.size, *a.shape[1 + 2 * rank :])
 
     return tuple(jnp.asarray(column, jnp.int32) for column in zip(*places, strict=True)), pick

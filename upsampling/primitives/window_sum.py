@@ -748,7 +748,7 @@ def _slice(a: jax.Array, first: tuple, sizes: tuple[int, ...]) -> jax.Array:
 
 
 def _cut(a: jax.Array, first: Sequence[Any], sizes: Sequence[int]) -> jax.Array:
-    """`lax.dynamic_slice`, which with x64 on takes Python's numbers for 64 bits and refuses others of 32 beside them."""
+    """`lax.dynamic_slice`, which with x64 on takes Python's numbers for 64 bits and refuses those of 32 beside them."""
     return lax.dynamic_slice(a, [jnp.asarray(begin, jnp.int32) for begin in first], sizes)
 
 

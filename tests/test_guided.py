@@ -292,6 +292,17 @@ def test_guided_filter_gradients():
         compare(functools.partial(joint, radius=radius), theirs, x[..., :1], guide[..., :1])
 
 
+@pytest.mark.parametrize("guide_channels", [2, 9])
+def test_systems_of_equations_are_solved_without_lapack(guide_channels):
+    """Its batches are shared among the threads that wait for them: on two cores programs waited for ever."""
+    x, guide = normal(0, 5, 4, 2), uniform(1, 5, 4, guide_channels)
+    joint = functools.partial(up.guided_filter, radius=3, epsilon=0.01, **HE)
+    program = jax.jit(lambda x, guide: jax.vjp(joint, x, guide)[1](x)).lower(x, guide).as_text()
+    assert "lapack" not in program
+    expected = he(x, guide, guide, 3, 0.01, average=True, align=False)
+    np.testing.assert_allclose(joint(x, guide), expected, atol=1e-4)
+
+
 def test_guided_filter_far_from_the_origin():
     x, guide = normal(0, 5, 4, 2), uniform(1, 10, 12, 3)
     y = up.guided_filter(x, guide, **HE)

@@ -181,6 +181,7 @@ _PEERS = (
     ("interpolation", "cv2", "OpenCV's `cv2.resize`"),
     ("convolution", "torch", "PyTorch's `conv_transpose`"),
     ("convolution", "flax", "`flax.nnx.ConvTranspose`"),
+    ("convolution", "padded", "padding by hand, as Equinox has it"),
     ("reassembly", "unfold", "PyTorch's unfold"),
     ("sampling", "torch", "PyTorch's `grid_sample`"),
     ("metrics", "scipy", "SciPy's distance transform"),

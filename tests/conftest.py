@@ -27,12 +27,14 @@ gc.set_threshold(10_000, 10, 50)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """As Equinox and others have it in their tests: shapes of different ranks are an error, in the library and here.
+    """As Equinox and others have it: ranks and dtypes that JAX would promote are an error, in the library and its tests.
 
     The experiments are no library, and their users set no mode for them; nor do the readers of examples.
     """
     if "torch" in sys.modules:  # its layers draw their weights from one generator: what fails must fail again
         sys.modules["torch"].manual_seed(0)
     strict = item.path.is_relative_to(_HERE) and not item.path.is_relative_to(_HERE / "experiments")
-    with jax.numpy_rank_promotion("raise" if strict else "allow"):
+    mixes = item.get_closest_marker("mixes_dtypes") is not None
+    dtypes = jax.numpy_dtype_promotion("strict" if strict and not mixes else "standard")
+    with jax.numpy_rank_promotion("raise" if strict else "allow"), dtypes:
         return (yield)

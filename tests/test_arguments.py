@@ -35,6 +35,7 @@ def test_what_is_right_is_let_through_and_normalized():
     assert _arguments.guide("f", np.ones((2, 10, 8, 7), np.float32), X, (2, 2), 7).shape == (2, 10, 8, 7)
 
 
+@pytest.mark.mixes_dtypes
 def test_arrays_are_promoted_together():
     half, single = jnp.ones(2, jnp.bfloat16), jnp.ones(2, jnp.float32)
     x, nothing, y = _arguments.promote(half, None, single)

@@ -245,7 +245,7 @@ def test_dtypes():
         y = up.neighborhood_attention(jnp.asarray(x, dtype), jnp.asarray(queries), kernel_size=3, heads=2)
         assert y.dtype == dtype
         error = jnp.abs(y.astype(jnp.float32) - exact.astype(np.float32)).max()
-        assert error < 2 * jnp.finfo(dtype).eps * float(np.abs(exact).max())
+        assert error < 2 * float(jnp.finfo(dtype).eps) * float(np.abs(exact).max())
 
 
 @pytest.mark.parametrize(

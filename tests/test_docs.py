@@ -99,7 +99,7 @@ def test_the_example_of_a_real_backbone(monkeypatch):
     exec(compile(use, "own.md", "exec"), script)
     image = jax.random.uniform(jax.random.key(0), (1, 32, 48, 3))
     expected = np.asarray(up.area(image, (2, 3))) - np.array([0.485, 0.456, 0.406])
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         features = module.dinov3(image)
         assert script["upsampled"](image, "uplift_dinov3-splus16.safetensors").shape == (1, 32, 48, 384)
     np.testing.assert_allclose(features, np.tile(expected / [0.229, 0.224, 0.225], 128), atol=1e-5)

@@ -371,7 +371,7 @@ def test_dtypes(name):
         assert y.dtype == dtype
         # Only x was rounded, and the result.
         error = jnp.abs(y.astype(jnp.float32) - exact.astype(np.float32)).max()
-        assert error < 4 * jnp.finfo(dtype).eps * float(np.abs(exact).max())
+        assert error < 4 * float(jnp.finfo(dtype).eps) * float(np.abs(exact).max())
 
 
 ROI = up.conventions.onnx(coordinate_transformation_mode="tf_crop_and_resize", roi=[(0.0, 0.5)] * 3)

@@ -357,6 +357,7 @@ def test_loftup(case, double):
 
 
 # Flax keeps running averages in float32.
+@pytest.mark.mixes_dtypes
 @pytest.mark.filterwarnings("ignore:scatter inputs have incompatible types:FutureWarning")
 def test_loftup_alone_and_in_training(double):
     """Without the normalization of its input; and with the batch's own averages."""

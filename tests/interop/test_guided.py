@@ -221,6 +221,7 @@ class DeepGuidedFilter(Module):
         return large[0] * high + large[1]
 
 
+@pytest.mark.mixes_dtypes
 @pytest.mark.parametrize("form", ["segmentation", "images", "convolution"])
 def test_guided_filter(form):
     theirs = DeepGuidedFilter(form, 0.1)

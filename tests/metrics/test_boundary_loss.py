@@ -86,6 +86,7 @@ def test_64_bits():
         assert phi.dtype == metrics.boundary_loss(phi, phi).dtype == jnp.float64
 
 
+@pytest.mark.mixes_dtypes
 def test_training_with_optax_moves_the_boundary():
     """From a boundary in the wrong place the boundary loss alone finds the true one."""
     maps = jnp.asarray(drawn()[1])

@@ -37,17 +37,29 @@ def test_every_public_function_and_layer_is_called():
     assert len(FUNCTIONS) + len(METRICS) + len(LAYERS) == len(CALLS)
 
 
+def forward_and_gradient(call):
+    """A function of the call's arrays."""
+
+    def both(*arrays):
+        gradients = jax.grad(call.loss, call.differentiable)(*arrays) if call.differentiable else None
+        return call.function(*arrays), gradients
+
+    return both
+
+
 @each_call
-def test_nothing_is_promoted(name):
-    """Neither ranks nor dtypes, forward and backward."""
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_nothing_is_promoted(name, dtype):
+    """Neither ranks nor dtypes, forward and backward, in the forms of every platform.
+
+    These are read when a program is lowered. With x64 on Python's numbers have 64 bits too, and go with no others.
+    """
     call = CALLS[name]
-    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        if not call.differentiable:
-            jax.eval_shape(call.function, *call.arrays())
-            return
-        for dtype in (jnp.float32, jnp.bfloat16):
-            gradients = jax.eval_shape(jax.grad(call.loss, call.differentiable), *call.arrays(dtype=dtype))
-            assert all(g.dtype == dtype for g in gradients)
+    modes = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.enable_x64(dtype == "float64")
+    with modes[0], modes[1], modes[2]:
+        traced = jax.jit(forward_and_gradient(call)).trace(*call.arrays(dtype=dtype))
+        _, gradients = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).out_info
+        assert all(g.dtype == dtype for g in jax.tree.leaves(gradients))
 
 
 @chosen_calls
@@ -58,16 +70,6 @@ def test_eager_calls_move_nothing_to_or_from_the_host(name):
         results = call.function(*arrays)
         if isinstance(results, metrics.Accumulator):
             (results + results).compute()
-
-
-def forward_and_gradient(call):
-    """A function of the call's arrays."""
-
-    def both(*arrays):
-        gradients = jax.grad(call.loss, call.differentiable)(*arrays) if call.differentiable else None
-        return call.function(*arrays), gradients
-
-    return both
 
 
 @each_call
@@ -87,17 +89,6 @@ def test_as_compiled_for_users(name):
             # are as exact as those beside them.
             size = of_gradients if part == 1 and name not in PART else largest(b)
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * size)
-
-
-@each_call
-def test_float64_is_lowered_for_every_platform(name):
-    """With x64 on Python's numbers have 64 bits too: what a core mixes with those of 32 fails when it is lowered."""
-    call = CALLS[name]
-    with jax.enable_x64(True):
-        traced = jax.jit(forward_and_gradient(call)).trace(*call.arrays(dtype=np.float64))
-        lowered = traced.lower(lowering_platforms=("cpu", "cuda", "tpu"))
-        leaves = jax.tree.leaves(lowered.out_info)
-        assert all(leaf.dtype != jnp.float32 for leaf in leaves if call.differentiable)
 
 
 @pytest.mark.parametrize("name", ["carafe", "max_unpool", "mean_iou", "nn.transposed_conv, grouped"])

@@ -160,6 +160,7 @@ def test_flow_alignment_to_the_size_of_its_guide():
     np.testing.assert_allclose(y, up.bilinear(X[:1], (15, 11)), rtol=0, atol=1e-5)
 
 
+@pytest.mark.mixes_dtypes
 @pytest.mark.parametrize("name", ["jbu", "guided_filter", "naf"])
 def test_dtypes(name):
     layer = small(name, 4, (2, 3), guide_features=3, dtype=jnp.bfloat16)

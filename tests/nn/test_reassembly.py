@@ -56,6 +56,7 @@ def test_guides_matter(method):
     assert jnp.abs(a - b).max() > 0.1
 
 
+@pytest.mark.mixes_dtypes
 @pytest.mark.parametrize("method", ["carafe", *GUIDED])
 def test_dtypes(method):
     layer = up.nn.create(method, 4, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))

@@ -73,7 +73,7 @@ def test_half_precision_in_half_precision_out(method):
         y = compiled(half, x.astype(dtype), guide)
         assert y.dtype == dtype
         # Inputs and parameters are rounded too: each sum of tens of terms moves by a few units in the last place.
-        assert jnp.abs(y.astype(jnp.float32) - exact).max() < 16 * jnp.finfo(dtype).eps * jnp.abs(exact).max()
+        assert jnp.abs(y.astype(jnp.float32) - exact).max() < 16 * float(jnp.finfo(dtype).eps) * jnp.abs(exact).max()
 
 
 @pytest.mark.parametrize("method", METHODS)

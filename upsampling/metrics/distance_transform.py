@@ -132,7 +132,7 @@ def _signed_distance_transform(mask, spacing, axes):
 @core((1, 2), inline=False)
 def _nearest_background(mask, spacing, axes):
     last = tuple(range(-len(axes), 0))
-    seeds = jnp.moveaxis(mask, axes, last) == 0
+    seeds = ~jnp.moveaxis(mask, axes, last).astype(bool)
     shape = seeds.shape[-len(axes) :]
     here = with_axes(jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape), seeds.ndim)
     squared, nearest = _nearest((seeds, here + jnp.zeros_like(seeds, dtype=jnp.int32)), spacing, math.inf, None)
@@ -326,7 +326,7 @@ def _envelope_of_rows(*arrays: jax.Array, carried: int, last: int, spacing: floa
 
     with_seeds = jnp.any(jnp.isfinite(f), axis=0)
     sources = jnp.sum(with_seeds, dtype=jnp.int32)
-    column = jnp.arange(n)[None, :]
+    column = jnp.arange(n, dtype=jnp.int32)[None, :]
 
     def away(columns):
         return (columns.astype(f.dtype) * spacing) ** 2

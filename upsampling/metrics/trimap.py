@@ -227,7 +227,7 @@ def _error_by_distance(prediction, target, definition: BoundaryDefinition, bins:
     def images(prediction, target):
         squared = _squared_from_boundary(prediction, target, definition, bins[-1])
         edges = jnp.asarray(np.square(np.minimum(bins, _beyond(target, definition))), squared.dtype)
-        place = jnp.sum(squared[..., None] >= with_axes(edges, squared.ndim + 1), axis=-1) - 1
+        place = jnp.sum(squared[..., None] >= with_axes(edges, squared.ndim + 1), axis=-1, dtype=jnp.int32) - 1
         # Infinitely far is beyond the open last bin's start, and must not be beyond its end.
         place = jnp.where(jnp.isinf(squared) & np.isinf(bins[-1]), count - 1, place)
         known = (target >= 0) & (target < num_classes) & (place >= 0) & (place < count)

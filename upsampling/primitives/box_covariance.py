@@ -36,9 +36,9 @@ def box_covariance(a: jax.Array, b: jax.Array, radius: int) -> jax.Array:
 def _covariance(a: jax.Array, b: jax.Array, *, radius: int) -> jax.Array:
     # In each column of the box, and of the columns' means.
     a_means, b_means = (_mean_along(1, radius, x) for x in (a, b))
-    within = _sum_along(1, radius, _product_of_deviations, (a, b), (a_means, b_means)) / _count(a.shape, 1, radius)
+    within = _sum_along(1, radius, _product_of_deviations, (a, b), (a_means, b_means)) / _count(a, 1, radius)
     means = tuple(_mean_along(2, radius, x) for x in (a_means, b_means))
-    between = _sum_along(2, radius, _product_of_deviations, (a_means, b_means), means) / _count(a.shape, 2, radius)
+    between = _sum_along(2, radius, _product_of_deviations, (a_means, b_means), means) / _count(a, 2, radius)
     return _mean_along(2, radius, within) + between
 
 
@@ -50,7 +50,7 @@ def _covariance_gradient(g: jax.Array, b: jax.Array, *, radius: int) -> jax.Arra
     # b_q - mean_p = (b_q - mean_q) + (mean_q - mean_p), and the last difference is one along a row and one along a
     # column: of numbers that are near, none is rounded away.
     mean = _mean_along(2, radius, _mean_along(1, radius, b))
-    share = g / (_count(g.shape, 1, radius) * _count(g.shape, 2, radius))
+    share = g / (_count(g, 1, radius) * _count(g, 2, radius))
     in_row = _sum_along(2, radius, lambda share: share, (share,))
     across = _sum_along(2, radius, lambda share, mean, own: share * (own - mean), (share, mean), (mean,))
     total = _sum_along(1, radius, lambda in_row: in_row, (in_row,))
@@ -65,14 +65,14 @@ def _covariance_gradient(g: jax.Array, b: jax.Array, *, radius: int) -> jax.Arra
 
 
 def _mean_along(axis: int, radius: int, x: jax.Array) -> jax.Array:
-    return _sum_along(axis, radius, lambda x: x, (x,)) / _count(x.shape, axis, radius)
+    return _sum_along(axis, radius, lambda x: x, (x,)) / _count(x, axis, radius)
 
 
-def _count(shape: tuple[int, ...], axis: int, radius: int) -> np.ndarray:
+def _count(x: jax.Array, axis: int, radius: int) -> np.ndarray:
     """The number of pixels inside the image within the radius along an axis, in a shape that broadcasts."""
-    places = np.arange(shape[axis])
+    places = np.arange(x.shape[axis])
     count = np.minimum(places + radius, places[-1]) - np.maximum(places - radius, 0) + 1
-    return _on_axis(count.astype(np.float32), axis)
+    return _on_axis(count.astype(x.dtype), axis)
 
 
 def _on_axis(values: np.ndarray, axis: int) -> np.ndarray:

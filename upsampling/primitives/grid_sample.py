@@ -375,7 +375,7 @@ def _on_tpu(near: Callable, far: Callable) -> Callable:
     """The same for a TPU, which has no float64 to speak of."""
 
     def form(a, b, positions, **static):
-        if jnp.promote_types(a.dtype, positions.dtype) == jnp.float64:
+        if jnp.float64 in (a.dtype, positions.dtype):
             return far(a, b, positions, **static)
         return _by_either(near, far, a, b, positions, **static)
 

@@ -27,7 +27,7 @@ gc.set_threshold(10_000, 10, 50)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """As Equinox and others have it: ranks and dtypes that JAX would promote are an error, in the library and its tests.
+    """In JAX's strict modes, as Equinox's tests: nothing promotes ranks or dtypes, neither the library nor a test.
 
     The experiments are no library, and their users set no mode for them; nor do the readers of examples.
     """

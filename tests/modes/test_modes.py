@@ -58,8 +58,9 @@ def test_nothing_is_promoted(name, dtype):
     modes = jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"), jax.enable_x64(dtype == "float64")
     with modes[0], modes[1], modes[2]:
         traced = jax.jit(forward_and_gradient(call)).trace(*call.arrays(dtype=dtype))
-        _, gradients = traced.lower(lowering_platforms=("cpu", "cuda", "tpu")).out_info
-        assert all(g.dtype == dtype for g in jax.tree.leaves(gradients))
+        assert all(g.dtype == dtype for g in jax.tree.leaves(traced.out_info[1]))
+        if dtype == "float64" or name in CHOSEN:
+            traced.lower(lowering_platforms=("cpu", "cuda", "tpu"))
 
 
 @chosen_calls

@@ -39,8 +39,8 @@ class ImageBlock(nnx.Module):
         self.conv2 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.conv1(jax.nn.silu(_layers.group_norm(x, self.norm1)))
-        return self.conv2(jax.nn.silu(_layers.group_norm(x, self.norm2)))
+        x = _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm1)), self.conv1)
+        return _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm2)), self.conv2)
 
 
 class ImageBranch(nnx.Module):
@@ -53,7 +53,7 @@ class ImageBranch(nnx.Module):
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _through(self.blocks, self.stem(x))
+        return _through(self.blocks, _layers.convolution(x, self.stem))
 
 
 @register(
@@ -206,7 +206,7 @@ class Encoder(Blocks):
         super().__init__(width, blocks, groups, rngs, options)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return super().__call__(self.stem(x))
+        return super().__call__(_layers.convolution(x, self.stem))
 
 
 class CrossAttention(nnx.Module):
@@ -225,7 +225,7 @@ class CrossAttention(nnx.Module):
         self.key = nnx.Linear(dim, dim, use_bias=False, rngs=rngs, **options)
 
     def __call__(self, x: jax.Array, queries: jax.Array, keys: jax.Array, **window: Any) -> jax.Array:
-        queries = self.query(_layers.rms_norm(self.conv(queries), self.query_norm[...]))
+        queries = self.query(_layers.rms_norm(_layers.convolution(queries, self.conv), self.query_norm[...]))
         keys = self.key(_layers.rms_norm(keys, self.key_norm[...]))
         return attention.neighborhood_attention(x, queries, keys, heads=self.heads, average_heads=True, **window)
 
@@ -636,7 +636,7 @@ class LoftUp(AnySize):
         waves = attention._fourier_features(image, self.guide_biases[...], rows, -2.0, self.highest)
         y = _norm(jnp.concatenate([waves, image], axis=-1).astype(dtype), self.guide_norm)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = jax.nn.relu(_layers.batch_norm(conv(_zero_outside(y, inside)), norm))
+            y = jax.nn.relu(_layers.batch_norm(_layers.convolution(_zero_outside(y, inside), conv), norm))
             inside = None if inside is None else inside[1:-1]
         for block, (values, keys) in zip(self.blocks, seen, strict=True):
             y = block(y, values, keys)

@@ -37,6 +37,7 @@ def nothing_stays_registered(monkeypatch):
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
 
 
+@pytest.mark.mixes_dtypes  # readers set no modes
 @pytest.mark.parametrize("page", EXAMPLES)
 def test_the_examples_of_a_page_run_in_order(page, monkeypatch):
     text = (DOCS / page).read_text(encoding="utf-8")

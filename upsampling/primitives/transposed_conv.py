@@ -277,6 +277,9 @@ def _by_product(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, joined: 
     return y.transpose(0, *order, 1 + 2 * rank).reshape(x.shape[0], *geometry.size, out)
 
 
+_by_joined_product = functools.partial(_by_product, joined=True)
+
+
 def _by_products(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, joined: bool = False) -> jax.Array:
     """A matrix product for each tap of the first axis, which gives whole rows: less to shuffle."""
     stride, *rest = geometry.strides
@@ -633,11 +636,7 @@ _input_gradient_p = make_primitive(
     static=("sizes",),
     cpu=_wide(functools.partial(_input_gradient, other=_for_input_gradient_on_cpus)),
     cpu_alone=_wide(
-        functools.partial(
-            _input_gradient,
-            product=functools.partial(_by_product, joined=True),
-            other=_for_input_gradient_on_one_cpu,
-        )
+        functools.partial(_input_gradient, product=_by_joined_product, other=_for_input_gradient_on_one_cpu)
     ),
     gpu=_input_gradient_on_gpu,
     tpu=_input_gradient_on_tpu,
@@ -649,11 +648,7 @@ _kernel_gradient_p = make_primitive(
     static=("sizes",),
     cpu=_wide(functools.partial(_kernel_gradient, other=_for_kernel_gradient_on_cpus)),
     cpu_alone=_wide(
-        functools.partial(
-            _kernel_gradient,
-            product=functools.partial(_by_product, joined=True),
-            other=_for_kernel_gradient_on_one_cpu,
-        )
+        functools.partial(_kernel_gradient, product=_by_joined_product, other=_for_kernel_gradient_on_one_cpu)
     ),
     gpu=_kernel_gradient_on_gpu,
     tpu=functools.partial(_kernel_gradient, product=_by_dilation, other=_by_dilation),

@@ -94,16 +94,27 @@ def test_joint_bilateral_of_any_guide():
         np.testing.assert_allclose(y, joint_bilateral_64(x, guide, 2, 0.5, 0.1), atol=1e-4)
 
 
+def joint_bilateral_of_all_pairs(x, guide):
+    """The same for radius 1 and the default sigmas, as one softmax over all pixels, most of them left out."""
+    places = np.stack(np.meshgrid(np.arange(H), np.arange(W), indexing="ij"), -1).reshape(-1, 2)
+    apart = places[:, None] - places[None]
+    colors = guide.reshape(H * W, -1)
+    squares = ((colors[:, None] - colors[None]) ** 2).sum(-1) / 0.1**2 + (apart**2).sum(-1) / 0.5**2
+    weights = jax.nn.softmax(jnp.where(abs(apart).max(-1) <= 1, -0.5 * squares, -jnp.inf))
+    return (weights @ x.reshape(H * W, -1)).reshape(x.shape)
+
+
 def test_joint_bilateral_gradients_of_any_guide():
     """Where values are taken by differences and slopes by products, and where both are by differences."""
     x = RANDOM.uniform(0, 1, (H, W, 2))
-    pulled = lambda x, g: jax.vjp(lambda x, g: up.joint_bilateral(x, g, radius=1), x, g)[1](jnp.cos(3 * x))  # noqa: E731
     near = RANDOM.uniform(0, 0.2, (H, W, 3))  # differences of about a sigma, far from the image's mean
     ramp, step = 0.3 * np.arange(W)[:, None], 200.0 * (np.arange(W) > 5)[:, None]
+    pulled = lambda f: lambda x, g: jax.vjp(f, x, g)[1](jnp.cos(3 * x))  # noqa: E731
+    ours = as_for_users(pulled(lambda x, g: up.joint_bilateral(x, g, radius=1)))
     for guide in (near + ramp, near + step):
         with jax.enable_x64(True):
-            expected = jax.jit(pulled)(jnp.asarray(x), jnp.asarray(guide))
-        given = as_for_users(pulled)(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
+            expected = jax.jit(pulled(joint_bilateral_of_all_pairs))(jnp.asarray(x), jnp.asarray(guide))
+        given = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
         for a, b in zip(given, expected, strict=True):
             assert np.abs(b).max() > 0.1
             np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()))

@@ -20,3 +20,8 @@ QUICKLY = " ".join(f"--{name}={str(ours).lower()}" for name, (_, ours) in _SETTI
 def as_for_users(function, **options):
     """`jax.jit` with XLA's own settings."""
     return jax.jit(function, compiler_options=AS_FOR_USERS, **options)
+
+
+def planned_as_for_users(function):
+    """The same for programs that are read and not run: their text and memory are settled before LLVM optimizes."""
+    return jax.jit(function, compiler_options=AS_FOR_USERS | {"xla_backend_optimization_level": 0})

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 from onnx import TensorProto, helper
 
-from tests.compiling import as_for_users
+from tests.compiling import planned_as_for_users
 from tests.optional import F, torch
 from upsampling.convolution import (
     deconv,
@@ -447,9 +447,9 @@ def test_kernel_equal_to_stride_is_a_matrix_product():
 def test_gradients_multiply_no_zeros():
     """No convolution in forward or gradient has an input with zeros between its pixels, nor a window like an image."""
     x, kernel = jnp.ones((2, 16, 16, 4)), jnp.ones((4, 4, 4, 4))
-    step = as_for_users(lambda x, kernel, g: jax.vjp(transposed_conv, x, kernel)[1](g))
+    step = planned_as_for_users(lambda x, kernel, g: jax.vjp(transposed_conv, x, kernel)[1](g))
     for text in (
-        as_for_users(transposed_conv).lower(x, kernel).compile().as_text(),
+        planned_as_for_users(transposed_conv).lower(x, kernel).compile().as_text(),
         step.lower(x, kernel, jnp.ones((2, 32, 32, 4))).compile().as_text(),
     ):
         windows = [line for line in text.splitlines() if "window={" in line]

@@ -16,7 +16,7 @@ import skimage.transform
 
 import upsampling as up
 from tests import frameworks
-from tests.compiling import as_for_users
+from tests.compiling import planned_as_for_users
 from tests.optional import F, torch
 from tests.references import make_tensorflow
 from upsampling import conventions
@@ -466,7 +466,7 @@ def test_the_same_geometry_is_compiled_once():
 
 def opcodes(function, *arguments):
     """The opcodes of the optimised program."""
-    text = as_for_users(function).lower(*arguments).compile().as_text()
+    text = planned_as_for_users(function).lower(*arguments).compile().as_text()
     return set(re.findall(r" ([a-z][a-z-]*)\(", text))
 
 
@@ -496,10 +496,12 @@ def test_temporaries_are_smaller_than_the_output(method):
         value, pull_back = jax.vjp(functools.partial(up.resize, scale=2, method=method), x)
         return value, pull_back(y)
 
-    forward = as_for_users(functools.partial(up.resize, scale=2, method=method)).lower(x).compile().memory_analysis()
+    forward = (
+        planned_as_for_users(functools.partial(up.resize, scale=2, method=method)).lower(x).compile().memory_analysis()
+    )
     assert forward.temp_size_in_bytes < y.nbytes
     # Two results in one program: XLA must not lay one of them out otherwise and copy it in order.
-    gradient = as_for_users(both).lower(x, y).compile().memory_analysis()
+    gradient = planned_as_for_users(both).lower(x, y).compile().memory_analysis()
     assert gradient.temp_size_in_bytes < 1.2 * y.nbytes * (method == "bicubic") + 1e5
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from tests.compiling import as_for_users
+from tests.compiling import planned_as_for_users
 from tests.metrics.metric_maps import membranes
 from upsampling import metrics
 from upsampling.primitives._common import map_in_groups
@@ -271,5 +271,5 @@ def test_nothing_pairwise_is_stored():
     """Temporaries stay within a few images, far below pixels x side."""
     mask = jax.ShapeDtypeStruct((512, 512), bool)
     for function, images in ((metrics.distance_transform, 12), (metrics.nearest_background, 24)):
-        memory = as_for_users(function).lower(mask).compile().memory_analysis()
+        memory = planned_as_for_users(function).lower(mask).compile().memory_analysis()
         assert memory.temp_size_in_bytes < images * 512 * 512 * 4

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
-from tests.compiling import as_for_users
+from tests.compiling import planned_as_for_users
 from tests.nn.layers import small
 from upsampling import attention
 from upsampling.primitives import _common
@@ -120,7 +120,7 @@ def test_memory_is_bounded(name):
     layer = nnx.eval_shape(lambda: up.nn.create(name, 384, **options, rngs=nnx.Rngs(0)))
     structure, state = nnx.split(layer)
     x, guide = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((1, 37, 37, 384), (1, size, size, channels)))
-    apply = as_for_users(lambda state, x, guide: nnx.merge(structure, state)(x, guide))
+    apply = planned_as_for_users(lambda state, x, guide: nnx.merge(structure, state)(x, guide))
     program = apply.lower(state, x, guide).compile()
     assert program.memory_analysis().temp_size_in_bytes < 2 * 4 * size**2 * 384
 

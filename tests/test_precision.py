@@ -65,13 +65,52 @@ def test_guided_filter_of_any_guide(form, channels, radius):
         np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
-def test_guided_filter_of_a_guide_that_is_nearly_gray():
-    """Covariances of such channels are nearly singular in every window: by these the result was off by 4e-2."""
+def nearly_collinear_guides(bits):
+    """Channels that differ by little from multiples of one another: covariances in float32 are off by up to 0.4."""
+    gray = (2**bits - 1) * RANDOM.uniform(0, 1, (H, W, 1))
+    noise = RANDOM.integers(0, 2, (H, W, 3))
+    yield np.round(gray) + noise
+    yield np.round(gray * (0.31, 1, 0.7))
+    yield np.round(gray * (1, -1, 1)) + np.array([0, 2**bits - 1, 0]) + noise
+    yield np.round(gray * (0, 1, 1)) + np.array([7, 0, 0]) + noise * (0, 0, 1)
+    if bits == 8:  # another line of colors on each side
+        yield np.round(np.where((np.arange(W) > 5)[:, None], gray * (1, 0.5, 0.25), gray * (0.3, 0.9, 0.1)))
+
+
+@pytest.mark.parametrize("radius", [1, 3])
+def test_guided_filter_of_guides_that_are_nearly_collinear(radius):
     x = RANDOM.uniform(0, 1, (H, W, 2))
-    guide = np.round(255 * RANDOM.uniform(0, 1, (H, W, 1))) + RANDOM.integers(0, 2, (H, W, 3))
-    ours = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=1, epsilon=1e-4, form="joint"))
-    y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
-    np.testing.assert_allclose(y, guided_filter_64(x, guide, 1, 1e-4, True), atol=1e-4)
+    ours = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=radius, epsilon=1e-4, form="joint"))
+    for bits in (8, 12, 16):
+        for guide in nearly_collinear_guides(bits):
+            y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
+            np.testing.assert_allclose(y, guided_filter_64(x, guide, radius, 1e-4, True), atol=1e-4)
+
+
+def test_guided_filter_gradients_of_guides_that_are_nearly_collinear():
+    torch = pytest.importorskip("torch")
+    x = RANDOM.uniform(0, 1, (H, W, 2))
+    ours = as_for_users(
+        lambda x, g: jax.vjp(lambda x, g: up.guided_filter(x, g, g, radius=2, epsilon=1e-4, form="joint"), x, g)[1](x)
+    )
+
+    def pixel(x, guide, i, j):
+        places = windows(H, 2)[i], windows(W, 2)[j]
+        p, g = (a[places[0][0] : places[0][-1] + 1, places[1][0] : places[1][-1] + 1].flatten(0, 1) for a in (x, guide))
+        dp, dg = p - p.mean(0), g - g.mean(0)
+        slope = torch.linalg.solve(dg.T @ dg / len(g) + 1e-4 * torch.eye(3), dg.T @ dp / len(g))
+        return (guide[i, j] - g.mean(0)) @ slope + p.mean(0)
+
+    torch.set_default_dtype(torch.float64)
+    try:
+        for guide in list(nearly_collinear_guides(8))[::4]:
+            arrays = [torch.tensor(a, requires_grad=True) for a in (x, guide)]
+            y = torch.stack([pixel(*arrays, i, j) for i in range(H) for j in range(W)])
+            y.backward(torch.tensor(x).flatten(0, 1))
+            for given, a in zip(ours(*(jnp.asarray(a, jnp.float32) for a in (x, guide))), arrays, strict=True):
+                np.testing.assert_allclose(given, a.grad, atol=2e-4 * float(a.grad.abs().max()))
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def joint_bilateral_64(x, guide, radius, sigma_spatial, sigma_range):

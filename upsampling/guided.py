@@ -24,6 +24,7 @@ from upsampling.primitives._common import (
     with_axes,
 )
 from upsampling.primitives.box_covariance import box_covariance
+from upsampling.primitives.box_factor import box_factor
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import (
@@ -159,13 +160,23 @@ def _(geometry: Geometry, primals: Sequence[jax.Array], tangents: Sequence[jax.A
 def _finite_mean(x: jax.Array) -> jax.Array:
     """About the mean of each image's finite values: an origin, which need not be exact and takes no gradient.
 
-    So it is that of some pixels, 16 to 31 along an axis: all of them would be read once more, and on a GPU written.
+    XLA computes a sum once for each of its readers, not always in the same order: of 8 binary digits all have the same.
     """
+    x = _some_pixels(x)
+    return _rounded(jnp.where(jnp.isfinite(x), x, 0).mean((-3, -2), keepdims=True))
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    """To 8 binary digits, whose products with a guide of 16 bits have 24, all that float32 has."""
+    return lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7)
+
+
+def _some_pixels(x: jax.Array) -> jax.Array:
+    """16 to 31 pixels along each axis, without gradient: all would be read once more, and on a GPU written."""
     steps = (max(n // 16, 1) for n in x.shape[-3:-1])
     for axis, step in zip((x.ndim - 3, x.ndim - 2), steps, strict=True):
         x = lax.slice_in_dim(x, step // 2, None, step, axis)
-    x = lax.stop_gradient(x)
-    return jnp.where(jnp.isfinite(x), x, 0).mean((-3, -2), keepdims=True)
+    return lax.stop_gradient(x)
 
 
 def _pixel_under(n: int, m: int) -> np.ndarray:
@@ -419,32 +430,42 @@ def _guided_filter(
     convention: Convention,
 ) -> jax.Array:
     mean = BoxMean(radius)
-    x_wide, low = _widen(x), _low_guide(guide, guide_low, x.shape[-3:-1])
+    guide, low = _widen(guide), _low_guide(guide, guide_low, x.shape[-3:-1])
+    shares = None
+    if joint and 1 < low.shape[-1] <= _WRITTEN_OUT_CHANNELS:
+        shares, low, guide = _without_what_they_share(low, guide)
     fit = local_moments(x, guide, low, mean, joint=joint)  # what is not read of it is not computed
     if not joint:
         slope = fit.covariance / (fit.variance + epsilon)
     elif fit.variance.shape[-1] == 1:
         slope = fit.covariance / (fit.variance[..., 0] + epsilon)[..., None]
-    elif _is_nearly_singular(radius, low.shape):
-        slope = _slope_by_orthogonalization(x_wide, low, radius, epsilon)
+    elif shares is not None:
+        slope = _slope_by_factor(fit, _widen(x), low, shares, radius, epsilon)
     else:
         # What is below the rounding of the variances says nothing: where channels of the guide are multiples of each
         # other it would decide the slope.
         trace = jnp.trace(fit.variance, axis1=-2, axis2=-1)[..., None, None] / fit.variance.shape[-1]
-        least = 16 * jnp.finfo(fit.variance.dtype).eps * lax.stop_gradient(trace)
+        least = _rounding(fit.variance) * lax.stop_gradient(trace)
         penalty = jnp.maximum(least, epsilon) * with_axes(
             jnp.eye(fit.variance.shape[-1], dtype=fit.variance.dtype), trace.ndim
         )
-        slope = _solve(fit.variance + penalty, fit.covariance)
+        system = fit.variance + penalty
+        slope = _solve(system, fit.covariance, functools.partial(_eliminated, system))
     averaging = mean.of if average else None
     return apply_linear_model(fit, slope, x.dtype, mean=averaging, joint=joint, convention=convention)
 
 
-def _solve(a: jax.Array, b: jax.Array) -> jax.Array:
-    """x of a x = b; a is (..., n, n), symmetric and positive definite, and b (..., n, m).
+def _solve(a: jax.Array, b: jax.Array, solution: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """x of a x = b; a is (..., n, n), symmetric and positive definite, and b (..., n, m)."""
+    times = functools.partial(jnp.matmul, a, precision=lax.Precision.HIGHEST)
+    return lax.custom_linear_solve(times, b, lambda _, b: solution(b), symmetric=True)
 
-    By elimination, pixel by pixel in fused loops. `jnp.linalg.solve` calls LAPACK, whose batches XLA shares among the
-    threads that wait for them: on few cores they can all wait, for ever.
+
+def _eliminated(a: jax.Array, b: jax.Array) -> jax.Array:
+    """By elimination, pixel by pixel in fused loops.
+
+    `jnp.linalg.solve` calls LAPACK, whose batches XLA shares among the threads that wait for them: on few cores they
+    can all wait, for ever.
     """
     n = a.shape[-1]
 
@@ -454,70 +475,99 @@ def _solve(a: jax.Array, b: jax.Array) -> jax.Array:
         others = rows - lax.dynamic_index_in_dim(rows, k, -1) * pivot
         return jnp.where(with_axes(jnp.arange(n)[:, None] == k, rows.ndim), pivot, others)
 
-    def solve(_: Any, b: jax.Array) -> jax.Array:
-        rows = jnp.concatenate([a, b], -1)
-        if n > _WRITTEN_OUT_CHANNELS:
-            return lax.fori_loop(0, n, eliminate, rows)[..., n:]
-        return functools.reduce(lambda rows, k: eliminate(k, rows), range(n), rows)[..., n:]
-
-    return lax.custom_linear_solve(functools.partial(jnp.matmul, a), b, solve, symmetric=True)
+    return lax.fori_loop(0, n, eliminate, jnp.concatenate([a, b], -1))[..., n:]
 
 
-def _is_nearly_singular(radius: int, shape: tuple[int, ...]) -> bool:
-    """Whether the smallest window has few pixels for the guide's channels, which are few enough to orthogonalize."""
-    pixels, channels = math.prod(min(radius + 1, n) for n in shape[-3:-1]), shape[-1]
-    return channels <= _WRITTEN_OUT_CHANNELS and pixels < 2 * (channels + 1)
+def _rounding(x: jax.Array) -> float:
+    """What sums of a few numbers can be off by, in units of the largest."""
+    return 16 * float(jnp.finfo(x.dtype).eps)
 
 
 # Steps are written out for as many channels of a guide: more take long to compile.
 _WRITTEN_OUT_CHANNELS = 8
 
 
-def _slope_by_orthogonalization(x: jax.Array, guide: jax.Array, radius: int, epsilon: float) -> jax.Array:
-    """The slopes a that minimise the sum of `(a . guide + b - x)^2 + epsilon |a|^2` over each window.
+def _without_what_they_share(*guides: jax.Array) -> tuple[jax.Array, ...]:
+    """Each channel of the guides less its share of the channel that varies most, which comes first and stays as it is.
 
-    The pixels of the window and, for the penalty, one more row for each channel are a least-squares problem, which
-    modified Gram-Schmidt solves without forming covariances: these square what is nearly singular in few pixels.
+    The fit is the same, if its penalty accounts for the shares. Channels that are nearly multiples of one another, as
+    in a gray image, become what they differ by, exactly.
+
+    Returns:
+      The shares, (*batch, 1, 1, channels), that of the first 0, found in the first of the guides; and the guides.
+    """
+    pixels = _some_pixels(guides[0]) - _finite_mean(guides[0])
+    pixels = jnp.where(jnp.isfinite(pixels).all(-1, keepdims=True), pixels, 0)
+    place = with_axes(jnp.arange(pixels.shape[-1]), pixels.ndim)
+    largest = place == jnp.argmax((pixels**2).sum((-3, -2), keepdims=True), -1, keepdims=True)
+
+    def largest_first(a: jax.Array) -> jax.Array:
+        first = jnp.where(largest, a, 0).sum(-1, keepdims=True)
+        return jnp.where(place == 0, first, jnp.where(largest, a[..., :1], a))
+
+    pixels = largest_first(pixels)
+    products = (pixels[..., :1] * pixels).sum((-3, -2), keepdims=True)
+    square = products[..., :1]
+    shares = products / jnp.where(square == 0, 1, square)
+    shares = jnp.where(place == 0, 0, _rounded(shares))
+    turned = (largest_first(guide) for guide in guides)
+    return shares, *(guide - shares * guide[..., :1] for guide in turned)
+
+
+def _slope_by_factor(
+    fit: "Moments", x: jax.Array, guide: jax.Array, shares: jax.Array, radius: int, epsilon: float
+) -> jax.Array:
+    """The slopes of x to the guide less what its channels share, from the triangular factor of their covariance.
+
+    They minimise the sum of `(a . guide + b - x)^2 + epsilon |slopes of the guide itself|^2` in each box; those are a,
+    but for the first channel, of which `shares . a` is taken off.
 
     Args:
-      x: (*batch, h, w, channels). guide: (*batch, h, w, guide channels).
+      fit: of x to the guide. x: (*batch, h, w, channels). guide: (*batch, h, w, guide channels).
 
     Returns:
       (*batch, h, w, guide channels, channels).
-
-    Source: Björck 1967, doi:10.1007/BF01934122.
     """
-    channels, columns = guide.shape[-1], jnp.concatenate([guide, x], axis=-1)
-    inside = _windows(jnp.ones((*(1,) * (x.ndim - 3), *x.shape[-3:-1], 1), x.dtype), radius)
-    count, inside = inside.sum(0, keepdims=True), inside > 0
-    # From the pixel in the middle first: that difference of two numbers is exact where they are near.
-    deviations = jnp.where(inside, _windows(columns, radius) - columns[None], 0)
-    deviations = jnp.where(inside, deviations - deviations.sum(0, keepdims=True) / count, 0)
-    # What is below the rounding of the deviations says nothing: where channels of the guide are multiples of each
-    # other it would decide the slope.
-    squares = lax.stop_gradient(deviations[..., :channels] ** 2).sum((0, -1), keepdims=True)
-    penalty = jnp.sqrt(jnp.maximum(count * epsilon, (16 * jnp.finfo(x.dtype).eps) ** 2 * squares))
-    unit = jnp.expand_dims(jnp.eye(channels, columns.shape[-1], dtype=x.dtype), tuple(range(1, x.ndim)))
-    # (columns, rows, *batch, h, w): of long axes alone the last.
-    rest, ratios = jnp.moveaxis(jnp.concatenate([deviations, unit * penalty]), -1, 0), []
-    for _ in range(channels):
-        first, rest = rest[:1], rest[1:]
-        ratio = (first * rest).sum(1, keepdims=True) / (first * first).sum(1, keepdims=True)
-        rest = rest - first * ratio
-        ratios.append(ratio[:, 0])
-    slopes: list[jax.Array] = []  # of the last channel first: a triangular system
-    for ratio in reversed(ratios):
-        of_x = ratio[len(slopes) :]
-        for k, slope in enumerate(reversed(slopes)):
-            of_x = of_x - ratio[k : k + 1] * slope
-        slopes.append(of_x)
-    return jnp.moveaxis(jnp.stack(slopes[::-1]), (0, 1), (-2, -1))
+    channels = guide.shape[-1]
+    unit = np.eye(channels, dtype=guide.dtype)
+    first, unit = (with_axes(jnp.asarray(a), guide.ndim + 1) for a in (unit[:, :1], unit))
+    penalty = math.sqrt(epsilon) * (unit - first * shares[..., None, :])
+    few = _few_pixels(radius, guide.shape)
+    columns = jnp.concatenate([guide, x], -1) if few else guide
+    rows = box_factor(lax.stop_gradient(columns), penalty, radius)
+    factor = rows[..., :channels]
+    # What is below the rounding of a channel says nothing: where channels of the guide are multiples of each other it
+    # would decide the slope.
+    rounding = _rounding(guide) ** 2 * (factor**2).sum(-2, keepdims=True)
+    factor += unit * rounding / (factor * unit).sum(-1, keepdims=True)
+    system = fit.variance + (penalty[..., :, None] * penalty[..., None, :]).sum(-3)
+    if few:
+        return _with_slope(_eliminated(factor, rows[..., channels:]), factor, system, fit.covariance)
+    return _solve(system, fit.covariance, functools.partial(_solved_by_factor, factor))
 
 
-def _windows(x: jax.Array, radius: int) -> jax.Array:
-    """The pixels around each pixel, (pixels of the window, *x.shape), zero outside the image."""
-    reach = [range(-min(radius, n - 1), min(radius, n - 1) + 1) for n in x.shape[-3:-1]]
-    return jnp.stack([_shifted(x, (row, column)) for row in reach[0] for column in reach[1]])
+def _few_pixels(radius: int, shape: tuple[int, ...]) -> bool:
+    """Whether the smallest box has few pixels for the guide's channels. Then it matters that the covariance of x with
+    the guide is rounded: slopes come from the factor of both."""
+    return math.prod(min(radius + 1, n) for n in shape[-3:-1]) < 2 * (shape[-1] + 1)
+
+
+def _solved_by_factor(factor: jax.Array, b: jax.Array) -> jax.Array:
+    return _eliminated(factor, _eliminated(factor.mT, b))
+
+
+@jax.custom_jvp
+def _with_slope(slope: jax.Array, factor: jax.Array, system: jax.Array, covariance: jax.Array) -> jax.Array:
+    """The slope, whose derivatives are those of the solution of `system x = covariance`."""
+    return slope
+
+
+@_with_slope.defjvp
+def _(primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    (_, factor, system, _), (*_, system_dot, covariance_dot) = primals, tangents
+    slope = _with_slope(*primals)
+    change = covariance_dot - (system_dot[..., None] * slope[..., None, :, :]).sum(-2)
+    return slope, _solve(system, change, functools.partial(_solved_by_factor, factor))
 
 
 def convolutional_guided_filter(
@@ -633,7 +683,7 @@ def apply_linear_model(
     convention: Convention,
 ) -> jax.Array:
     """The output `a . guide + b` for slopes a shaped as `fit.covariance`; `mean`, if given, averages a and b."""
-    times = (lambda a, g: jnp.einsum("...gc,...g->...c", a, g)) if joint else (lambda a, g: a * g)
+    times = (lambda a, g: (a * g[..., None]).sum(-2)) if joint else (lambda a, g: a * g)
     intercept = fit.mean_x - times(slope, fit.mean_guide)
     parts = [slope.reshape(*slope.shape[:-2], math.prod(slope.shape[-2:])) if joint else slope, intercept]
     parts = [part if mean is None else mean(part) for part in parts]

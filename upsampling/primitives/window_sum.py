@@ -356,7 +356,7 @@ def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
         one = Geometry(sizes, (), ((0,), *geometry.centers), windows, steps, geometry.groups)
         return _fold_in_rows(jnp.expand_dims(w, (1, -2)), y[:, None], geometry=one)[:, 0]
     w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
-    by_row, *by_column = _seen_by(geometry)
+    by_row, *by_column = seen_by(geometry)
 
     def row(places: jax.Array) -> jax.Array:
         output, tap = places[..., 0], places[..., 1]
@@ -438,7 +438,7 @@ def _fold_by_gathers(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     """Takes and returns channels by groups."""
     rank = len(geometry.size)
     sees = jnp.ones((1,) * (2 * rank + 3), bool)
-    for axis, table in enumerate(_seen_by(geometry)):
+    for axis, table in enumerate(seen_by(geometry)):
         output, tap = np.moveaxis(table, -1, 0)
         before = [slice(None)] * (1 + 2 * axis)
         w = jnp.moveaxis(w, axis - rank, 2 + 2 * axis).at[(*before, output, tap)].get(mode="clip")
@@ -782,7 +782,7 @@ def _taps(geometry: Geometry) -> Iterator[np.ndarray]:
         yield np.asarray(own)[:, None] + np.arange(k) * d
 
 
-def _seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
+def seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
     """For each axis (padded, most, 2): the outputs that see a pixel of the padded `x`, and with which tap.
 
     Filled up with an output past the last.

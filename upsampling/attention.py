@@ -23,6 +23,7 @@ from upsampling.primitives._common import (
     with_axes,
 )
 from upsampling.primitives.transposed_conv import convolve
+from upsampling.primitives.window_attention import attention
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -151,13 +152,20 @@ def _neighborhood_attention(
     centers, counts = zip(*seen, strict=True)
     windows = (counts[0].shape[1], counts[1].shape[1])
     geometry = Geometry.around(size, centers, windows, heads)
-    logits = window_correlation(keys, turned(queries).astype(wide), geometry, "zero")
     with np.errstate(divide="ignore"):
         # A pixel that is seen twice has twice the weight, one that is not seen none.
-        weights = window_softmax(logits, 2, *map(np.log, counts))
+        tables = tuple(map(np.log, counts))
+
+    def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        logits = window_correlation(keys, queries.astype(wide), geometry, "zero")
+        weights, of_values = window_softmax(logits, 2, *tables), geometry
+        if average:
+            weights, of_values = _mean_of_heads(weights, -3), geometry._replace(groups=1)
+        return window_sum(x.astype(weights.dtype), weights, of_values, "zero").astype(x.dtype)
+
     if average:
-        weights, geometry = _mean_of_heads(weights, -3), geometry._replace(groups=1)
-    return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+        return pure(x, turned(queries), keys)
+    return attention(pure, x, turned(queries), keys, geometry, *tables)
 
 
 def _mean_of_heads(weights: jax.Array, axis: int) -> jax.Array:

@@ -30,7 +30,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._common import is_alone
+from upsampling.primitives._common import is_alone, varying_alike
 from upsampling.primitives.window_sum import Geometry, seen_by
 
 SWITCH = "UPSAMPLING_GPU_KERNELS"
@@ -72,7 +72,7 @@ def attention(
     if not fits or channels > _VALUES_OF_GRADIENT or math.prod(queries.shape[:-1]) * x.shape[-1] >= 2**31:
         return pure(*arrays)
     added = tuple(tuple(map(tuple, t.tolist())) for t in tables) if any(t.any() for t in tables) else ()
-    return _attention(pure, Form(geometry, added), *arrays)
+    return _attention(pure, Form(geometry, added), *varying_alike(*arrays))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -85,9 +85,16 @@ def _attention(pure: Callable, form: Form, x: jax.Array, queries: jax.Array, key
 def _(pure: Callable, form: Form, primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple:
     y, linear = jax.linearize(pure, *primals)
     (y,) = _instead_p.bind(y, *primals, form=form, kernels=attend)
-    closed = jax.make_jaxpr(linear)(*tangents)
-    (dy,) = _tangent_p.bind(*closed.consts, *primals, *tangents, linear=closed.jaxpr, form=form)
+    held, moved = _held(linear, tangents)
+    (dy,) = _tangent_p.bind(*held, *primals, *tangents, linear=moved, form=form)
     return y, dy
+
+
+def _held(linear: Callable, tangents: Sequence[jax.Array]) -> tuple[list[jax.Array], Any]:
+    """What a linear function holds, and a closed program of that and its arguments."""
+    closed = jax.make_jaxpr(linear)(*tangents)
+    evaluate = lambda held, *moved: jax.core.eval_jaxpr(closed.jaxpr, held, *moved)  # noqa: E731
+    return closed.consts, jax.make_jaxpr(evaluate)(closed.consts, *tangents)
 
 
 # What takes the place of results that are there: the first operands, which XLA then does not compute.
@@ -108,13 +115,26 @@ def _instead_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, form: For
         made = kernels(*flat, form=form, dtype=results[0].dtype)
         return [y.astype(given.dtype).reshape(given.shape) for y, given in zip(made, results, strict=True)]
 
-    used = compute if is_alone(context) and is_on() else functools.partial(_forms, form=form, kernels=kernels)
-    return mlir.lower_fun(used, multiple_results=True)(context, *operands)
+    if is_alone(context) and is_on():
+        # A JAX of 2026's second half does not lower the kernels without a GPU at hand.
+        with _quietly(), contextlib.suppress(RuntimeError):
+            return mlir.lower_fun(compute, multiple_results=True)(context, *operands)
+    return mlir.lower_fun(functools.partial(_forms, form=form, kernels=kernels), multiple_results=True)(
+        context, *operands
+    )
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without JAX's word that this back end will go one day, which is for us and not for users."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Triton backend.*", category=DeprecationWarning)
+        yield
 
 
 def is_on() -> bool:
-    """Whether there are kernels to use."""
-    return os.environ.get(SWITCH, "1") != "0" and _has_triton()
+    """Whether there are kernels to use, and GPUs for them."""
+    return os.environ.get(SWITCH, "1") != "0" and _has_triton() and _are_recent()
 
 
 @functools.cache
@@ -126,14 +146,29 @@ def _has_triton() -> bool:
     return True
 
 
+def _are_recent() -> bool:
+    """Whether Triton knows the GPUs: those since Ampere."""
+    try:
+        devices = jax.local_devices(backend="gpu")
+    except RuntimeError:
+        return True  # compiled ahead of time for one that is not here
+    return all(float(getattr(device, "compute_capability", "8.0")) >= 8 for device in devices)
+
+
 def _batch(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
-    count = next(a.shape[d] for a, d in zip(arguments, dimensions, strict=True) if d is not None)
-    in_front = (
+    results = _instead_p.bind(*_in_front(arguments, dimensions, _count(arguments, dimensions)), **params)
+    return results, [0] * len(results)
+
+
+def _count(arguments: Sequence[jax.Array], dimensions: Sequence[int | None]) -> int:
+    return next(a.shape[d] for a, d in zip(arguments, dimensions, strict=True) if d is not None)
+
+
+def _in_front(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], count: int) -> list[jax.Array]:
+    return [
         jnp.broadcast_to(a, (count, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
         for a, d in zip(arguments, dimensions, strict=True)
-    )
-    results = _instead_p.bind(*in_front, **params)
-    return results, [0] * len(results)
+    ]
 
 
 _instead_p = Primitive("window_attention")
@@ -157,8 +192,7 @@ ad.primitive_jvps[_instead_p] = _jvp_instead
 
 def _tangent(*operands: jax.Array, linear: Any, form: Form) -> list[jax.Array]:
     del form
-    held = len(linear.constvars)
-    return jax.core.eval_jaxpr(linear, operands[:held], *operands[held + 3 :])
+    return jax.core.eval_jaxpr(linear.jaxpr, linear.consts, *operands[:-6], *operands[-3:])
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: Form) -> list[Any]:
@@ -168,7 +202,8 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: For
     if type(cotangent) is ad.Zero:
         return nothing + [ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents]
     avals = [a.aval if ad.is_undefined_primal(a) else jax.typeof(a) for a in tangents]
-    pull_back = jax.linear_transpose(lambda *moved: jax.core.eval_jaxpr(linear, held, *moved)[0], *avals)
+    evaluate = functools.partial(jax.core.eval_jaxpr, linear.jaxpr, linear.consts, *held)
+    pull_back = jax.linear_transpose(lambda *moved: evaluate(*moved)[0], *avals)
     gradients = _instead_p.bind(*pull_back(cotangent), *arrays, cotangent, form=form, kernels=gradients_of)
     return nothing + [
         g if ad.is_undefined_primal(t) else None for t, g in zip(tangents, gradients, strict=True)
@@ -178,7 +213,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: For
 _tangent_p = Primitive("window_attention_tangent")
 _tangent_p.multiple_results = True
 _tangent_p.def_impl(_tangent)
-_tangent_p.def_abstract_eval(lambda *_, linear, form: [v.aval for v in linear.outvars])
+_tangent_p.def_abstract_eval(lambda *_, linear, form: linear.out_avals)
 mlir.register_lowering(_tangent_p, mlir.lower_fun(_tangent, multiple_results=True))
 ad.primitive_transposes[_tangent_p] = _transpose
 
@@ -190,9 +225,11 @@ def _(primals: Sequence[jax.Array], tangents: Sequence[Any], **params: Any) -> t
 
 
 @functools.partial(batching.primitive_batchers.__setitem__, _tangent_p)
-def _(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
-    results = jax.vmap(functools.partial(_tangent, **params), tuple(dimensions))(*arguments)
-    return results, [0] * len(results)
+def _(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], *, linear: Any, form: Form) -> tuple:
+    held, others = arguments[:-6], _in_front(arguments[-6:], dimensions[-6:], _count(arguments, dimensions))
+    evaluate = functools.partial(jax.core.eval_jaxpr, linear.jaxpr, linear.consts)
+    mapped = jax.make_jaxpr(jax.vmap(evaluate, (*dimensions[:-6], 0, 0, 0)))(*held, *others[3:])
+    return _tangent_p.bind(*held, *others, linear=mapped, form=form), [0]
 
 
 # The kernels, for (n, *size, channels of all groups). A block is some pixels of one group of an image; its arrays are
@@ -440,21 +477,12 @@ def _call(
 
     pixels, block, others = grid
     shapes = [jax.typeof(operands[0]).update(shape=(math.prod(shape),), dtype=jnp.dtype(d)) for shape, d in results]
-    with _quietly():
-        made = pallas.pallas_call(
-            kernel,
-            out_shape=shapes,
-            grid=(-(-pixels // block), others),
-            compiler_params=None if interpret else triton.CompilerParams(num_warps=4, num_stages=1),
-            interpret=interpret,
-            name=name,
-        )(*(a.reshape(-1) for a in operands))
+    made = pallas.pallas_call(
+        kernel,
+        out_shape=shapes,
+        grid=(-(-pixels // block), others),
+        compiler_params=None if interpret else triton.CompilerParams(num_warps=4, num_stages=1),
+        interpret=interpret,
+        name=name,
+    )(*(a.reshape(-1) for a in operands))
     return [y.reshape(shape) for y, (shape, _) in zip(made, results, strict=True)]
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without JAX's word that this back end will go one day, which is for us and not for users."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Triton backend.*", category=DeprecationWarning)
-        yield

@@ -40,10 +40,26 @@ _VALUES, _VALUES_OF_GRADIENT = 4096, 2048
 
 
 class Form(NamedTuple):
-    """The static facts of an attention. `tables`, for each axis (output, window), are logits to add; or none."""
+    """The static facts of an attention.
+
+    Attributes:
+      geometry: where the windows are.
+      tables: for each axis (output, window), logits to add; or none.
+      most: what squares of distances are bounded by, where these are the logits; None where products are.
+    """
 
     geometry: Geometry
     tables: tuple[tuple[tuple[float, ...], ...], ...]
+    most: float | None = None
+
+    def logits(self, queries: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Those of some pixels, (pixels, channels), and their derivatives to queries and to keys."""
+        if self.most is None:
+            return jnp.sum(queries * keys, axis=1), keys, queries
+        apart = keys - queries
+        squares, most = jnp.sum(apart * apart, axis=1), jnp.float32(self.most)
+        apart = apart * jnp.where(squares > most, jnp.float32(0), jnp.float32(1))[:, None]
+        return jnp.float32(-0.5) * jnp.minimum(squares, most), apart, -apart
 
 
 def attention(
@@ -53,6 +69,7 @@ def attention(
     keys: jax.Array,
     geometry: Geometry,
     *tables: np.ndarray,
+    most: float | None = None,
 ) -> jax.Array:
     """`pure(x, queries, keys)`, which is attention as above, to windows beyond whose edges keys and `x` are zero.
 
@@ -63,6 +80,8 @@ def attention(
       keys: (*batch, *size, query channels).
       geometry: where the windows are.
       tables: for each axis (output, window), logits to add; or none.
+      most: if given, logits are not products but minus half the squares of distances, of which none counts for more.
+        Where a window leaves the image the tables are then minus infinity.
     """
     arrays = (x, queries, keys)
     if len(geometry.size) > 2 or not all(is_static(*a.shape) and a.size for a in arrays):
@@ -72,7 +91,7 @@ def attention(
     if not fits or channels > _VALUES_OF_GRADIENT or math.prod(queries.shape[:-1]) * x.shape[-1] >= 2**31:
         return pure(*arrays)
     added = tuple(tuple(map(tuple, t.tolist())) for t in tables) if any(t.any() for t in tables) else ()
-    return _attention(pure, Form(geometry, added), *varying_alike(*arrays))
+    return _attention(pure, Form(geometry, added, most), *varying_alike(*arrays))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -305,7 +324,7 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
         query = load(q_ref, output, inside, inner)
 
         def tap(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-            """Of all pixels: the logit, the key, and the index and mask of what is seen."""
+            """Of all pixels: the logit, its slope by the query, and the index and mask of what is seen."""
             steps = (number // _int(sizes.window[1]), number % _int(sizes.window[1]))
             index, mask = image, inside
             for center, step, d, r, n in zip(
@@ -315,12 +334,11 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
                 mask = mask & (place >= _int(0)) & (place < _int(n))
                 index = index * _int(n) + place
             index = jnp.where(mask, index, _int(0)) * _int(groups) + group
-            key = load(k_ref, index, mask, inner)
-            logit = jnp.sum(query * key, axis=1)
+            logit, slope, _ = form.logits(query, load(k_ref, index, mask, inner))
             last = slice(2 - len(added), 2)
             for ref, place, step, length in zip(added, places[last], steps[last], sizes.window[last], strict=True):
                 logit = logit + load(ref, place * _int(length) + step, inside)
-            return logit, key, index, mask
+            return logit, slope, index, mask
 
         zero, nothing = jnp.zeros((block,), jnp.float32), lambda n: jnp.zeros((block, _power(n)), jnp.float32)
         # Not minus infinity: its difference to the logit of a pixel that is not seen is not a number.
@@ -347,9 +365,9 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
         size, mean = largest + jnp.log(weights), total / weights
 
         def add_gradient(number: jax.Array, total: jax.Array) -> jax.Array:
-            logit, key, index, mask = tap(number)
-            slope = jnp.sum(load(x_ref, index, mask, own) * given, axis=1) - mean
-            return total + _times(key, jnp.exp(logit - size) * slope)
+            logit, slope, index, mask = tap(number)
+            gain = jnp.sum(load(x_ref, index, mask, own) * given, axis=1) - mean
+            return total + _times(slope, jnp.exp(logit - size) * gain)
 
         store(results[0], output, inside, inner, lax.fori_loop(_int(0), taps, add_gradient, nothing(inner)))
         store(results[1], output, inside, None, size)
@@ -388,7 +406,7 @@ def _over_inputs(arrays: Sequence[jax.Array], form: Form, interpret: bool) -> Se
 
         def add(number: jax.Array, carry: tuple) -> tuple:
             by_value, by_key = carry
-            index, mask, logit = image, inside, jnp.zeros((block,), jnp.float32)
+            index, mask = image, inside
             numbers = (number // _int(most[1]), number % _int(most[1]))
             each = []
             for axis in range(2):
@@ -399,13 +417,13 @@ def _over_inputs(arrays: Sequence[jax.Array], form: Form, interpret: bool) -> Se
                 each.append((place, step, sizes.window[axis]))
             index = jnp.where(mask, index, _int(0)) * _int(groups) + group
             query, given = load(q_ref, index, mask, inner), load(c_ref, index, mask, own)
-            logit = jnp.sum(query * key, axis=1)
+            logit, _, slope = form.logits(query, key)
             for ref, (place, step, length) in zip(added, each[2 - len(added) :], strict=True):
                 logit = logit + load(ref, place * _int(length) + step, mask)
             size, mean = load(size_ref, index, mask), load(mean_ref, index, mask)
             weight = jnp.where(mask, jnp.exp(logit - size), jnp.float32(0))
-            slope = weight * (jnp.sum(value * given, axis=1) - mean)
-            return by_value + _times(given, weight), by_key + _times(query, slope)
+            gain = jnp.sum(value * given, axis=1) - mean
+            return by_value + _times(given, weight), by_key + _times(slope, weight * gain)
 
         nothing = tuple(jnp.zeros((block, _power(n)), jnp.float32) for n in (own, inner))
         sums = lax.fori_loop(_int(0), _int(math.prod(most)), add, nothing)

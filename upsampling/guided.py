@@ -120,9 +120,7 @@ def _joint_bilateral(
     def pure(x: jax.Array, guide: jax.Array, low: jax.Array) -> jax.Array:
         # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns
         # there.
-        logits: jax.Array = lax.platform_dependent(
-            low, guide, cuda=by_differences, rocm=by_differences, default=by_any
-        )
+        logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_any)
         weights = window_softmax(logits, 2, *tables)
         return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
 

@@ -8,9 +8,10 @@ window has taps, and reads them for their maximum, for their sum and for the win
 each computes them anew, in float32. They are Pallas', by its back end to Triton. That of the gradient of keys and `x`
 gathers what each of their pixels is seen by, so that nothing is added up in memory.
 
-They were compiled for a GPU, and interpreted on a CPU against what XLA compiles, but have not run on one so far.
-`UPSAMPLING_GPU_KERNELS=0` in the environment turns them off while a function is compiled. A JAX whose Pallas has no such
-back end does without them.
+They were compiled for a GPU, and interpreted on a CPU, but have not run on a GPU so far. What is compiled with
+`UPSAMPLING_GPU_KERNELS=0` in the environment is compiled without them. So it is where they do not work: for GPUs before
+Ampere, for float64, for more than 2048 channels to a group, and by a JAX whose Pallas has no such back end. It is
+deprecated since JAX 0.11, and compiles there only with a GPU at hand.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import eval_jaxpr
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
@@ -112,35 +114,39 @@ def _(pure: Callable, form: Form, primals: Sequence[jax.Array], tangents: Sequen
 def _held(linear: Callable, tangents: Sequence[jax.Array]) -> tuple[list[jax.Array], Any]:
     """What a linear function holds, and a closed program of that and its arguments."""
     closed = jax.make_jaxpr(linear)(*tangents)
-    evaluate = lambda held, *moved: jax.core.eval_jaxpr(closed.jaxpr, held, *moved)  # noqa: E731
+    evaluate = lambda held, *moved: eval_jaxpr(closed.jaxpr, held, *moved)  # noqa: E731
     return closed.consts, jax.make_jaxpr(evaluate)(closed.consts, *tangents)
 
 
 # What takes the place of results that are there: the first operands, which XLA then does not compute.
 
 
-def _forms(*operands: jax.Array, form: Form, kernels: Callable) -> Sequence[jax.Array]:
-    """The results are given; and the arrays, (*batch, ...), that the kernels compute them from."""
-    results = operands[: _RESULTS[kernels]]
-    return results
+def _given(*operands: jax.Array, form: Form, kernels: Callable) -> Sequence[jax.Array]:
+    """The results that are there. After them come the arrays, (*batch, ...), that the kernels compute them from."""
+    del form
+    return operands[: _RESULTS[kernels]]
 
 
-def _instead_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable) -> Any:
+lower_elsewhere = mlir.lower_fun(_given, multiple_results=True)
+
+
+def lower_on_gpu(
+    context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable, run: Callable | None = None
+) -> Any:
+    """`run` is what runs in the place of the kernels."""
     count, rank = _RESULTS[kernels], len(form.geometry.size)
 
     def compute(*operands: jax.Array) -> Sequence[jax.Array]:
         results, arrays = operands[:count], operands[count:]
         flat = [a.reshape(math.prod(a.shape[: -1 - rank]), *a.shape[-1 - rank :]) for a in arrays]
-        made = kernels(*flat, form=form, dtype=results[0].dtype)
-        return [y.astype(given.dtype).reshape(given.shape) for y, given in zip(made, results, strict=True)]
+        made = (run or kernels)(*flat, form=form, dtype=results[0].dtype)
+        return [y.reshape(given.shape) for y, given in zip(made, results, strict=True)]
 
     if is_alone(context) and is_on():
-        # A JAX of 2026's second half does not lower the kernels without a GPU at hand.
+        # From 0.11 on JAX does not lower the kernels without a GPU at hand.
         with _quietly(), contextlib.suppress(RuntimeError):
             return mlir.lower_fun(compute, multiple_results=True)(context, *operands)
-    return mlir.lower_fun(functools.partial(_forms, form=form, kernels=kernels), multiple_results=True)(
-        context, *operands
-    )
+    return lower_elsewhere(context, *operands, form=form, kernels=kernels)
 
 
 @contextlib.contextmanager
@@ -159,7 +165,7 @@ def is_on() -> bool:
 @functools.cache
 def _has_triton() -> bool:
     try:
-        from jax.experimental.pallas import triton  # noqa: F401, PLC0415
+        from jax.experimental.pallas import triton  # noqa: F401
     except ImportError:
         return False
     return True
@@ -195,8 +201,8 @@ _instead_p.multiple_results = True
 _instead_p.def_abstract_eval(lambda *avals, form, kernels: avals[: _RESULTS[kernels]])
 _instead_p.def_impl(jax.jit(_instead_p.bind, static_argnames=("form", "kernels")))
 batching.primitive_batchers[_instead_p] = _batch
-mlir.register_lowering(_instead_p, mlir.lower_fun(_forms, multiple_results=True))
-mlir.register_lowering(_instead_p, _instead_on_gpu, platform="cuda")
+mlir.register_lowering(_instead_p, lower_elsewhere)
+mlir.register_lowering(_instead_p, lower_on_gpu, platform="cuda")
 
 
 def _jvp_instead(primals: Sequence[jax.Array], tangents: Sequence[Any], *, form: Form, kernels: Callable) -> tuple:
@@ -211,7 +217,7 @@ ad.primitive_jvps[_instead_p] = _jvp_instead
 
 def _tangent(*operands: jax.Array, linear: Any, form: Form) -> list[jax.Array]:
     del form
-    return jax.core.eval_jaxpr(linear.jaxpr, linear.consts, *operands[:-6], *operands[-3:])
+    return eval_jaxpr(linear.jaxpr, linear.consts, *operands[:-6], *operands[-3:])
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: Form) -> list[Any]:
@@ -221,12 +227,10 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: For
     if type(cotangent) is ad.Zero:
         return nothing + [ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents]
     avals = [a.aval if ad.is_undefined_primal(a) else jax.typeof(a) for a in tangents]
-    evaluate = functools.partial(jax.core.eval_jaxpr, linear.jaxpr, linear.consts, *held)
+    evaluate = functools.partial(eval_jaxpr, linear.jaxpr, linear.consts, *held)
     pull_back = jax.linear_transpose(lambda *moved: evaluate(*moved)[0], *avals)
     gradients = _instead_p.bind(*pull_back(cotangent), *arrays, cotangent, form=form, kernels=gradients_of)
-    return nothing + [
-        g if ad.is_undefined_primal(t) else None for t, g in zip(tangents, gradients, strict=True)
-    ]
+    return nothing + [g if ad.is_undefined_primal(t) else None for t, g in zip(tangents, gradients, strict=True)]
 
 
 _tangent_p = Primitive("window_attention_tangent")
@@ -246,7 +250,7 @@ def _(primals: Sequence[jax.Array], tangents: Sequence[Any], **params: Any) -> t
 @functools.partial(batching.primitive_batchers.__setitem__, _tangent_p)
 def _(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], *, linear: Any, form: Form) -> tuple:
     held, others = arguments[:-6], _in_front(arguments[-6:], dimensions[-6:], _count(arguments, dimensions))
-    evaluate = functools.partial(jax.core.eval_jaxpr, linear.jaxpr, linear.consts)
+    evaluate = functools.partial(eval_jaxpr, linear.jaxpr, linear.consts)
     mapped = jax.make_jaxpr(jax.vmap(evaluate, (*dimensions[:-6], 0, 0, 0)))(*held, *others[3:])
     return _tangent_p.bind(*held, *others, linear=mapped, form=form), [0]
 
@@ -285,7 +289,7 @@ def gradients_of(
     cotangent: jax.Array,
     *,
     form: Form,
-    dtype: DTypeLike = None,
+    dtype: DTypeLike | None = None,
     interpret: bool = False,
 ) -> Sequence[jax.Array]:
     """The gradients of x, queries and keys, each in the dtype of its own."""
@@ -301,7 +305,7 @@ _RESULTS: dict[Callable, int] = {attend: 1, gradients_of: 3}
 def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, interpret: bool) -> Sequence[jax.Array]:
     """Values; or, with a cotangent, the gradient of queries, and for each output pixel and group (n, *output, groups)
     the logarithm of the sum of its exponentials and the product of its value with the cotangent."""
-    x, queries, keys, *cotangent = arrays
+    x, queries, _, *cotangent = arrays
     load, store, iota, ids = _pallas()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.output)
@@ -311,10 +315,10 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
     tables = [np.zeros(1)] * (2 - len(centers)) + [np.asarray(c) for c in centers]
 
     def kernel(*refs: Any) -> None:
-        x_ref, q_ref, k_ref, *refs = refs
-        (c_ref,), refs = (refs[:1], refs[1:]) if cotangent else ((None,), refs)
-        (rows_ref, columns_ref), refs = refs[:2], refs[2:]
-        added, results = refs[: len(form.tables)], refs[len(form.tables) :]
+        x_ref, q_ref, k_ref, *others = refs
+        c_ref = others.pop(0) if cotangent else None
+        rows_ref, columns_ref, *others = others
+        added, results = others[: len(form.tables)], others[len(form.tables) :]
         image, group = ids(1) // _int(groups), ids(1) % _int(groups)
         pixel = ids(0) * _int(block) + iota(block)
         inside = pixel < _int(pixels)
@@ -323,7 +327,7 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
         output = (image * _int(pixels) + pixel) * _int(groups) + group
         query = load(q_ref, output, inside, inner)
 
-        def tap(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def tap(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
             """Of all pixels: the logit, its slope by the query, and the index and mask of what is seen."""
             steps = (number // _int(sizes.window[1]), number % _int(sizes.window[1]))
             index, mask = image, inside
@@ -395,8 +399,8 @@ def _over_inputs(arrays: Sequence[jax.Array], form: Form, interpret: bool) -> Se
     most = [table.shape[1] for table in seen]
 
     def kernel(*refs: Any) -> None:
-        x_ref, q_ref, k_ref, c_ref, size_ref, mean_ref, *refs = refs
-        seen_refs, added, results = refs[:4], refs[4 : 4 + len(form.tables)], refs[4 + len(form.tables) :]
+        x_ref, q_ref, k_ref, c_ref, size_ref, mean_ref, *others = refs
+        seen_refs, added, results = others[:4], others[4 : 4 + len(form.tables)], others[4 + len(form.tables) :]
         image, group = ids(1) // _int(groups), ids(1) % _int(groups)
         pixel = ids(0) * _int(block) + iota(block)
         inside = pixel < _int(pixels)
@@ -459,8 +463,8 @@ def _block(pixels: int, values: int, *channels: int) -> int:
 
 
 def _pallas() -> tuple[Callable, Callable, Callable, Callable]:
-    from jax.experimental import pallas  # noqa: PLC0415
-    from jax.experimental.pallas import triton  # noqa: PLC0415
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
 
     def places(index: jax.Array, mask: jax.Array, count: int | None) -> tuple[jax.Array, jax.Array]:
         if count is None:
@@ -490,8 +494,8 @@ def _call(
     name: str,
 ) -> list[jax.Array]:
     """Runs it on flat arrays, for blocks of so many pixels, and all images and groups."""
-    from jax.experimental import pallas  # noqa: PLC0415
-    from jax.experimental.pallas import triton  # noqa: PLC0415
+    from jax.experimental import pallas
+    from jax.experimental.pallas import triton
 
     pixels, block, others = grid
     shapes = [jax.typeof(operands[0]).update(shape=(math.prod(shape),), dtype=jnp.dtype(d)) for shape, d in results]
@@ -502,5 +506,5 @@ def _call(
         compiler_params=None if interpret else triton.CompilerParams(num_warps=4, num_stages=1),
         interpret=interpret,
         name=name,
-    )(*(a.reshape(-1) for a in operands))
+    )(*varying_alike(*(a.reshape(-1) for a in operands)))
     return [y.reshape(shape) for y, (shape, _) in zip(made, results, strict=True)]

@@ -43,6 +43,7 @@ from upsampling.primitives._common import (
     tile_length,
     tile_places,
     with_axes,
+    zeros,
 )
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
@@ -340,7 +341,7 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
             total += terms.reshape(total.shape)
         return total, None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
+    total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
@@ -658,7 +659,7 @@ def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry, compu
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
         return total + compute(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
 
-    total = jnp.zeros((x.shape[0], *geometry.output, x.shape[-1]), wide)
+    total = zeros((x.shape[0], *geometry.output, x.shape[-1]), jax.typeof(x).update(dtype=wide))
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
 
 
@@ -678,7 +679,7 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
         part = compute(taps.astype(wide), y.astype(wide), geometry=row)
         return put(total, pick(total, number) + part, number), None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
+    total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(y.dtype)
 
 

@@ -23,7 +23,7 @@ from upsampling.primitives._common import (
     with_axes,
 )
 from upsampling.primitives.transposed_conv import convolve
-from upsampling.primitives.window_attention import attention
+from upsampling.primitives.window_attention import attended, attention
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -145,16 +145,18 @@ def _neighborhood_attention(
     batch = x.shape[:-3]
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
-    if seen is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
+    geometry, tables = None, []
+    if seen is not None:
+        centers, counts = zip(*seen, strict=True)
+        geometry = Geometry.around(size, centers, (counts[0].shape[1], counts[1].shape[1]), heads)
+        with np.errstate(divide="ignore"):
+            # A pixel that is seen twice has twice the weight, one that is not seen none.
+            tables = [np.log(count) for count in counts]
+    if geometry is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
         y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, base, images)
-        return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
-    centers, counts = zip(*seen, strict=True)
-    windows = (counts[0].shape[1], counts[1].shape[1])
-    geometry = Geometry.around(size, centers, windows, heads)
-    with np.errstate(divide="ignore"):
-        # A pixel that is seen twice has twice the weight, one that is not seen none.
-        tables = tuple(map(np.log, counts))
+        y = y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
+        return y if geometry is None or average else attended(y, x, turned(queries), keys, geometry, *tables)
 
     def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
         logits = window_correlation(keys, queries.astype(wide), geometry, "zero")

@@ -86,14 +86,35 @@ def attention(
         Where a window leaves the image the tables are then minus infinity.
     """
     arrays = (x, queries, keys)
-    if len(geometry.size) > 2 or not all(is_static(*a.shape) and a.size for a in arrays):
+    if not _fit(arrays, geometry):
         return pure(*arrays)
-    fits = all(a.dtype.itemsize <= 4 and a.size < 2**31 for a in arrays)
+    return _attention(pure, _form(geometry, tables, most), *varying_alike(*arrays))
+
+
+def attended(
+    y: jax.Array, x: jax.Array, queries: jax.Array, keys: jax.Array, geometry: Geometry, *tables: np.ndarray
+) -> jax.Array:
+    """`y`, which is that attention. On a GPU the kernel computes it, and gradients come from what `y` is made of."""
+    arrays = (x, queries, keys)
+    if not _fit(arrays, geometry):
+        return y
+    (y,) = _instead_p.bind(*varying_alike(y, *arrays), form=_form(geometry, tables), kernels=attend)
+    return y
+
+
+def _fit(arrays: tuple[jax.Array, jax.Array, jax.Array], geometry: Geometry) -> bool:
+    """Whether the kernels take them. An array without entries has no kernel; one of 2^31 has places of 64 bits."""
+    if len(geometry.size) > 2 or not all(is_static(*a.shape) and 0 < a.size < 2**31 for a in arrays):
+        return False
+    x, queries, _ = arrays
     channels = max(x.shape[-1], queries.shape[-1]) // geometry.groups
-    if not fits or channels > _VALUES_OF_GRADIENT or math.prod(queries.shape[:-1]) * x.shape[-1] >= 2**31:
-        return pure(*arrays)
-    added = tuple(tuple(map(tuple, t.tolist())) for t in tables) if any(t.any() for t in tables) else ()
-    return _attention(pure, Form(geometry, added, most), *varying_alike(*arrays))
+    values = math.prod(queries.shape[:-1]) * x.shape[-1]
+    return all(a.dtype.itemsize <= 4 for a in arrays) and channels <= _VALUES_OF_GRADIENT and values < 2**31
+
+
+def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None = None) -> Form:
+    added = any(table.any() for table in tables)
+    return Form(geometry, tuple(tuple(map(tuple, t.tolist())) for t in tables) if added else (), most)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -66,8 +66,8 @@ def neighborhood_attention(
       heads: number of heads; divides the query channels, and the channels unless heads are averaged.
       share: in place of `kernel_size`, above 0.
       average_heads: whether the heads' weights are averaged.
-      rotary_base: if given, queries are turned first, as by `rotary_embedding` with this base, and not kept twice.
-        Given keys are turned already.
+      rotary_base: if given, queries are turned first, as by `rotary_embedding` with this base, and not kept twice but
+        on a GPU. Given keys are turned already.
 
     Returns:
       (*batch, H, W, channels) in the dtype of `x`; half precision computes in float32.

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import upsampling as up
 from upsampling.attention import neighbor_windows
-from upsampling.primitives import window_attention
+from upsampling.primitives import _common, window_attention
 from upsampling.primitives.window_attention import Form, attend, gradients_of
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -217,7 +217,10 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
     arrays, guide = arrays_of(), jnp.ones((2, 6, 8, 3))
     assert kernels_in(sapa, *arrays) == 1
     assert kernels_in(gradient, *arrays) == 1 + 2
-    assert kernels_in(functools.partial(up.neighborhood_attention, heads=1, kernel_size=3), *arrays) == 1
+    neighbors = functools.partial(up.neighborhood_attention, heads=1, kernel_size=3)
+    assert kernels_in(neighbors, *arrays) == 1
+    monkeypatch.setattr(_common, "MOST_BYTES", 1000)
+    assert kernels_in(neighbors, *arrays_of((1,))) == 1  # in place of tiles
     assert kernels_in(up.joint_bilateral, arrays[0], guide) == 1
     assert kernels_in(sapa, *arrays_of(dtype=jnp.bfloat16)) == 1
     assert kernels_in(sapa, *arrays, platform="cpu") == 0

@@ -23,6 +23,7 @@ from upsampling.primitives._common import (
     with_axes,
 )
 from upsampling.primitives.transposed_conv import convolve
+from upsampling.primitives.window_attention import attended, attention
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -65,8 +66,8 @@ def neighborhood_attention(
       heads: number of heads; divides the query channels, and the channels unless heads are averaged.
       share: in place of `kernel_size`, above 0.
       average_heads: whether the heads' weights are averaged.
-      rotary_base: if given, queries are turned first, as by `rotary_embedding` with this base, and not kept twice.
-        Given keys are turned already.
+      rotary_base: if given, queries are turned first, as by `rotary_embedding` with this base, and not kept twice but
+        on a GPU. Given keys are turned already.
 
     Returns:
       (*batch, H, W, channels) in the dtype of `x`; half precision computes in float32.
@@ -144,20 +145,29 @@ def _neighborhood_attention(
     batch = x.shape[:-3]
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     taps = math.prod(size) if seen is None else math.prod(counts.shape[1] for _, counts in seen)
-    if seen is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
+    geometry, tables = None, []
+    if seen is not None:
+        centers, counts = zip(*seen, strict=True)
+        geometry = Geometry.around(size, centers, (counts[0].shape[1], counts[1].shape[1]), heads)
+        with np.errstate(divide="ignore"):
+            # A pixel that is seen twice has twice the weight, one that is not seen none.
+            tables = [np.log(count) for count in counts]
+    if geometry is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
         y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, base, images)
-        return y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
-    centers, counts = zip(*seen, strict=True)
-    windows = (counts[0].shape[1], counts[1].shape[1])
-    geometry = Geometry.around(size, centers, windows, heads)
-    logits = window_correlation(keys, turned(queries).astype(wide), geometry, "zero")
-    with np.errstate(divide="ignore"):
-        # A pixel that is seen twice has twice the weight, one that is not seen none.
-        weights = window_softmax(logits, 2, *map(np.log, counts))
+        y = y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
+        return y if geometry is None or average else attended(y, x, turned(queries), keys, geometry, *tables)
+
+    def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        logits = window_correlation(keys, queries.astype(wide), geometry, "zero")
+        weights, of_values = window_softmax(logits, 2, *tables), geometry
+        if average:
+            weights, of_values = _mean_of_heads(weights, -3), geometry._replace(groups=1)
+        return window_sum(x.astype(weights.dtype), weights, of_values, "zero").astype(x.dtype)
+
     if average:
-        weights, geometry = _mean_of_heads(weights, -3), geometry._replace(groups=1)
-    return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+        return pure(x, turned(queries), keys)
+    return attention(pure, x, turned(queries), keys, geometry, *tables)
 
 
 def _mean_of_heads(weights: jax.Array, axis: int) -> jax.Array:

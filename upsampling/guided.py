@@ -27,6 +27,7 @@ from upsampling.primitives.box_covariance import box_covariance
 from upsampling.primitives.box_factor import box_factor
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
+from upsampling.primitives.window_attention import attention
 from upsampling.primitives.window_sum import (
     Geometry,
     window_correlation,
@@ -115,10 +116,16 @@ def _joint_bilateral(
         form = sum(jnp.where(largest <= square, 0, 1) for square in (_SMALL_SQUARE, _MIDDLING_SQUARE))
         return lax.switch(form, forms, low, guide)
 
-    # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns there.
-    logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_any)
-    weights = window_softmax(logits, 2, *(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes))
-    return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+    tables = tuple(_spatial_logits(n, m, radius, sigma_spatial) for n, m in sizes)
+
+    def pure(x: jax.Array, guide: jax.Array, low: jax.Array) -> jax.Array:
+        # Differences are no slower on a GPU; and devices that share the images would gather what a condition returns
+        # there.
+        logits: jax.Array = lax.platform_dependent(low, guide, cuda=by_differences, rocm=by_differences, default=by_any)
+        weights = window_softmax(logits, 2, *tables)
+        return window_sum(x.astype(weights.dtype), weights, geometry, "zero").astype(x.dtype)
+
+    return attention(pure, x, guide, low, geometry, *tables, most=_most_square(guide.dtype))
 
 
 # Squares up to this lose less than 1e-4 where their differences are taken; up to that, their slopes.
@@ -136,9 +143,13 @@ def _range_logits_by_products(low: jax.Array, guide: jax.Array, geometry: Geomet
 def _range_logits_by_differences(low: jax.Array, guide: jax.Array, geometry: Geometry) -> jax.Array:
     """The same for any guide: the squares of large numbers would round away the difference of two of them."""
     squares = window_distances(low, guide, geometry)
-    limit = jnp.finfo(guide.dtype).max / 16
+    limit = _most_square(guide.dtype)
     # Bounded, so that the nearest of far values has a weight; NaN stays.
     return -0.5 * jnp.where(squares > limit, limit, squares)
+
+
+def _most_square(dtype: DTypeLike) -> float:
+    return float(jnp.finfo(dtype).max) / 16
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))

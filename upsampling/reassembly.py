@@ -23,6 +23,7 @@ from upsampling.primitives._common import (
     tile_places,
 )
 from upsampling.primitives.taps import Axis, operators
+from upsampling.primitives.window_attention import attention
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -265,9 +266,13 @@ def _sapa(x: jax.Array, queries: jax.Array, keys: jax.Array, window: tuple[int, 
     rank = len(window)
     geometry = _around_nearest(x.shape[-1 - rank : -1], queries.shape[-1 - rank : -1], window)
     # Logits are exponentiated: what half precision rounds off them would be a factor.
-    wide = accumulator(keys.dtype, queries.dtype)
-    weights = window_softmax(window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero"), rank)
-    return _sum_to_size(x, weights.astype(jnp.result_type(x, keys, queries)), rank)
+    wide, dtype = accumulator(keys.dtype, queries.dtype), jnp.result_type(x, keys, queries)
+
+    def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
+        logits = window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero")
+        return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
+
+    return attention(pure, x, queries, keys, geometry)
 
 
 def gated_queries(

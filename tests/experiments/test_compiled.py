@@ -202,6 +202,20 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
     assert compiled >= len(SOME)
 
 
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="this JAX compiles Pallas only with a GPU at hand")
+def test_kernels_by_hand_compile_for_a_gpu():
+    reason = targets.missing("h100")
+    if reason is not None:
+        pytest.skip(reason)
+    methods = [p for p in programs.programs("reassembly", small=True) if p.name.startswith(("sapa", "neighborhood"))]
+    methods += programs.programs("layers", ("joint_bilateral",), small=True)
+    assert len(methods) == 3
+    for dtype, program in zip((jnp.bfloat16, jnp.float32, jnp.float16), methods, strict=True):
+        made = program.in_dtype(dtype)
+        call, arguments = made.with_gradient(made.function)
+        assert targets.compile_for("h100", call, *arguments)["custom_calls"] == {"__gpu$xla.gpu.triton": 3}, made.name
+
+
 def test_devices_of_a_gpu_exchange_no_maps():
     """Those that have forms of their own there: a GPU's partitioner gathers what a condition returns."""
     reason = targets.missing("h100")

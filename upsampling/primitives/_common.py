@@ -194,17 +194,21 @@ def after(large: jax.Array, small: jax.Array) -> jax.Array:
     return large + with_axes(zero, large.ndim)
 
 
+def varying_alike(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays, brought to vary over the same manual axes."""
+    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    every = frozenset().union(*varying)
+    return [
+        lax.pcast(a, tuple(every - own), to="varying") if every - own else a
+        for a, own in zip(arrays, varying, strict=True)
+    ]
+
+
 class _Core(Primitive):
     """A primitive whose operands are brought to vary over the same manual axes."""
 
     def bind(self, *args: Any, **params: Any) -> Any:
-        varying = [jax.typeof(a).manual_axis_type.varying for a in args]
-        every = frozenset().union(*varying)
-        aligned = (
-            lax.pcast(a, tuple(every - own), to="varying") if every - own else a
-            for a, own in zip(args, varying, strict=True)
-        )
-        return super().bind(*aligned, **params)
+        return super().bind(*varying_alike(*args), **params)
 
 
 def make_primitive(

@@ -43,6 +43,7 @@ from upsampling.primitives._common import (
     tile_length,
     tile_places,
     with_axes,
+    zeros,
 )
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
@@ -340,7 +341,7 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
             total += terms.reshape(total.shape)
         return total, None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
+    total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
     return lax.scan(add, total, phases)[0].astype(dtype)
 
 
@@ -356,7 +357,7 @@ def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
         one = Geometry(sizes, (), ((0,), *geometry.centers), windows, steps, geometry.groups)
         return _fold_in_rows(jnp.expand_dims(w, (1, -2)), y[:, None], geometry=one)[:, 0]
     w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
-    by_row, *by_column = _seen_by(geometry)
+    by_row, *by_column = seen_by(geometry)
 
     def row(places: jax.Array) -> jax.Array:
         output, tap = places[..., 0], places[..., 1]
@@ -438,7 +439,7 @@ def _fold_by_gathers(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     """Takes and returns channels by groups."""
     rank = len(geometry.size)
     sees = jnp.ones((1,) * (2 * rank + 3), bool)
-    for axis, table in enumerate(_seen_by(geometry)):
+    for axis, table in enumerate(seen_by(geometry)):
         output, tap = np.moveaxis(table, -1, 0)
         before = [slice(None)] * (1 + 2 * axis)
         w = jnp.moveaxis(w, axis - rank, 2 + 2 * axis).at[(*before, output, tap)].get(mode="clip")
@@ -658,7 +659,7 @@ def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry, compu
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
         return total + compute(pick(x, number).astype(wide), taps.astype(wide), geometry=row), None
 
-    total = jnp.zeros((x.shape[0], *geometry.output, x.shape[-1]), wide)
+    total = zeros((x.shape[0], *geometry.output, x.shape[-1]), jax.typeof(x).update(dtype=wide))
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
 
 
@@ -678,7 +679,7 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
         part = compute(taps.astype(wide), y.astype(wide), geometry=row)
         return put(total, pick(total, number) + part, number), None
 
-    total = jnp.zeros((y.shape[0], *geometry.padded, y.shape[-1]), wide)
+    total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(y.dtype)
 
 
@@ -782,7 +783,7 @@ def _taps(geometry: Geometry) -> Iterator[np.ndarray]:
         yield np.asarray(own)[:, None] + np.arange(k) * d
 
 
-def _seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
+def seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
     """For each axis (padded, most, 2): the outputs that see a pixel of the padded `x`, and with which tap.
 
     Filled up with an output past the last.

@@ -136,6 +136,12 @@ def _reassembly(small: bool) -> Iterator[Program]:
         (_spec(*shape), _spec(*high, 32), _spec(n, height, width, 32)),
         wanted=3,
     )
+    yield Program(
+        f"neighborhood_attention 9×9, 4 heads, {_words(shape)}",
+        up.neighborhood_attention,
+        (_spec(*shape), _spec(*high, 32), _spec(n, height, width, 32)),
+        wanted=3,
+    )
 
 
 def _sampling(small: bool) -> Iterator[Program]:

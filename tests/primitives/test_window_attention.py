@@ -1,0 +1,236 @@
+"""Attention's kernels for a GPU: interpreted on a CPU against sums in NumPy, and what programs hold them."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.interpreters import mlir
+from jax.sharding import Mesh, PartitionSpec
+
+import upsampling as up
+from upsampling.attention import neighbor_windows
+from upsampling.primitives import _common, window_attention
+from upsampling.primitives.window_attention import Form, attend, gradients_of
+from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
+
+
+def stated(x, queries, keys, cotangent, form):
+    """Values and gradients of x, queries and keys in float64, one output pixel after another."""
+    geometry, rank = form.geometry, len(form.geometry.size)
+    x, queries, keys, cotangent = (np.asarray(a, np.float64) for a in (x, queries, keys, cotangent))
+    split = lambda a: a.reshape(*a.shape[:-1], geometry.groups, -1)  # noqa: E731
+    x, queries, keys, cotangent = map(split, (x, queries, keys, cotangent))
+    y, gradients = np.zeros_like(cotangent), [np.zeros_like(a) for a in (x, queries, keys)]
+    centers = geometry.centers or [np.arange(n * s) // s for n, s in zip(geometry.size, geometry.scale, strict=True)]
+    for image, *place, group in np.ndindex(*y.shape[:-1]):
+        own, logits, seen = (image, *place, group), [], []
+        for tap in itertools.product(*map(range, geometry.window)):
+            pixel = [c[p] + t - k // 2 for c, p, t, k in zip(centers, place, tap, geometry.window, strict=True)]
+            inside = all(0 <= q < n for q, n in zip(pixel, geometry.size, strict=True))
+            seen.append((image, *pixel, group) if inside else None)
+            key = keys[seen[-1]] if inside else np.zeros(keys.shape[-1])
+            added = sum(table[p][t] for table, p, t in zip(form.tables, place, tap, strict=False))
+            product = queries[own] @ key if form.most is None else -0.5 * ((queries[own] - key) ** 2).sum()
+            logits.append(product + added)
+        weights = np.exp(np.array(logits) - max(logits))
+        weights /= weights.sum()
+        values = np.stack([np.zeros(x.shape[-1]) if at is None else x[at] for at in seen])
+        y[own] = weights @ values
+        slopes = weights * (values @ cotangent[own] - y[own] @ cotangent[own])
+        for at, weight, slope in zip(seen, weights, slopes, strict=True):
+            key = np.zeros(keys.shape[-1]) if at is None else keys[at]
+            apart = (key, queries[own]) if form.most is None else (key - queries[own], queries[own] - key)
+            gradients[1][own] += slope * apart[0]
+            if at is not None:
+                gradients[0][at] += weight * cotangent[own]
+                gradients[2][at] += slope * apart[1]
+    assert rank <= 2
+    return [a.reshape(*a.shape[:-2], -1) for a in (y, *gradients)]
+
+
+def uneven(size, output, window, groups):
+    centers = [np.arange(m) * n // m for n, m in zip(size, output, strict=True)]
+    return Form(Geometry.around(size, centers, window, groups), ())
+
+
+def moved_inward(size, output, window, groups, most=None):
+    """NAF's windows: some pixels are seen twice, others never."""
+    centers, counts = zip(*(neighbor_windows(*axis) for axis in zip(size, output, window, strict=True)), strict=True)
+    with np.errstate(divide="ignore"):
+        tables = tuple(tuple(map(tuple, np.log(count).tolist())) for count in counts)
+    return Form(Geometry.around(size, centers, tuple(c.shape[1] for c in counts), groups), tables, most)
+
+
+CASES = {
+    "odd sizes": (uneven((3, 5), (6, 10), (3, 3), 1), 3, 5, jnp.float32),
+    "no whole factor, groups": (uneven((3, 4), (4, 9), (1, 5), 2), 6, 2, jnp.float32),
+    "windows that move inward": (moved_inward((4, 3), (8, 7), (3, 2), 2), 2, 4, jnp.float32),
+    "distances": (moved_inward((4, 3), (8, 7), (3, 2), 1, 1e30), 3, 2, jnp.float32),
+    "one axis, bfloat16": (uneven((5,), (70,), (3,), 1), 2, 1, jnp.bfloat16),
+    "one pixel, float16": (uneven((1, 1), (2, 2), (5, 5), 1), 1, 1, jnp.float16),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_compute_sums_over_windows_and_their_gradients(case):
+    form, channels, inner, dtype = CASES[case]
+    size, output = form.geometry.size, form.geometry.output
+    shapes = ((2, *size, channels), (2, *output, inner), (2, *size, inner), (2, *output, channels))
+    rng = np.random.default_rng(0)
+    x, queries, keys, cotangent = (jnp.asarray(2 * rng.normal(size=shape), dtype) for shape in shapes)
+
+    @jax.jit
+    def interpreted(x, queries, keys, cotangent):
+        y = attend(x, queries, keys, form=form, dtype=jnp.float32, interpret=True)
+        return [*y, *gradients_of(x, queries, keys, cotangent, form=form, interpret=True)]
+
+    made = interpreted(x, queries, keys, cotangent)
+    assert [a.dtype for a in made] == [jnp.float32, dtype, dtype, dtype]
+    for own, expected in zip(made, stated(x, queries, keys, cotangent, form), strict=True):
+        largest = np.abs(expected).max()
+        tolerance = 4e-6 if own.dtype == jnp.float32 else float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(np.asarray(own, np.float64), expected, atol=tolerance * largest, rtol=tolerance)
+
+
+def test_distances_are_bounded_as_elsewhere():
+    form = moved_inward((2, 2), (4, 4), (3, 3), 1, 100.0)
+    key = jnp.asarray([0.0, 50.0, 100.0, 1e20]).reshape(1, 2, 2, 1)
+    x, query = jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.full((1, 4, 4, 1), 0.5)
+    arrays = (x, query, key)
+    (y,) = attend(*arrays, form=form, dtype=jnp.float32, interpret=True)
+    by_x, by_query, by_key = gradients_of(*arrays, jnp.ones_like(y), form=form, interpret=True)
+    weights = np.exp([-0.125, -50, -50, -50])
+    weights /= weights.sum()
+    np.testing.assert_allclose(y, weights @ np.arange(4), rtol=1e-5)
+    np.testing.assert_allclose(by_x[0, ..., 0].reshape(-1), 16 * weights, rtol=1e-5)
+    # Only the nearest is near enough to have a slope.
+    assert by_key[0, 1, 1, 0] == by_key[0, 0, 1, 0] == 0
+    assert np.isfinite(by_query).all()
+
+
+# --- in programs ------------------------------------------------------------------------------------------------------
+
+
+def arrays_of(batch=(2,), dtype=jnp.float32):
+    rng = np.random.default_rng(1)
+    shapes = ((3, 4, 2), (6, 8, 3), (3, 4, 3))
+    return tuple(jnp.asarray(rng.normal(size=(*batch, *shape)), dtype) for shape in shapes)
+
+
+sapa = functools.partial(up.sapa, kernel_size=3)
+
+
+def total(*arrays):
+    return jnp.sum(jnp.sin(sapa(*arrays)))
+
+
+gradient = jax.grad(total, (0, 1, 2))
+
+
+@pytest.fixture
+def on_a_cpu(monkeypatch):
+    """Programs for a CPU hold the kernels too, interpreted. Yields which were taken."""
+    taken = []
+
+    def interpreted(kernels):
+        def run(x, queries, keys, *cotangent, form, dtype):
+            taken.append(kernels)
+            if not jax.typeof(x).manual_axis_type.varying:
+                return kernels(x, queries, keys, *cotangent, form=form, dtype=dtype, interpret=True)
+
+            # JAX does not interpret kernels of arrays that vary over devices: the same for each device's own.
+            def pure(x, queries, keys):
+                weights = window_softmax(window_correlation(keys, queries, form.geometry, "zero"), 2)
+                return window_sum(x, weights, form.geometry, "zero")
+
+            y, pull_back = jax.vjp(pure, x, queries, keys)
+            return pull_back(*cotangent) if cotangent else (y,)
+
+        return run
+
+    def lower(context, *operands, form, kernels):
+        return window_attention.lower_on_gpu(context, *operands, form=form, kernels=kernels, run=interpreted(kernels))
+
+    jax.clear_caches()
+    mlir.register_lowering(window_attention._instead_p, lower, platform="cpu")
+    yield taken
+    mlir.register_lowering(window_attention._instead_p, window_attention.lower_elsewhere, platform="cpu")
+    jax.clear_caches()
+
+
+def test_kernels_take_the_place_of_the_sums_under_every_transformation(on_a_cpu, monkeypatch):
+    single, several = arrays_of(()), arrays_of((2,))
+    mesh = Mesh(np.array(jax.devices()[:1]), ("devices",))
+    shared = functools.partial(jax.shard_map, mesh=mesh, out_specs=PartitionSpec())
+    some = (PartitionSpec(), PartitionSpec("devices"), PartitionSpec())
+    programs = {
+        "gradient": (gradient, single, {attend, gradients_of}),
+        "vmap of gradient": (jax.vmap(gradient), several, {attend, gradients_of}),
+        "gradient of vmap": (
+            jax.grad(lambda *arrays: jax.vmap(total, (0, 0, None))(*arrays).sum(), (0, 1, 2)),
+            (*several[:2], single[2]),
+            {attend, gradients_of},
+        ),
+        "of one argument": (jax.grad(total, 1), single, {attend, gradients_of}),
+        "shard_map": (
+            shared(lambda *arrays: jax.lax.psum(sapa(*arrays), "devices"), in_specs=some),
+            several,
+            {attend},
+        ),
+        "gradient of shard_map": (
+            jax.grad(lambda *a: shared(lambda *b: jax.lax.psum(total(*b), "devices"), in_specs=some)(*a), (0, 1, 2)),
+            several,
+            {attend, gradients_of},
+        ),
+        "tangent": (lambda *arrays: jax.jvp(total, arrays, arrays), single, {attend}),
+        "gradient of gradients": (
+            jax.grad(lambda *arrays: sum(jnp.sum(g**2) for g in gradient(*arrays)), (0, 2)),
+            single,
+            {attend, gradients_of},
+        ),
+    }
+    made = {}
+    for name, (program, arrays, wanted) in programs.items():
+        on_a_cpu.clear()
+        made[name] = jax.jit(program)(*arrays)
+        assert set(on_a_cpu) == wanted, name
+    monkeypatch.setenv(window_attention.SWITCH, "0")
+    jax.clear_caches()
+    on_a_cpu.clear()
+    for name, (program, arrays, _) in programs.items():
+        expected = jax.jit(program)(*arrays)
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5, err_msg=name), made[name], expected
+        )
+    assert not on_a_cpu
+
+
+def kernels_in(function, *arrays, platform="cuda"):
+    return jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text().count("xla.gpu.triton")
+
+
+@pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="this JAX lowers Pallas only with a GPU at hand")
+def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch):
+    arrays, guide = arrays_of(), jnp.ones((2, 6, 8, 3))
+    assert kernels_in(sapa, *arrays) == 1
+    assert kernels_in(gradient, *arrays) == 1 + 2
+    neighbors = functools.partial(up.neighborhood_attention, heads=1, kernel_size=3)
+    assert kernels_in(neighbors, *arrays) == 1
+    monkeypatch.setattr(_common, "MOST_BYTES", 1000)
+    assert kernels_in(neighbors, *arrays_of((1,))) == 1  # in place of tiles
+    assert kernels_in(up.joint_bilateral, arrays[0], guide) == 1
+    assert kernels_in(sapa, *arrays_of(dtype=jnp.bfloat16)) == 1
+    assert kernels_in(sapa, *arrays, platform="cpu") == 0
+    assert kernels_in(sapa, *arrays_of((0,))) == 0
+    exported = jax.export.export(jax.jit(sapa), platforms=("cpu", "cuda"))(*arrays)
+    assert "triton" not in str(exported.mlir_module())
+    monkeypatch.setenv(window_attention.SWITCH, "0")
+    assert kernels_in(lambda *arrays: sapa(*arrays), *arrays) == 0
+
+
+def test_a_jax_without_the_back_end_does_without(monkeypatch):
+    monkeypatch.setattr(window_attention, "_has_triton", lambda: False)
+    assert kernels_in(lambda *arrays: sapa(*arrays), *arrays_of()) == 0

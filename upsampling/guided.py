@@ -479,6 +479,8 @@ def _eliminated(a: jax.Array, b: jax.Array) -> jax.Array:
     can all wait, for ever.
     """
     n = a.shape[-1]
+    if not n:
+        return b
 
     def eliminate(k: Any, rows: jax.Array) -> jax.Array:
         pivot = lax.dynamic_index_in_dim(rows, k, -2)

@@ -121,7 +121,8 @@ class Method:
 
         >>> import upsampling as up
         >>> from flax import nnx
-        >>> layers = [method.create(8, rngs=nnx.Rngs(0)) for method in up.nn.available().values()]
+        >>> chosen = [method for method in up.nn.available().values() if method.family == "interpolation"]
+        >>> layers = [method.create(8, scale=4, rngs=nnx.Rngs(0)) for method in chosen]
         """
         features = _arguments.number("create", "features", features)
         settings = {**self._settings(variant), **options}

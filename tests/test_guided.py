@@ -291,6 +291,20 @@ def test_guided_filter_gradients():
         compare(functools.partial(joint, channels=channels), theirs, x[..., :1], guide[..., :1])
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+def test_second_derivatives_of_joint_guided_filters(radius):
+    """Against differences of the gradient: the system is solved by other factors than those that are differentiated."""
+    x, guide = normal(0, 5, 4, 2), uniform(1, 5, 4, 3)
+    joint = functools.partial(up.guided_filter, radius=radius, epsilon=0.01, form="joint")
+    with jax.enable_x64(True):
+        point, direction = (jnp.asarray(a, float) for a in (guide, uniform(2, 5, 4, 3)))
+        slope = jax.jit(jax.grad(lambda g: jnp.sum(jnp.sin(joint(jnp.asarray(x, float), g)))))
+        expected = (slope(point + 1e-5 * direction) - slope(point - 1e-5 * direction)) / 2e-5
+        given = jax.jit(lambda p, d: jax.jvp(slope, (p,), (d,))[1])(point, direction)
+        assert np.abs(expected).max() > 1
+        np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("guide_channels", [2, 9])
 def test_systems_of_equations_are_solved_without_lapack(guide_channels):
     """Its batches are shared among the threads that wait for them: on two cores programs waited for ever."""

@@ -113,6 +113,17 @@ def test_guided_filter_gradients_of_guides_that_are_nearly_collinear():
         torch.set_default_dtype(torch.float32)
 
 
+def test_rounding_decides_no_slope_of_guided_filter():
+    """On each side all colors are multiples of another one: what is orthogonal to it is rounding, far above epsilon."""
+    x, gray = RANDOM.uniform(0, 1, (H, W, 2)), np.round(4095 * RANDOM.uniform(0, 1, (H, W, 1)))
+    guide = np.where((np.arange(W) > 5)[:, None], gray * (1, 2, 3), gray * (3, 9, 1))
+    y = as_for_users(lambda x, g: up.guided_filter(x, g, g, radius=1, epsilon=1e-6, form="joint"))(
+        jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32)
+    )
+    # Where both lines of colors meet in a window, float32 has no more digits. Off by 0.1 without a bound of the slope.
+    np.testing.assert_allclose(y, guided_filter_64(x, guide, 1, 1e-6, True), atol=5e-3)
+
+
 def joint_bilateral_64(x, guide, radius, sigma_spatial, sigma_range):
     y = np.zeros_like(x)
     for i, rows in enumerate(windows(H, radius)):

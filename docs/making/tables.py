@@ -233,9 +233,13 @@ def _runs() -> list[dict[str, Any]]:
 
 
 def widest(data: str, design: str) -> dict[str, Any]:
-    """The committed run of a data set that compares the most methods in a design."""
+    """The committed run of a data set that compares the most methods in a design; of these that of the most seeds."""
     runs = [r["results"] for r in _runs() if r["results"]["data"]["name"] == data and design in r["results"]["designs"]]
-    return max(runs, key=lambda r: len(r["designs"][design]["methods"]))
+    return max(runs, key=lambda r: _extent(r["designs"][design]))
+
+
+def _extent(design: dict[str, Any]) -> tuple[int, int]:
+    return len(design["methods"]), len(design["seeds"])
 
 
 def _shown(name: str, of: Mapping[str, Any]) -> str:
@@ -280,15 +284,16 @@ def analytic(factor: int = 4) -> str:
 def choice(*where: str) -> str:
     """Which method for which need, as `python -m experiments choose` says, of runs with one of these words.
 
-    Of runs of the same data and design, that of the most methods is told. A need has a row for each method.
+    Of runs of the same data and design, that of the most methods, and then of the most seeds, is told. A need has a row
+    for each method.
     """
-    widest: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+    widest: dict[tuple[str, str], tuple[tuple[int, int], dict[str, str]]] = {}
     for run in choose.prepare(choose.Choose((RESULTS,))):
-        methods = max((len(of["methods"]) for of in run[0]["designs"].values()), default=0)
+        extent = max(map(_extent, run[0]["designs"].values()), default=(0, 0))
         for row in choose.choose([run]):
             key = row["need"], row["found on"]
-            if any(word in row["found on"] for word in where) and methods > widest.get(key, (-1,))[0]:
-                widest[key] = methods, row
+            if any(word in row["found on"] for word in where) and extent > widest.get(key, ((-1, 0),))[0]:
+                widest[key] = extent, row
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for _, row in widest.values():
         told = f"{row['found on']}: {row['why']}".replace(" per training step", "")

@@ -38,3 +38,12 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     dtypes = jax.numpy_dtype_promotion("strict" if strict and not mixes else "standard")
     with jax.numpy_rank_promotion("raise" if strict else "allow"), dtypes:
         return (yield)
+
+
+# The longest. Of these none should be the last, while the other process has nothing left to do.
+_LONG = ("[unet]", "test_meshes", "test_the_site_is_built", "test_two_processes_stop", "[mypy]")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in _LONG))

@@ -282,13 +282,15 @@ def test_guided_filter_gradients():
     ours = functools.partial(up.guided_filter, radius=1, epsilon=0.05, **HE)
     compare(ours, theirs, x[..., :1], guide[..., :1])
 
-    def joint(x, guide, channels):
-        # The same as a fit to two channels, the second always zero; or to nine, by elimination.
-        both = jnp.concatenate([guide, *[jnp.zeros_like(guide)] * (channels - 1)], -1)
-        return up.guided_filter(x, both, radius=1, epsilon=0.05, **HE)
+    def joint(x, guide, channels, radius):
+        # The same as a fit to more channels, the others always zero.
+        more = jnp.concatenate([guide, *[jnp.zeros_like(guide)] * (channels - 1)], -1)
+        return up.guided_filter(x, more, radius=radius, epsilon=0.05, **HE)
 
-    for channels in (2, 9):
-        compare(functools.partial(joint, channels=channels), theirs, x[..., :1], guide[..., :1])
+    # By the factor of guide and x, by that of the guide, and by elimination.
+    for channels, radius in ((2, 1), (2, 2), (9, 1)):
+        theirs = functools.partial(torch_fast_guided, radius=radius, epsilon=0.05)
+        compare(functools.partial(joint, channels=channels, radius=radius), theirs, x[..., :1], guide[..., :1])
 
 
 @pytest.mark.parametrize("radius", [1, 3])
@@ -302,7 +304,7 @@ def test_second_derivatives_of_joint_guided_filters(radius):
         expected = (slope(point + 1e-5 * direction) - slope(point - 1e-5 * direction)) / 2e-5
         given = jax.jit(lambda p, d: jax.jvp(slope, (p,), (d,))[1])(point, direction)
         assert np.abs(expected).max() > 1
-        np.testing.assert_allclose(given, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+        np.testing.assert_allclose(given, expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("guide_channels", [2, 9])

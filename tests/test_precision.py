@@ -7,6 +7,7 @@ import pytest
 
 import upsampling as up
 from tests.compiling import as_for_users
+from tests.optional import torch
 
 RANDOM = np.random.default_rng(0)
 H, W = 10, 12
@@ -85,11 +86,10 @@ def test_guided_filter_of_guides_that_are_nearly_collinear(radius):
     for bits in (8, 12, 16):
         for guide in nearly_collinear_guides(bits, random):
             y = ours(jnp.asarray(x, jnp.float32), jnp.asarray(guide, jnp.float32))
-            np.testing.assert_allclose(y, guided_filter_64(x, guide, radius, 1e-4, True), atol=1e-4)
+            np.testing.assert_allclose(y, guided_filter_64(x, guide, radius, 1e-4, True), atol=5e-5)
 
 
 def test_guided_filter_gradients_of_guides_that_are_nearly_collinear():
-    torch = pytest.importorskip("torch")
     random = np.random.default_rng(0)
     x = random.uniform(0, 1, (H, W, 2))
     ours = as_for_users(
@@ -100,19 +100,15 @@ def test_guided_filter_gradients_of_guides_that_are_nearly_collinear():
         places = windows(H, 2)[i], windows(W, 2)[j]
         p, g = (a[places[0][0] : places[0][-1] + 1, places[1][0] : places[1][-1] + 1].flatten(0, 1) for a in (x, guide))
         dp, dg = p - p.mean(0), g - g.mean(0)
-        slope = torch.linalg.solve(dg.T @ dg / len(g) + 1e-4 * torch.eye(3), dg.T @ dp / len(g))
+        slope = torch.linalg.solve(dg.T @ dg / len(g) + 1e-4 * torch.eye(3, dtype=dg.dtype), dg.T @ dp / len(g))
         return (guide[i, j] - g.mean(0)) @ slope + p.mean(0)
 
-    torch.set_default_dtype(torch.float64)
-    try:
-        for guide in list(nearly_collinear_guides(8, random))[::4]:
-            arrays = [torch.tensor(a, requires_grad=True) for a in (x, guide)]
-            y = torch.stack([pixel(*arrays, i, j) for i in range(H) for j in range(W)])
-            y.backward(torch.tensor(x).flatten(0, 1))
-            for given, a in zip(ours(*(jnp.asarray(a, jnp.float32) for a in (x, guide))), arrays, strict=True):
-                np.testing.assert_allclose(given, a.grad, atol=2e-4 * float(a.grad.abs().max()))
-    finally:
-        torch.set_default_dtype(torch.float32)
+    for guide in list(nearly_collinear_guides(8, random))[::4]:
+        arrays = [torch.tensor(a, requires_grad=True) for a in (x, guide)]
+        y = torch.stack([pixel(*arrays, i, j) for i in range(H) for j in range(W)])
+        y.backward(torch.tensor(x).flatten(0, 1))
+        for given, a in zip(ours(*(jnp.asarray(a, jnp.float32) for a in (x, guide))), arrays, strict=True):
+            np.testing.assert_allclose(given, a.grad, atol=5e-5 * float(a.grad.abs().max()))
 
 
 def test_rounding_decides_no_slope_of_guided_filter():
@@ -162,7 +158,7 @@ def test_joint_bilateral_gradients_of_any_guide():
     random = np.random.default_rng(1)
     x = random.uniform(0, 1, (H, W, 2)).astype(np.float32)
     near = random.uniform(0, 0.2, (H, W, 3))  # differences of about a sigma, far from the image's mean
-    ramp, step = 0.3 * np.arange(W)[:, None], 130.0 * (np.arange(W) > 5)[:, None]
+    ramp, step = 0.3 * np.arange(W)[:, None], 200.0 * (np.arange(W) > 5)[:, None]
     pulled = lambda f: lambda x, g: jax.vjp(f, x, g)[1](jnp.cos(3 * x))  # noqa: E731
     ours = as_for_users(pulled(lambda x, g: up.joint_bilateral(x, g, radius=1)))
     for guide in ((near + apart).astype(np.float32) for apart in (ramp, step)):

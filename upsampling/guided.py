@@ -560,8 +560,10 @@ def _slope_by_factor(
 
 
 def _few_pixels(radius: int, shape: tuple[int, ...]) -> bool:
-    """Whether the smallest box has few pixels for the guide's channels. Then it matters that the covariance of x with
-    the guide is rounded: slopes come from the factor of both."""
+    """Whether the smallest box has few pixels for the guide's channels, and the rounding of a covariance with x tells.
+
+    Then slopes come from the factor of the guide and x together.
+    """
     return math.prod(min(radius + 1, n) for n in shape[-3:-1]) < 2 * (shape[-1] + 1)
 
 

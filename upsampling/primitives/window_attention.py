@@ -332,8 +332,7 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
     groups, pixels = geometry.groups, math.prod(sizes.output)
     own, inner = x.shape[-1] // groups, queries.shape[-1] // groups
     block = _block(pixels, _VALUES_OF_GRADIENT if cotangent else _VALUES, own, inner)
-    centers = geometry.centers or [np.arange(n * s) // s for n, s in zip(geometry.size, geometry.scale, strict=True)]
-    tables = [np.zeros(1)] * (2 - len(centers)) + [np.asarray(c) for c in centers]
+    tables = [np.zeros(1)] * (2 - len(geometry.size)) + [*geometry.central]
 
     def kernel(*refs: Any) -> None:
         x_ref, q_ref, k_ref, *others = refs

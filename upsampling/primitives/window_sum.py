@@ -100,6 +100,13 @@ class Geometry(NamedTuple):
         return tuple(n * s for n, s in zip(self.size, self.scale, strict=True))
 
     @property
+    def central(self) -> tuple[np.ndarray, ...]:
+        """For each axis the pixel of `x`, before padding, that each output's window is centered on."""
+        if self.centers:
+            return tuple(map(np.asarray, self.centers))
+        return tuple(np.arange(n * s) // s for n, s in zip(self.size, self.scale, strict=True))
+
+    @property
     def starts(self) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Each tap's index in the window, and the pixel of `x` that it reads for the first input pixel."""
         for tap in itertools.product(*map(range, self.window)):
@@ -569,9 +576,8 @@ def _weights_of(w: jax.Array, tap: tuple[int, ...], shape: tuple[int, ...]) -> j
 def _column_blocks(geometry: Geometry) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Output columns in blocks as wide as a tile, the columns that a block reads, the first for each output."""
     slack = geometry.padded[-1] - geometry.size[-1]
-    count = geometry.output[-1]
-    first = np.arange(count) // geometry.scale[-1] if geometry.uniform else np.asarray(geometry.centers[-1])
-    for start in range(0, count, _LANES):
+    first = geometry.central[-1]
+    for start in range(0, len(first), _LANES):
         own = first[start : start + _LANES]
         low, high = int(own.min()), int(own.max())
         yield slice(start, start + len(own)), slice(low, high + slack + 1), own - low
@@ -778,9 +784,8 @@ def _phases(geometry: Geometry) -> tuple[tuple, Callable]:
 
 def _taps(geometry: Geometry) -> Iterator[np.ndarray]:
     """For each axis (output, window): the pixel of the padded `x` that each output's taps read."""
-    centers = geometry.centers or [np.arange(n * s) // s for n, s in zip(geometry.size, geometry.scale, strict=True)]
-    for own, k, d in zip(centers, geometry.window, geometry.dilation, strict=True):
-        yield np.asarray(own)[:, None] + np.arange(k) * d
+    for own, k, d in zip(geometry.central, geometry.window, geometry.dilation, strict=True):
+        yield own[:, None] + np.arange(k) * d
 
 
 def seen_by(geometry: Geometry) -> Iterator[np.ndarray]:

@@ -42,6 +42,10 @@ _ALIKE = (
 )
 
 # What stands between a row and its aim, and what was tried. The first of a pair for GPUs, the second for TPUs.
+_BY_HAND = (
+    "A kernel by hand, __gpu$xla.gpu.triton, counts as its arguments and results once: what blocks of pixels read of "
+    "each other's windows is taken to come from the cache, as it is for XLA's own."
+)
 _NOTES = {
     "interpolation": (
         "All taps of all axes up to 64 are one sum, which is one kernel; of a sum inside a sum XLA makes two, and "
@@ -73,9 +77,8 @@ _NOTES = {
         "and 3.42 with the gradient, in bfloat16 3.17 and 4.89; of neighborhood attention 6 and 17.5, 13 and 20.8, in "
         "bfloat16 33.7 and 40.1. What is above 1 with the gradient are queries, keys and `x`, which three kernels "
         "read, and the cotangent, which two do: the gradient of keys and `x` gathers by input pixels, that of queries "
-        "by output pixels. They have not run on a GPU. A kernel by hand, "
-        "__gpu$xla.gpu.triton, counts as its arguments and results once: what blocks of pixels read of each other's "
-        "windows is taken to come from the cache, as it is for XLA's own.",
+        "by output pixels. They have not run on a GPU. "
+        f"{_BY_HAND}",
         "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. Shifts in "
         "place of the product came to 48 of need, one product for each column and slices of rows to 25, a loop over "
         "rows to 157.",
@@ -108,9 +111,8 @@ _NOTES = {
         "kernels and 5.9, 33 and 11.0 with the gradient, joint bilateral 7 and 4.2, 15 and 6.0, NAF 85 and 72.9, 207 "
         "and 103.9. What is left of SAPA are normalizations and products before it, of joint bilateral the guide in "
         "units of its deviation, which is written and read. CARAFE's and FADE's logits are given, and the same kernel "
-        "would save two readings of them, less than 1.5 of either. A kernel by hand, __gpu$xla.gpu.triton, counts as "
-        "its arguments and results once: what blocks of pixels read of each other's windows is taken to come from the "
-        "cache, as it is for XLA's own. "
+        "would save two readings of them, less than 1.5 of either. "
+        f"{_BY_HAND} "
         "By XLA joint bilateral as a loop over rows of taps was 10.1, and 58 with its gradient, which scattered; "
         "its origin is the mean of some pixels, since that of all is a pass that writes them and one that reads, 1.0 "
         "of need at 256 channels. JBU's windows of 49 taps are 1.6 MB beside a need of 2.4 MB, and ten passes read or "

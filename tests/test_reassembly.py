@@ -108,9 +108,8 @@ CASES = [
 @pytest.mark.parametrize("unrolled", [1, 128])
 @pytest.mark.parametrize(("spatial", "scale", "window", "dilation", "groups", "channels", "edge"), CASES)
 def test_outputs_and_gradients(monkeypatch, unrolled, spatial, scale, window, dilation, groups, channels, edge):
-    """With the taps in one loop, and row by row."""
+    """With the taps in one loop, and row by row. Which, is decided anew in each program."""
     monkeypatch.setattr(primitive, "UNROLLED_TAPS", unrolled)
-    jax.clear_caches()  # which do not know of it
     size = tuple(n * s for n, s in zip(spatial, scale, strict=True))
     x, weights, g = normal(0, (2, *spatial, channels), (2, *size, groups, *window), (2, *size, channels))
     ours = functools.partial(reassemble, scale=scale, dilation=dilation, edge=edge)
@@ -130,14 +129,12 @@ def test_gradient_to_the_weights_in_blocks_of_rows(monkeypatch, uniform):
     """Two or three blocks of two rows, in each of two images."""
     monkeypatch.setattr(_common, "BLOCK_BYTES", 900)
     assert primitive.block_rows(4, 3 * 9 * 4 * 4) == primitive.block_rows(6, 3 * 9 * 4 * 4) == 2
-    jax.clear_caches()
     scale, centers = (2, 3), [(0, 1, 1, 3, 2, 3), (0, 2, 1)]
     ours = functools.partial(reassemble, scale=scale) if uniform else functools.partial(reassemble_to, centers=centers)
     centers = repeated((4, 3), scale) if uniform else centers
     size = tuple(map(len, centers))
     x, weights, g = normal(0, (2, 4, 3, 4), (2, *size, 2, 3, 3), (2, *size, 4))
     check(ours, x, weights, g, centers, (1, 1), "zero")
-    jax.clear_caches()
 
 
 def by_gathers(x, weights, scale, dilation=1):

@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ FOLDER = Path(__file__).parents[1] / "notebooks"
 
 def page(path: Path) -> tuple[str, dict[str, bytes]]:
     """A notebook's Markdown, and its pictures by file name."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
     lines: list[str] = []
     pictures: dict[str, bytes] = {}
-    for number, cell in enumerate(notebook["cells"]):
+    for number, cell in enumerate(cells(path)):
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
             lines += [source, ""]
@@ -26,6 +26,16 @@ def page(path: Path) -> tuple[str, dict[str, bytes]]:
     first, _, rest = "\n".join(lines).partition("\n")
     told = f"\n*The notebook is `docs/notebooks/{path.name}` in the repository; what it shows was computed by it.*\n"
     return f"{first}\n{told}{rest}\n", pictures
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """Those of a notebook, as they are stored."""
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def has_parameters(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell is the one whose values may be set anew."""
+    return "parameters" in cell["metadata"].get("tags", [])
 
 
 def _output(output: dict[str, Any], name: str, pictures: dict[str, bytes]) -> list[str]:
@@ -51,7 +61,7 @@ def executed(path: Path, settings: dict[str, str] | None = None, timeout: int = 
 
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
-        if settings and "parameters" in cell.metadata.get("tags", []):
+        if settings and has_parameters(cell):
             cell.source += "".join(f"\n{name} = {value}" for name, value in settings.items())
     client = NotebookClient(
         notebook,

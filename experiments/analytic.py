@@ -5,9 +5,9 @@ is foreground where its value is at least 0.5. Then the areas of what came out a
 an edge's displacement is an area divided by a length, in pixels of the high resolution, positive where the shape grows.
 Nothing here is trained, but for what `train_on_shapes` makes.
 
-    >>> found = measure(interpolator("nearest", "torch", 4, finer=3), 4)
+    >>> found = measure(interpolator("nearest", "torch", 2, finer=3), 2)
     >>> found["edges"]["curve"]["worst"]  # nearest moves an edge by half a cell at most: s / 2, next to where it jumps
-    1.96875
+    0.98438
 
 How areas are taken. Values are known at pixels, and the line where they pass 0.5 runs between pixels. `contour=True`,
 the default, takes a pixel's value for the value at its center, on a plane with the slopes that the neighbors tell

@@ -253,6 +253,17 @@ def test_an_ignored_class_of_its_own_has_no_value():
         assert np.isnan(function(prediction, target, 3, ignore_index=1)[:, 1]).all()
 
 
+@pytest.mark.parametrize("boundary", ["inside", "between", "elements"])
+def test_any_number_of_classes(boundary):
+    """Sets of classes are words of 32 bits: here are classes at the ends of words, and in the third."""
+    prediction, target = drawn()
+    names = np.array([31, 32, 69])
+    how = {"tolerance": 2, "boundary": boundary}
+    got = np.asarray(metrics.normalized_surface_dice(names[prediction], names[target], 70, **how))
+    np.testing.assert_allclose(got[:, names], metrics.normalized_surface_dice(prediction, target, 3, **how), rtol=1e-6)
+    assert np.isnan(np.delete(got, names, axis=1)).all()
+
+
 def test_one_pixel():
     np.testing.assert_array_equal(metrics.boundary_iou([[1]], [[1]], 2), [np.nan, 1])
     np.testing.assert_array_equal(metrics.boundary_f1([[1]], [[0]], 2), [np.nan, np.nan])

@@ -1,5 +1,6 @@
 import functools
 import math
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,22 @@ from upsampling.metrics import _dilation
     ],
 )
 def test_dilation_is_that_of_scipy_distances(shape, spacing, radius):
-    """For more classes than a word has bits; a distance of exactly the radius is near."""
+    """For more classes than a word has bits, each of which is counted; a distance of exactly the radius is near."""
     members = np.random.default_rng(0).random((2, 35, *shape)) < 0.01
     members[0, 3] = False
     element = _dilation.disk(spacing, radius)
     assert element is not None
-    slot = np.broadcast_to(np.arange(35).reshape(-1, *[1] * len(shape)), members.shape)
-    got = jax.jit(functools.partial(_dilation.dilate, element=element))(members, slot=slot)
+    classes = np.arange(35).reshape(-1, *[1] * len(shape))
+
+    @jax.jit
+    def dilated(members):
+        named = jnp.where(members, classes, -1)
+        words = functools.reduce(operator.or_, [_dilation.as_words(named[:, c], 35) for c in range(35)])
+        words = _dilation.dilate(words, element)
+        return _dilation.holds(words, jnp.broadcast_to(classes, members.shape)), _dilation.count(words, 35)
+
+    got, counts = dilated(members)
+    np.testing.assert_array_equal(counts, got.reshape(2, 35, -1).sum(-1))
     for image, c in [(0, 0), (0, 3), (1, 31), (1, 32), (1, 34)]:
         far = ndimage.distance_transform_edt(~members[image, c], sampling=spacing)
         expected = far <= radius * (1 + 1e-9) if members[image, c].any() else np.zeros(shape, bool)

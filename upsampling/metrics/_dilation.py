@@ -44,28 +44,39 @@ def within_squared(squared: jax.Array, radius: float) -> jax.Array:
     return squared <= radius**2 * _SLACK
 
 
-def dilate(members: jax.Array, element: StructuringElement, slot: jax.Array) -> jax.Array:
-    """Whether there is a member of a class within the disk.
+def as_words(labels: jax.Array, num_classes: int) -> jax.Array:
+    """The set of the one class that a label names, none where it is negative: (images, words, *spatial) uint32."""
+    first = jnp.arange(0, num_classes, _WORD, dtype=labels.dtype).reshape(1, -1, *[1] * (labels.ndim - 1))
+    bit = labels[:, None] - first
+    one = jnp.uint32(1) << jnp.clip(bit, 0, _WORD - 1).astype(jnp.uint32)
+    return jnp.where((bit >= 0) & (bit < _WORD), one, jnp.uint32(0))
+
+
+def holds(words: jax.Array, slot: jax.Array) -> jax.Array:
+    """Whether a set has a class: (images, places, *spatial) bool.
 
     Args:
-      members: `(images, classes, *spatial)` bool.
-      element: the disk.
-      slot: `(images, places, *spatial)`, the classes that are asked for; what is no class gets any answer.
-
-    Returns:
-      `(images, places, *spatial)` bool.
+      words: the sets, (images, words, *spatial).
+      slot: the classes that are asked for, (images, places, *spatial); what is no class gets any answer.
     """
     found = jnp.zeros(slot.shape, jnp.uint32)
-    for start in range(0, members.shape[1], _WORD):
-        word = _dilate_words(_packed(members[:, start : start + _WORD]), element)[:, None]
-        here = word >> ((slot - start) % _WORD).astype(jnp.uint32)
-        found = here if start == 0 else jnp.where(slot < start, found, here)
+    for k in range(words.shape[1]):
+        here = words[:, k, None] >> (slot % _WORD).astype(jnp.uint32)
+        found = here if k == 0 else jnp.where(slot < k * _WORD, found, here)
     return found & 1 == 1
 
 
-def _packed(members: jax.Array) -> jax.Array:
-    bit = jnp.arange(members.shape[1], dtype=jnp.uint32).reshape(1, -1, *[1] * (members.ndim - 2))
-    return jnp.sum(members.astype(jnp.uint32) << bit, axis=1, dtype=jnp.uint32)
+def count(words: jax.Array, num_classes: int) -> jax.Array:
+    """How many of an image's sets have each class: (images, words, *spatial) to (images, num_classes) int32."""
+    each = [(words[:, k // _WORD] >> jnp.uint32(k % _WORD) & 1).astype(jnp.int32) for k in range(num_classes)]
+    # All in one reduction: a CPU adds up single ones a number at a time.
+    add = lambda a, b: [i + j for i, j in zip(a, b, strict=True)]  # noqa: E731
+    return jnp.stack(lax.reduce(each, [jnp.int32(0)] * num_classes, add, range(1, words.ndim - 1)), axis=1)
+
+
+def dilate(words: jax.Array, element: StructuringElement) -> jax.Array:
+    """The sets of all classes that are within the disk: (images, words, *spatial)."""
+    return jnp.stack([_dilate_words(words[:, k], element) for k in range(words.shape[1])], axis=1)
 
 
 def _dilate_words(x: jax.Array, element: StructuringElement) -> jax.Array:

@@ -13,7 +13,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling.metrics import _labels
-from upsampling.metrics._dilation import dilate, disk, within_squared
+from upsampling.metrics._dilation import as_words, count, dilate, disk, holds, within_squared
 from upsampling.metrics._surface_elements import corners, element_sizes
 from upsampling.metrics.distance_transform import shift, squared_distance, steps
 from upsampling.primitives._common import pad_edges
@@ -170,19 +170,30 @@ def distances(
     return _by_map(_at_class(squared, slots), slots, sizes)
 
 
-def matches(
+def within(
     prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition, tolerance: float
-) -> list[Measured]:
-    """The surface elements of both maps, and whether each is within `tolerance` of the other map's of its class."""
-    where, judged, slots, sizes = _find(prediction, target, definition)
+) -> list[tuple[jax.Array, jax.Array]]:
+    """For both maps, how much of the boundary is within `tolerance` of the other map's of its class, and how much there
+    is, (images, classes)."""
     tolerance = min(tolerance, 2 * diagonal(target.shape, definition.spacing))  # its square must fit 32 bits
     element = disk(definition.spacing, tolerance)
+    dilated = []
+    if element is not None:
+        sets, judged = _sets(prediction, target, definition)
+        dilated = [dilate(words, element) for words in sets[::-1]]
+        if definition.boundary != "elements":
+            # Kept apart from the counts, or XLA computes the sets again for every class.
+            near = lax.optimization_barrier([own & other for own, other in zip(judged, dilated, strict=True)])
+            counts = partial(count, num_classes=definition.num_classes)
+            return [(counts(a), counts(b)) for a, b in zip(near, judged, strict=True)]
+    where, judged, slots, sizes = _find(prediction, target, definition)
     if element is None:
         squared = squared_distance(_of_the_other(where), definition.spacing, tolerance, _side_by_side(judged))
         matched = _at_class(within_squared(squared, tolerance), slots)
     else:
-        matched = [dilate(members, element, slot) for members, slot in zip(where[::-1], slots, strict=True)]
-    return _by_map(matched, slots, sizes)
+        matched = [holds(words, slot) for words, slot in zip(dilated, slots, strict=True)]
+    total = partial(SurfaceElements.total, num_classes=definition.num_classes)
+    return [(total(x, where=near), total(x)) for x, near in _by_map(matched, slots, sizes)]
 
 
 def _side_by_side(maps: Sequence[jax.Array]) -> jax.Array:
@@ -232,12 +243,40 @@ def _classes(definition: BoundaryDefinition) -> jax.Array:
     return jnp.arange(definition.num_classes, dtype=jnp.int32).reshape(1, -1, *[1] * len(definition.spacing))
 
 
+def _sets(
+    prediction: jax.Array, target: jax.Array, definition: BoundaryDefinition
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """The classes that have a surface element at a pixel or between pixels, in both maps, as words: all, and those that
+    count."""
+    *maps, counted = encode(prediction, target, definition)
+    if definition.of_pixels:
+        sets = [as_words(jnp.where(_edge(x, definition), x, NO_CLASS), definition.num_classes) for x in maps]
+    else:
+        sets = [_meeting(_blocks(x, definition.frame), definition.num_classes) for x in maps]
+        counted = None if counted is None else reduce(and_, _blocks(counted, definition.frame, True))
+    sets = lax.optimization_barrier(sets)
+    judged = sets if counted is None else [jnp.where(counted[:, None], words, jnp.uint32(0)) for words in sets]
+    return sets, judged
+
+
+def _meeting(pixels: list[jax.Array], num_classes: int) -> jax.Array:
+    """The classes of a block's pixels if there are several of them, as words; what is void is none."""
+    lowest = reduce(jnp.minimum, [jnp.where(pixel == VOID, num_classes, pixel) for pixel in pixels])
+    highest = reduce(jnp.maximum, [jnp.where(pixel == VOID, BEYOND, pixel) for pixel in pixels])
+    present = reduce(or_, [as_words(pixel, num_classes) for pixel in pixels])
+    return jnp.where((lowest < highest)[:, None], present, jnp.uint32(0))
+
+
+def _edge(x: jax.Array, definition: BoundaryDefinition) -> jax.Array | bool:
+    """Which pixels have a neighbor of another class; all of them where these are what is compared."""
+    everywhere = definition.boundary == "pixels"
+    return True if everywhere else touches_another(x, definition.frame, definition.connectivity)
+
+
 def _inside(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefinition) -> tuple:
     """Pixels of a class beside one that is not: where, judged (images, classes, *spatial); slot and size of the one
     place (images, 1, *spatial)."""
-    everywhere = definition.boundary == "pixels"
-    edge = True if everywhere else touches_another(x, definition.frame, definition.connectivity)
-    own = jnp.where(edge & (x >= 0), x, definition.num_classes)
+    own = jnp.where(_edge(x, definition) & (x >= 0), x, definition.num_classes)
     judged = own if counted is None else jnp.where(counted, own, definition.num_classes)
     # Kept apart from what follows, or XLA computes the edge again for every class.
     own, judged = lax.optimization_barrier((own, judged))

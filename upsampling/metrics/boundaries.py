@@ -13,7 +13,7 @@ from jax import lax
 from upsampling import _arguments
 from upsampling.metrics import _labels, _surfaces
 from upsampling.metrics._labels import Axes, LabelMap, Spacing
-from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, SurfaceElements, Unit, Void
+from upsampling.metrics._surfaces import Boundary, BoundaryDefinition, Unit, Void
 from upsampling.metrics.accumulators import PrecisionRecall, Ratio, check_absent, metric
 from upsampling.metrics.distance_transform import squared_distance
 from upsampling.primitives._common import core
@@ -222,9 +222,7 @@ def within_tolerance(
 @core((2, 3), inline=False)
 def _within_tolerance(prediction, target, definition: BoundaryDefinition, tolerance: float) -> PrecisionRecall:
     def images(prediction, target):
-        both = _surfaces.matches(prediction, target, definition, tolerance)
-        total = partial(SurfaceElements.total, num_classes=definition.num_classes)
-        precision, recall = (Ratio(total(x, where=near), total(x)) for x, near in both)
+        precision, recall = (Ratio(*sums) for sums in _surfaces.within(prediction, target, definition, tolerance))
         return PrecisionRecall(precision, recall)
 
     return _labels.over_images(images, len(definition.spacing), definition.num_classes, prediction, target)

@@ -164,8 +164,14 @@ def _metrics(small: bool) -> Iterator[Program]:
     )
     labels = (DEVICES, 16, 16) if small else (8, 360, 480)
     maps = (_spec(*labels, dtype=jnp.int32),) * 2
-    for name in ("confusion_matrix", "boundary_iou", "hausdorff_distance"):
-        function = functools.partial(getattr(up.metrics, name), num_classes=3 if small else 11)
+    of_labels = {
+        "confusion_matrix": up.metrics.confusion_matrix,
+        "boundary_iou": up.metrics.boundary_iou,
+        "boundary_f1, within 5 px,": functools.partial(up.metrics.boundary_f1, tolerance=5, boundary="between"),
+        "hausdorff_distance": up.metrics.hausdorff_distance,
+    }
+    for name, function in of_labels.items():
+        function = functools.partial(function, num_classes=3 if small else 11)
         yield Program(f"{name} {_words(labels)}", function, maps, wanted=0)
 
 

@@ -23,7 +23,7 @@ from upsampling.primitives._common import (
     tile_places,
 )
 from upsampling.primitives.taps import Axis, operators
-from upsampling.primitives.window_attention import attention
+from upsampling.primitives.window_attention import attention, reassembled
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -206,9 +206,15 @@ def carafe(
 
 @core((2, 3, 4))
 def _carafe(x: jax.Array, logits: jax.Array, scale: tuple[int, ...], window: tuple[int, ...], groups: int) -> jax.Array:
-    logits = convolution._pixel_shuffle(logits, scale, "CRD")
-    weights = window_softmax(logits.reshape(*logits.shape[:-1], groups, *window), len(scale))
-    return _sum_by_scale(x, weights, scale)
+    rank = len(scale)
+    geometry = Geometry(x.shape[-1 - rank : -1], scale, (), window, (1,) * rank, groups)
+
+    def pure(x: jax.Array, logits: jax.Array) -> jax.Array:
+        logits = convolution._pixel_shuffle(logits, scale, "CRD")
+        weights = window_softmax(logits.reshape(*logits.shape[:-1], groups, *window), rank)
+        return window_sum(*_arguments.promote(x, weights), geometry, "zero")
+
+    return reassembled(pure, x, logits, geometry=geometry, source="blocks")
 
 
 def sapa(
@@ -395,13 +401,22 @@ def _fade(
 ) -> jax.Array:
     rank = len(window)
     size = guide_logits.shape[-1 - rank : -1]
-    logits = guide_logits + interpolation._to_size(map_logits, size, "nearest")
-    weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
-    y = _sum_to_size(x, weights, rank)
+    geometry = _around_nearest(x.shape[-1 - rank : -1], size, window)
+
+    def pure(x: jax.Array, guide_logits: jax.Array, map_logits: jax.Array, *mixed: jax.Array) -> jax.Array:
+        logits = guide_logits + interpolation._to_size(map_logits, size, "nearest")
+        weights = window_softmax(logits.reshape(*logits.shape[:-1], 1, *window), rank)
+        y = window_sum(*_arguments.promote(x, weights), geometry, "zero")
+        if not mixed:
+            return y
+        gate_logits, guide = mixed
+        gate = _gate(gate_logits, size)
+        return gate * guide + (1 - gate) * y
+
     if guide is None or gate_logits is None:
-        return y
-    gate = _gate(gate_logits, size)
-    return gate * guide + (1 - gate) * y
+        return reassembled(pure, x, guide_logits, map_logits, geometry=geometry, source="sizes")
+    arrays = (x, guide_logits, map_logits, gate_logits, guide)
+    return reassembled(pure, *arrays, geometry=geometry, source="gated")
 
 
 def attend_to_neighbors(
@@ -520,16 +535,8 @@ def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], len
 # Cores that methods share.
 
 
-def _sum_by_scale(x: jax.Array, weights: jax.Array, scale: tuple[int, ...]) -> jax.Array:
-    """`reassemble` with zeros beyond the image."""
-    rank = len(scale)
-    groups, *window = weights.shape[-1 - rank :]
-    geometry = Geometry(x.shape[-1 - rank : -1], scale, (), tuple(window), (1,) * rank, groups)
-    return window_sum(*_arguments.promote(x, weights), geometry, "zero")
-
-
 def _sum_to_size(x: jax.Array, weights: jax.Array, rank: int) -> jax.Array:
-    """The same to the size of the weights, with windows around the nearest pixels."""
+    """`reassemble` with zeros beyond the image, to the size of the weights, with windows around the nearest pixels."""
     size, (groups, *window) = weights.shape[-1 - 2 * rank : -1 - rank], weights.shape[-1 - rank :]
     geometry = _around_nearest(x.shape[-1 - rank : -1], size, tuple(window), groups)
     return window_sum(*_arguments.promote(x, weights), geometry, "zero")

@@ -65,6 +65,26 @@ ENTRY %main (x: f32[8,16], flag: pred[]) -> f32[8,16] {
 }
 """
 
+# A row of 8 is read, added to, and written in its place.
+IN_PLACE = """HloModule small, is_scheduled=true
+
+%fused_edge (p0: f32[8,16], p1: f32[1,16]) -> f32[8,16] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = f32[1,16]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %same = f32[8,16]{1,0} bitcast(%p0)
+  %row = f32[1,16]{1,0} slice(%same), slice={[0:1], [0:16]}
+  %sum = f32[1,16]{1,0} add(%row, %p1)
+  ROOT %put = f32[8,16]{1,0} dynamic-update-slice(%p0, %sum, %zero, %zero)
+}
+
+ENTRY %main (x: f32[8,16], row: f32[1,16]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %row.1 = f32[1,16]{1,0} parameter(1)
+  ROOT %edge_fusion = f32[8,16]{1,0} fusion(%x, %row.1), kind=kLoop, calls=%fused_edge
+}
+"""
+
 # A TPU's: an estimated fusion, and a change of layout without an estimate, to a layout with an axis of 2 in a tile's
 # place of 128.
 TPU = """HloModule small, is_scheduled=true
@@ -92,6 +112,10 @@ def test_loops_count_every_trip_and_parts_count_as_parts():
     assert program.costs.apart == {"copy": 1, "__cudnn$something": 1}
     assert program.written("f32") == 3 * array  # the copy, the loop's, the call's
     assert program.written("bf16") == 0
+
+
+def test_of_what_is_written_in_place_slices_are_read():
+    assert Program(IN_PLACE).costs.traffic == 3 * 16 * 4
 
 
 def test_what_has_no_estimate_is_told_with_the_padding_of_its_layout():
@@ -208,12 +232,13 @@ def test_kernels_by_hand_compile_for_a_gpu():
     if reason is not None:
         pytest.skip(reason)
     methods = [p for p in programs.programs("reassembly", small=True) if p.name.startswith(("sapa", "neighborhood"))]
-    methods += programs.programs("layers", ("joint_bilateral",), small=True)
-    assert len(methods) == 3
-    for dtype, program in zip((jnp.bfloat16, jnp.float32, jnp.float16), methods, strict=True):
+    methods += programs.programs("layers", ("joint_bilateral", "carafe", "fade"), small=True)
+    dtypes = (jnp.bfloat16, jnp.float32, jnp.float16, jnp.float16, jnp.bfloat16)
+    for dtype, program in zip(dtypes, methods, strict=True):
         made = program.in_dtype(dtype)
         call, arguments = made.with_gradient(made.function)
-        assert targets.compile_for("h100", call, *arguments)["custom_calls"] == {"__gpu$xla.gpu.triton": 3}, made.name
+        calls = targets.compile_for("h100", call, *arguments)["custom_calls"]
+        assert calls["__gpu$xla.gpu.triton"] == 3, made.name
 
 
 def test_devices_of_a_gpu_exchange_no_maps():

@@ -1,5 +1,8 @@
 """Layers of the reassembly family: options, first values and errors. tests/interop has what they compute."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
+from upsampling.nn._layers import project_and_encode
 
 GUIDED = ["sapa", "fade", "fade_lite"]
 
@@ -86,3 +90,46 @@ def test_dtypes(method):
 def test_errors_explain(call, message):
     with pytest.raises(ValueError, match=message):
         call(nnx.Rngs(0))
+
+
+def projected_and_encoded(x, projection, projection_bias, kernel, bias, dilation):
+    """A projection of each pixel, zeros around that, and a sum over the taps of the window."""
+    size, window = x.shape[-1 - len(dilation) : -1], kernel.shape[: len(dilation)]
+    y, reach = x @ projection + projection_bias, [d * (k // 2) for k, d in zip(window, dilation, strict=True)]
+    y = jnp.pad(y, [(0, 0)] * (x.ndim - 1 - len(size)) + [(r, r) for r in reach] + [(0, 0)])
+    total = bias
+    for tap in itertools.product(*map(range, window)):
+        read = [slice(t * d, t * d + n) for t, d, n in zip(tap, dilation, size, strict=True)]
+        total = total + y[(Ellipsis, *read, slice(None))] @ kernel[tap]
+    return total
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "dilation"),
+    [((2, 5, 6), (3, 3), (1, 2)), ((1, 2), (3, 5), (3, 1)), ((2, 2, 7), (3,), (1,)), ((2, 3, 3), (3, 1, 3), (1, 1, 1))],
+)
+def test_a_projection_and_an_encoder_are_one_convolution(shape, window, dilation):
+    """Also at the edges, where a bias of the projection does not reach beyond the image."""
+    given = ((*shape, 3), (3, 7), (7,), (*window, 7, 4), (4,))
+    arrays = [jax.random.normal(key, s) for key, s in zip(jax.random.split(jax.random.key(0), 5), given, strict=True)]
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def with_gradients(function, *arrays):
+        y, pull_back = jax.vjp(functools.partial(function, dilation=dilation), *arrays)
+        return [y, *pull_back(jnp.sin(y))]
+
+    made = with_gradients(project_and_encode, *arrays)
+    with jax.numpy_rank_promotion("allow"):
+        stated = with_gradients(projected_and_encoded, *arrays)
+    for own, expected in zip(made, stated, strict=True):
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5 * float(jnp.abs(expected).max()))
+
+
+@pytest.mark.parametrize("features", [6, 9])
+def test_a_projection_that_compresses_is_computed_first(features):
+    arrays = (jnp.ones((5, 6, features)), jnp.ones((features, 7)), jnp.ones(7), jnp.ones((3, 3, 7, 4)), jnp.ones(4))
+    traced, compresses = jax.jit(project_and_encode).trace(*arrays), features * (3 * 3 * 4 - 7) >= 3 * 3 * 7 * 4
+    for platform in ("cpu", "tpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert ("5x6x7x" in program) == (compresses or platform == "tpu")
+    np.testing.assert_allclose(project_and_encode(*arrays)[2, 2], 9 * 7 * (features + 1) + 1, rtol=1e-6)

@@ -20,7 +20,6 @@ from upsampling.primitives.window_sum import Geometry, window_correlation, windo
 def stated(x, queries, keys, cotangent, form):
     """Values and gradients of x, queries and keys in float64, one output pixel after another."""
     geometry = form.geometry
-    x, queries, keys, cotangent = (np.asarray(a, np.float64) for a in (x, queries, keys, cotangent))
     split = lambda a: a.reshape(*a.shape[:-1], geometry.groups, -1)  # noqa: E731
     x, queries, keys, cotangent = map(split, (x, queries, keys, cotangent))
     y, gradients = np.zeros_like(cotangent), [np.zeros_like(a) for a in (x, queries, keys)]
@@ -52,7 +51,7 @@ def stated(x, queries, keys, cotangent, form):
 
 def uneven(size, output, window, groups):
     centers = [np.arange(m) * n // m for n, m in zip(size, output, strict=True)]
-    return Form(Geometry.around(size, centers, window, groups), ())
+    return Form(Geometry.around(size, centers, window, groups))
 
 
 def moved_inward(size, output, window, groups, most=None):
@@ -73,25 +72,95 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_kernels_compute_sums_over_windows_and_their_gradients(case):
-    form, channels, inner, dtype = CASES[case]
+def check(form, channels, shapes, dtype, state):
+    """Interprets the kernels of `x`, arrays of these shapes and a cotangent; `state` says what they should compute."""
     size, output = form.geometry.size, form.geometry.output
-    shapes = ((2, *size, channels), (2, *output, inner), (2, *size, inner), (2, *output, channels))
+    shapes = ((2, *size, channels), *shapes, (2, *output, channels))
     rng = np.random.default_rng(0)
-    x, queries, keys, cotangent = (jnp.asarray(2 * rng.normal(size=shape), dtype) for shape in shapes)
+    arrays = [jnp.asarray(2 * rng.normal(size=shape), dtype) for shape in shapes]
 
     @jax.jit
-    def interpreted(x, queries, keys, cotangent):
-        y = attend(x, queries, keys, form=form, dtype=jnp.float32, interpret=True)
-        return [*y, *gradients_of(x, queries, keys, cotangent, form=form, interpret=True)]
+    def interpreted(*arrays):
+        y = attend(*arrays[:-1], form=form, dtype=jnp.float32, interpret=True)
+        return [*y, *gradients_of(*arrays, form=form, interpret=True)]
 
-    made = interpreted(x, queries, keys, cotangent)
-    assert [a.dtype for a in made] == [jnp.float32, dtype, dtype, dtype]
-    for own, expected in zip(made, stated(x, queries, keys, cotangent, form), strict=True):
+    made = interpreted(*arrays)
+    assert [a.dtype for a in made] == [jnp.float32, *[dtype] * form.arrays]
+    for own, expected in zip(made, state(*(np.asarray(a, np.float64) for a in arrays), form), strict=True):
         largest = np.abs(expected).max()
         tolerance = 1e-6 if own.dtype == jnp.float32 else float(jnp.finfo(dtype).eps) / 2
         np.testing.assert_allclose(np.asarray(own, np.float64), expected, atol=tolerance * largest, rtol=tolerance)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_kernels_compute_sums_over_windows_and_their_gradients(case):
+    form, channels, inner, dtype = CASES[case]
+    check(form, channels, ((2, *form.geometry.output, inner), (2, *form.geometry.size, inner)), dtype, stated)
+
+
+def stated_of_given(x, logits, *others):
+    """The same of logits that are given: values, and gradients of all arrays."""
+    *others, cotangent, form = others
+    geometry, gradients = form.geometry, [np.zeros_like(a) for a in (x, logits, *others)]
+    y, by_x, by_logits = np.zeros_like(cotangent), *(np.zeros_like(a) for a in (x, logits))
+    taps, own = list(itertools.product(*map(range, geometry.window))), x.shape[-1] // geometry.groups
+    for image, *place, group in np.ndindex(*y.shape[:-1], geometry.groups):
+        center = [c[p] for c, p in zip(geometry.central, place, strict=True)]
+        phase = [p % s for p, s in zip(place, geometry.scale, strict=False)]
+        channels = slice(group * own, (group + 1) * own)
+        at = (image, *place)
+        if form.source == "blocks":
+            counts = (geometry.groups, *geometry.window, *geometry.scale)
+            at = (image, *center, [np.ravel_multi_index((group, *tap, *phase), counts) for tap in taps])
+        low = (image, *center)
+        summed = logits[at] + (others[0][low] if others else 0)
+        weights = np.exp(summed - summed.max())
+        weights /= weights.sum()
+        pixels = [[c + t - k // 2 for c, t, k in zip(center, tap, geometry.window, strict=True)] for tap in taps]
+        inside = [all(0 <= q < n for q, n in zip(pixel, geometry.size, strict=True)) for pixel in pixels]
+        values = np.stack(
+            [x[(image, *q, channels)] if i else np.zeros(own) for q, i in zip(pixels, inside, strict=True)]
+        )
+        own_y, own_c = weights @ values, cotangent[(image, *place, channels)]
+        left = 1.0
+        if form.source == "gated":
+            share, guide = 1 / (1 + np.exp(-others[1][low])), others[2][(image, *place)]
+            gradients[3][low] += (guide - own_y) @ own_c * share * (1 - share)
+            gradients[4][(image, *place)] = share * own_c
+            own_y, left = share * guide + (1 - share) * own_y, 1 - share
+        y[(image, *place, channels)] = own_y
+        slopes = left * weights * (values @ own_c - weights @ values @ own_c)
+        by_logits[at] += slopes
+        if others:
+            gradients[2][low] += slopes
+        for pixel, weight, i in zip(pixels, weights, inside, strict=True):
+            if i:
+                by_x[(image, *pixel, channels)] += left * weight * own_c
+    return [y, by_x, by_logits, *gradients[2:]]
+
+
+def given(source, size, scale, window, groups=1):
+    return Form(Geometry(size, scale, (), window, (1,) * len(size), groups), source=source)
+
+
+GIVEN = {
+    "blocks in groups": (given("blocks", (3, 5), (2, 3), (3, 5), 2), 4, jnp.float32),
+    "blocks along one axis, float16": (given("blocks", (33,), (3,), (5,)), 3, jnp.float16),
+    "of two sizes, no whole factor": (uneven((3, 4), (4, 9), (1, 5), 1)._replace(source="sizes"), 3, jnp.float32),
+    "gated": (given("gated", (3, 5), (2, 2), (3, 3)), 5, jnp.float32),
+    "gated, one pixel, bfloat16": (uneven((1, 1), (2, 3), (5, 5), 1)._replace(source="gated"), 1, jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_kernels_take_logits_that_are_given(case):
+    form, channels, dtype = GIVEN[case]
+    geometry = form.geometry
+    size, output, taps = (2, *geometry.size), (2, *geometry.output), np.prod(geometry.window)
+    shapes = ((*output, taps), (*size, taps), (*size, 1), (*output, channels))[: form.arrays - 1]
+    if form.source == "blocks":
+        shapes = ((*size, geometry.groups * taps * np.prod(geometry.scale)),)
+    check(form, channels, shapes, dtype, stated_of_given)
 
 
 def test_distances_are_bounded_as_elsewhere():
@@ -134,22 +203,33 @@ def compiled_anew(function):
     return jax.jit(lambda *arrays: function(*arrays))
 
 
+def total_of_fade(x, guide, guide_logits, map_logits, gate_logits):
+    return jnp.sum(jnp.sin(up.fade(x, guide, guide_logits, map_logits, gate_logits, kernel_size=3)))
+
+
+def arrays_of_fade(batch=()):
+    rng = np.random.default_rng(2)
+    shapes = ((3, 4, 2), (6, 8, 2), (6, 8, 9), (3, 4, 9), (3, 4, 1))
+    return tuple(jnp.asarray(rng.normal(size=(*batch, *shape)), jnp.float32) for shape in shapes)
+
+
 @pytest.fixture
 def on_a_cpu():
     """Programs for a CPU hold the kernels too, interpreted. Yields which were taken."""
     taken = []
 
     def interpreted(kernels):
-        def run(x, queries, keys, *cotangent, form, dtype):
+        def run(*arrays, form, dtype):
             taken.append(kernels)
-            if not jax.typeof(x).manual_axis_type.varying:
-                return kernels(x, queries, keys, *cotangent, form=form, dtype=dtype, interpret=True)
+            if not jax.typeof(arrays[0]).manual_axis_type.varying:
+                return kernels(*arrays, form=form, dtype=dtype, interpret=True)
 
             # JAX does not interpret kernels of arrays that vary over devices: the same for each device's own.
             def pure(x, queries, keys):
                 weights = window_softmax(window_correlation(keys, queries, form.geometry, "zero"), 2)
                 return window_sum(x, weights, form.geometry, "zero")
 
+            x, queries, keys, *cotangent = arrays
             y, pull_back = jax.vjp(pure, x, queries, keys)
             return pull_back(*cotangent) if cotangent else (y,)
 
@@ -174,6 +254,11 @@ def test_kernels_take_the_place_of_the_sums_under_every_transformation(on_a_cpu,
         "gradient of vmap": (
             jax.grad(lambda *arrays: jax.vmap(total, (0, 0, None))(*arrays).sum(), (0, 1, 2)),
             (*several[:2], single[2]),
+            {attend, gradients_of},
+        ),
+        "gradient of vmap, gated": (
+            jax.grad(lambda *arrays: jax.vmap(total_of_fade, (0, 0, 0, None, 0))(*arrays).sum(), (0, 1, 2, 3, 4)),
+            (*arrays_of_fade((2,))[:3], arrays_of_fade()[3], arrays_of_fade((2,))[4]),
             {attend, gradients_of},
         ),
         "of one argument": (jax.grad(total, 1), single, {attend, gradients_of}),
@@ -223,6 +308,8 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
     monkeypatch.setattr(_common, "MOST_BYTES", 1000)
     assert kernels_in(neighbors, *arrays_of((1,))) == 1  # in place of tiles
     assert kernels_in(up.joint_bilateral, arrays[0], guide) == 1
+    assert kernels_in(jax.grad(total_of_fade, (0, 1, 2, 3, 4)), *arrays_of_fade((2, 1))) == 1 + 2
+    assert kernels_in(functools.partial(up.carafe, kernel_size=3), arrays[0], jnp.ones((2, 3, 4, 36))) == 1
     assert kernels_in(sapa, *arrays_of(dtype=jnp.bfloat16)) == 1
     assert kernels_in(sapa, *arrays, platform="cpu") == 0
     assert kernels_in(sapa, *arrays_of((0,))) == 0

@@ -41,10 +41,13 @@ def centered(n, m):
 GEOMETRIES = {
     "scale, dilation, groups": Geometry((3, 4), (2, 3), (), (3, 5), (1, 2), 2),
     "uneven centers": Geometry((3, 4), (), (centered(3, 5), centered(4, 7)), (3, 3), (1, 1), 1),
-    "windows that move inward": Geometry((5, 4), (), ((1, 1, 1, 2, 3, 3, 3), (1, 1, 2, 2)), (3, 3), (1, 1), 2),
+    "more uneven": Geometry((6, 3), (), (centered(6, 9), centered(3, 4)), (3, 3), (1, 1), 1),
+    "windows that move inward": Geometry(
+        (6, 4), (), ((1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4), (1, 1, 2, 2)), (3, 3), (2, 1), 2
+    ),
     "one axis, uneven": Geometry((4,), (), (centered(4, 7),), (3,), (2,), 1),
     "one axis, wider than a tile": Geometry((70,), (2,), (), (3,), (1,), 1),
-    "three axes": Geometry((2, 3, 3), (2, 1, 2), (), (1, 3, 3), (1, 1, 1), 1),
+    "three axes": Geometry((2, 3, 3), (3, 1, 2), (), (1, 3, 3), (1, 1, 1), 1),
     "many taps": Geometry((2, 4), (1, 2), (), (5, 7), (1, 1), 1),
 }
 
@@ -54,6 +57,8 @@ GEOMETRIES = {
 def test_forms(name, dtype, monkeypatch):
     for module, limit, n in (
         (window_sum, "UNROLLED_TAPS", 30),
+        (window_sum, "_TAPS_ON_TPU", 4),
+        (window_sum, "_PHASES", 2),
         (_common, "MOST_BYTES", 0),
         (_common, "TILE_BYTES", 4000),
     ):
@@ -81,16 +86,22 @@ def test_forms(name, dtype, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["scale, dilation, groups", "uneven centers", "many taps"])
-def test_distances(name):
+def test_distances(name, monkeypatch):
     """Row by row and all at once, against |x|^2 - 2 x y + |y|^2."""
+    monkeypatch.setattr(window_sum, "_TAPS_ON_TPU", 8)
     g, rng = GEOMETRIES[name], np.random.default_rng(0)
     x, y = (rng.standard_normal((2, *size, 4)).astype(np.float32) for size in (g.padded, g.output))
     w = np.zeros((2, *g.output, g.groups, *g.window), np.float32)
     products = lambda a, b: by_loops(g, a, w, b)[1]  # noqa: E731
     want = products(x**2, np.ones_like(y)) - 2 * products(x, y) + products(np.ones_like(x), y**2)
-    for form in (window_sum._distances, window_sum._distances_on_gpu):
+    for form in (window_sum._distances, window_sum._distances_on_gpu, window_sum._distances_on_tpu):
         got = jax.jit(functools.partial(form, geometry=g))(x, y)
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    total = lambda x, y, form: (form(x, y, geometry=g) * want).sum()  # noqa: E731
+    slope = jax.jit(jax.grad(total, (0, 1)), static_argnums=2)
+    slopes = [slope(x, y, form) for form in (window_sum._distances, window_sum._distances_on_tpu)]
+    for right, got in zip(*slopes, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-4, atol=1e-2)  # sums of up to 35 products of hundreds
     if name == "many taps":
         rows = functools.partial(window_sum._window_correlation_by_rows, geometry=g, compute=window_sum._distances)
         np.testing.assert_allclose(jax.jit(rows)(x, y), want, rtol=1e-4, atol=1e-4)

@@ -4,6 +4,7 @@ A constructor checks all that it is given, before it draws a parameter; a call c
 layer and the argument.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, interpolation
@@ -161,13 +163,110 @@ def _encode(
     x: jax.Array, kernel: jax.Array, bias: jax.Array | None, dilation: tuple[int, ...], groups: int
 ) -> jax.Array:
     rank = kernel.ndim - 2
-    wide = accumulator(x.dtype)
     reach = tuple(d * (k - 1) for k, d in zip(kernel.shape[:rank], dilation, strict=True))
     pads = tuple((r - r // 2, r // 2) for r in reach)
-    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :]).astype(wide)
-    y = convolve(y, kernel.astype(wide), pads=pads, dilation=dilation, groups=groups)
-    y = y if bias is None else y + with_axes(bias.astype(wide), y.ndim)
-    return y.astype(x.dtype).reshape(*x.shape[:-1], kernel.shape[-1])
+    y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
+    y = convolve(y, kernel.astype(x.dtype), pads=pads, dilation=dilation, groups=groups)
+    y = y if bias is None else y + with_axes(bias.astype(y.dtype), y.ndim)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def project_and_encode(
+    x: jax.Array,
+    projection: jax.Array,
+    projection_bias: jax.Array | None,
+    kernel: jax.Array,
+    bias: jax.Array,
+    *,
+    dilation: tuple[int, ...] | None = None,
+    groups: int = 1,
+) -> jax.Array:
+    """`encode(project(x, projection, projection_bias), kernel, bias)`: what a method predicts its weights by.
+
+    On CPUs and GPUs one convolution by the product of both kernels, where that is fewer operations: where what is meant
+    to compress has more channels than `x`. A GPU would write the map between the two and read it.
+    """
+    rank = kernel.ndim - 2
+    taps, inner, out = math.prod(kernel.shape[:rank]), *kernel.shape[rank:]
+    fewer = x.shape[-1] * (taps * out - inner) < taps * inner * out
+    if groups > 1 or not fewer or not _arguments.is_static(*x.shape[-1 - rank : -1]):
+        return encode(project(x, projection, projection_bias), kernel, bias, dilation=dilation, groups=groups)
+    return _project_and_encode(x, projection, projection_bias, kernel, bias, dilation or (1,) * rank)
+
+
+@core(5)
+def _project_and_encode(
+    x: jax.Array,
+    projection: jax.Array,
+    projection_bias: jax.Array | None,
+    kernel: jax.Array,
+    bias: jax.Array,
+    dilation: tuple[int, ...],
+) -> jax.Array:
+    def apart(x: jax.Array, projection: jax.Array, kernel: jax.Array, bias: jax.Array, *added: jax.Array) -> jax.Array:
+        return _encode(project(x, projection, *added), kernel, bias, dilation, 1)
+
+    at_once = functools.partial(_in_one_convolution, dilation=dilation)
+    added = () if projection_bias is None else (projection_bias,)
+    return lax.platform_dependent(x, projection, kernel, bias, *added, tpu=apart, default=at_once)
+
+
+def _in_one_convolution(
+    x: jax.Array,
+    projection: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array,
+    projection_bias: jax.Array | None = None,
+    *,
+    dilation: tuple[int, ...],
+) -> jax.Array:
+    wide, rank = accumulator(x.dtype), kernel.ndim - 2
+    product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    kernel, bias = kernel.astype(wide), bias.astype(wide)
+    both = product(projection.astype(wide), kernel).astype(x.dtype)
+    if projection_bias is None:
+        return _encode(x, both, bias, dilation, 1)
+    # What each tap adds; but none of those beyond the edge, where what is encoded is zero.
+    added = product(projection_bias.astype(wide), kernel)
+    y = _encode(x, both, bias + added.sum(range(rank)), dilation, 1)
+    for axis, (n, k, d) in enumerate(zip(x.shape[-1 - rank : -1], kernel.shape, dilation, strict=False)):
+        # `added` is (*size of the axes that are done, *window of the others, out).
+        taps = np.arange(n)[:, None] + d * (np.arange(k) - k // 2)
+        beyond = (taps < 0) | (taps >= n)
+        low, high = min(d * (k // 2), n), max(n - d * (k // 2), min(d * (k // 2), n))
+        rest = tuple(range(axis + 1, rank))
+        for rows in (slice(0, low), slice(high, n)):
+            if beyond[rows].any():
+                less = -_over_taps(beyond[rows], added, axis).sum(rest, keepdims=True)
+                y = _add_rows(y.ndim - 1 - rank + axis, rows.start, y, less.astype(y.dtype))
+        added = _over_taps(~beyond, added, axis)
+    return y
+
+
+def _over_taps(table: np.ndarray, added: jax.Array, axis: int) -> jax.Array:
+    """The sums over those taps of an axis that a table (places, taps) marks."""
+    table = table.reshape(*(1,) * axis, *table.shape, *(1,) * (added.ndim - axis - 1))
+    return jnp.where(table, jnp.expand_dims(added, axis), jnp.zeros((), added.dtype)).sum(axis + 1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _add_rows(axis: int, start: int, y: jax.Array, rows: jax.Array) -> jax.Array:
+    """Adds rows, which have no batch axes, to those of an axis from `start` on, in place where the compiler can."""
+    stop = start + rows.shape[axis - y.ndim]
+    part = lax.slice_in_dim(y, start, stop, axis=axis) + with_axes(rows, y.ndim)
+    return lax.dynamic_update_slice_in_dim(y, part, start, axis)
+
+
+@_add_rows.defjvp
+def _(axis: int, start: int, primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple:
+    (y, rows), (dy, drows) = primals, tangents
+    # Its transpose reads the cotangent of `y` as it is.
+    drows = jnp.broadcast_to(
+        with_axes(drows, y.ndim), (*y.shape[:axis], rows.shape[axis - y.ndim], *y.shape[axis + 1 :])
+    )
+    margins = [(0, 0, 0)] * y.ndim
+    margins[axis] = (start, y.shape[axis] - start - drows.shape[axis], 0)
+    return _add_rows(axis, start, y, rows), dy + lax.pad(drows, jnp.zeros((), y.dtype), margins)
 
 
 def convolution(x: jax.Array, conv: nnx.Conv) -> jax.Array:
@@ -286,6 +385,22 @@ def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Arra
 def _scaled(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     scale, bias = (with_axes(a.astype(x.dtype), x.ndim) for a in (scale, bias))
     return x * scale + bias
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def relu(x: jax.Array, leak: float = 0.0) -> jax.Array:
+    """`x` where it is positive, else `leak` times `x`.
+
+    Its derivative is told from its value, at zero PyTorch's: so nothing else reads `x`, and what makes it makes the
+    value in the same kernel.
+    """
+    return jnp.where(x > 0, x, leak * x) if leak else jnp.maximum(x, jnp.zeros((), x.dtype))
+
+
+@relu.defjvp
+def _(leak: float, primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    y, (dx,) = relu(*primals, leak), tangents
+    return y, jnp.where(y > 0, dx, leak * dx)
 
 
 @core()

@@ -636,7 +636,7 @@ class LoftUp(AnySize):
         waves = attention._fourier_features(image, self.guide_biases[...], rows, -2.0, self.highest)
         y = _norm(jnp.concatenate([waves, image], axis=-1).astype(dtype), self.guide_norm)
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            y = jax.nn.relu(_layers.batch_norm(_layers.convolution(_zero_outside(y, inside), conv), norm))
+            y = _layers.relu(_layers.batch_norm(_layers.convolution(_zero_outside(y, inside), conv), norm))
             inside = None if inside is None else inside[1:-1]
         for block, (values, keys) in zip(self.blocks, seen, strict=True):
             y = block(y, values, keys)

@@ -88,6 +88,6 @@ class AttentionGate(nnx.Module):
         skip, gating = _layers.cast(self.dtype or jnp.result_type(skip, self.skip.kernel[...]), skip, gating)
         own = self.skip(skip)
         added = own + interpolation.bilinear(self.gating(gating), own.shape[-3:-1])
-        weight = jax.nn.sigmoid(self.psi(jax.nn.relu(added)))
+        weight = jax.nn.sigmoid(self.psi(_layers.relu(added)))
         y = skip * interpolation.bilinear(weight, skip.shape[-3:-1])
         return y if self.out is None or self.norm is None else _layers.batch_norm(self.out(y), self.norm)

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling import _arguments, guided, interpolation
@@ -392,7 +393,7 @@ class GuidedFilter(AnySize):
         x, high = _layers.cast(self.dtype or jnp.result_type(x, *parameters), x, high)
         low = interpolation.area(high, x.shape[-3:-1])
         if self.guide_map is not None:
-            high, low = self.guide_map(high), self.guide_map(low)
+            high, low = self.guide_map(high), self.guide_map(low, apart=True)
         if self.mean == "conv":
             return guided.convolutional_guided_filter(
                 x, high, low, self.kernel[...], self.slopes, radius=self.radius, convention=self.convention
@@ -427,11 +428,13 @@ class Pointwise(nnx.Module):
         self.norms = nnx.List(made)
         self.leak = leak
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, apart: bool = False) -> jax.Array:
+        """With `apart`, XLA does not join the products with those of another call, whose results it would then cut."""
         for n, layer in enumerate(self.layers[:-1]):
-            x = _pointwise(x, layer)
-            x = _leaky_relu(self.norms[n](x) if self.norms else x, self.leak)
-        return _pointwise(x, self.layers[-1])
+            x = _pointwise(x, layer, apart)
+            x = _layers.relu(self.norms[n](x) if self.norms else x, self.leak)
+        y = _pointwise(x, self.layers[-1], apart)
+        return _apart(y) if apart else y
 
 
 class AdaptiveNorm(nnx.Module):
@@ -472,12 +475,13 @@ def _mixed(x: jax.Array, normal: jax.Array, own: jax.Array, other: jax.Array) ->
     return own * x + other * normal
 
 
-@core(1)
-def _leaky_relu(x: jax.Array, leak: float) -> jax.Array:
-    return jax.nn.leaky_relu(x, leak)
-
-
-def _pointwise(x: jax.Array, layer: nnx.Linear) -> jax.Array:
+def _pointwise(x: jax.Array, layer: nnx.Linear, apart: bool) -> jax.Array:
     """The layer in the dtype of `x`, which may be wider than its parameters: moments are."""
-    bias = None if layer.bias is None else layer.bias[...].astype(x.dtype)
-    return _layers.project(x, layer.kernel[...].astype(x.dtype), bias)
+    kernel, bias = layer.kernel[...], None if layer.bias is None else layer.bias[...].astype(x.dtype)
+    return _layers.project(x, (_apart(kernel) if apart else kernel).astype(x.dtype), bias)
+
+
+@core()
+def _apart(x: jax.Array) -> jax.Array:
+    """`x`, through which XLA does not look; but for a TPU, where nothing is gained."""
+    return lax.platform_dependent(x, tpu=lambda x: x, default=lax.optimization_barrier)

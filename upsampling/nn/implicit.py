@@ -115,7 +115,7 @@ class LIIF(AnySize):
         def predict(pixels: jax.Array, places: jax.Array) -> jax.Array:
             y = _moved(pixels, places, steps)
             for kernel, bias in zip(later[:count], later[count:], strict=True):
-                y = _layers.project(jax.nn.relu(y), kernel, bias)
+                y = _layers.project(_layers.relu(y), kernel, bias)
             return y
 
         return implicit.local_ensemble(first, predict, size=target, ensemble=self.ensemble)

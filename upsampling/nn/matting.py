@@ -256,16 +256,11 @@ class A2U(AnySize):
 
         def filtered(linear: nnx.Linear, norm: nnx.GroupNorm) -> jax.Array:
             found = matting.cell_convolution(whole, _linear(parts, linear))
-            return _leaky_relu(_layers.group_norm(found, norm))
+            return _layers.relu(_layers.group_norm(found, norm), 0.01)
 
         prediction = _linear(interpolation.area(whole, (1, 1))[..., 0, 0, :], self.prediction)
         first, second = filtered(self.first, self.first_norm), filtered(self.second, self.second_norm)
         return matting.affinity_logits(first, second, prediction, guide.shape[-3:-1])
-
-
-@core()
-def _leaky_relu(x: jax.Array) -> jax.Array:
-    return jax.nn.leaky_relu(x, 0.01)
 
 
 def _linear(x: jax.Array, layer: nnx.Linear) -> jax.Array:

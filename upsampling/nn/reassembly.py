@@ -1,5 +1,6 @@
 """Upsampling with predicted weights, as layers: small networks that predict, and the functions that upsample by it."""
 
+import functools
 import math
 from typing import Literal, get_args
 
@@ -92,8 +93,7 @@ class CARAFE(Upsampler):
         x = _layers.checked_map("CARAFE", x, self.features, len(self.scale))
         parameters = (self.compressor_kernel, self.compressor_bias, self.encoder_kernel, self.encoder_bias)
         x, *parameters = _layers.cast(self.dtype, x, *(p[...] for p in parameters))
-        compressed = _layers.project(x, *parameters[:2])
-        logits = _layers.encode(compressed, *parameters[2:], dilation=self.encoder_dilation)
+        logits = _layers.project_and_encode(x, *parameters, dilation=self.encoder_dilation)
         return reassembly.carafe(x, logits, scale=self.scale, kernel_size=self.kernel_size, groups=self.groups)
 
 
@@ -313,10 +313,11 @@ class FADE(AnySize):
         size = high.shape[-1 - self.rank : -1]
         x, encoder, encoder_bias = _layers.cast(self.dtype, x, self.encoder_kernel[...], self.encoder_bias[...])
         high = high.astype(x.dtype)
-        guide_logits = _layers.encode(
-            _project(high, self.guide_kernel, self.guide_bias), encoder, encoder_bias, groups=self.groups
+        guide_kernel, guide_bias, map_kernel = (
+            p[...].astype(x.dtype) for p in (self.guide_kernel, self.guide_bias, self.map_kernel)
         )
-        map_logits = _layers.encode(_project(x, self.map_kernel, None), encoder, encoder_bias, groups=self.groups)
+        encode = functools.partial(_layers.project_and_encode, kernel=encoder, bias=encoder_bias, groups=self.groups)
+        guide_logits, map_logits = encode(high, guide_kernel, guide_bias), encode(x, map_kernel, None)
         if self.gate_kernel is None:
             return reassembly.fade(x, None, guide_logits, map_logits, None, size=size, kernel_size=self.kernel_size)
         if self.guide_features != self.features:

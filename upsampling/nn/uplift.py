@@ -76,7 +76,7 @@ class ConvBlock(nnx.Module):
         seen = parts
         for kernel, norm in zip(self.kernels, self.norms, strict=True):
             y = _convolved(seen, kernel[...].astype(parts[0].dtype))
-            seen = (jax.nn.relu(_normalized(y, norm)),)
+            seen = (_layers.relu(_normalized(y, norm)),)
         (y,) = seen
         return _added(parts, _layers.project(y, self.last[...].astype(y.dtype), self.bias[...].astype(y.dtype)))
 

@@ -1,12 +1,16 @@
 """Attention to windows in one kernel on a GPU, and its gradient in two.
 
-    y[p, g] = sum_t softmax_t(queries[p, g] . keys[q(p) + t, g] + rows[p, t] + columns[p, t]) x[q(p) + t, g]
+    y[p, g] = sum_t softmax_t(logits[p, g, t]) x[q(p) + t, g]
+
+where logits are similarities, queries[p, g] . keys[q(p) + t, g] + rows[p, t] + columns[p, t], or given, as networks
+predict them.
 
 Callers state it as similarities, a softmax and a window sum, which is what CPUs and TPUs compute, as do programs for
 several devices and those that are exported. Of that XLA for GPUs writes the similarities, as many for each pixel as its
 window has taps, and reads them for their maximum, for their sum and for the window sum. The kernels here write none:
-each computes them anew, in float32. They are Pallas', by its back end to Triton. That of the gradient of keys and `x`
-gathers what each of their pixels is seen by, so that nothing is added up in memory.
+each computes them anew, in float32. Logits that are given they read as the network wrote them, and write no weights.
+They are Pallas', by its back end to Triton. That of the gradient of keys and `x` gathers what each of their pixels is
+seen by, so that nothing is added up in memory.
 
 They were compiled for a GPU, and interpreted on a CPU, but have not run on a GPU so far. What is compiled with
 `UPSAMPLING_GPU_KERNELS=0` in the environment is compiled without them. So it is where they do not work: for GPUs before
@@ -20,7 +24,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +37,25 @@ from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
 from upsampling.primitives._common import is_alone, varying_alike
+from upsampling.primitives.resample import resample
+from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import Geometry, seen_by
 
 SWITCH = "UPSAMPLING_GPU_KERNELS"
 
 # Numbers of each array in a block of pixels, which 128 threads hold in registers.
 _VALUES, _VALUES_OF_GRADIENT = 4096, 2048
+
+
+# Where logits are from, and the arrays that hold them, after `x`: of two kinds, (*batch, *size, ...) as `x` and
+# (*batch, *output, ...) as the result.
+Source = Literal["compared", "blocks", "sizes", "gated"]
+_ARRAYS: dict[Source, int] = {
+    "compared": 3,  # queries (*output, channels) and keys (*size, channels)
+    "blocks": 2,  # logits of all outputs that an input pixel has: (*size, groups * window * scale), as CARAFE has them
+    "sizes": 3,  # logits of each output pixel, and of its center to add: (*output, window), (*size, window)
+    "gated": 5,  # the same; (*size, 1), whose sigmoid is the share of a map, and this map (*output, channels)
+}
 
 
 class Form(NamedTuple):
@@ -48,11 +65,19 @@ class Form(NamedTuple):
       geometry: where the windows are.
       tables: for each axis (output, window), logits to add; or none.
       most: what squares of distances are bounded by, where these are the logits; None where products are.
+      source: where logits are from. Those that are given have neither tables nor a bound, and all but "blocks" have
+        one group.
     """
 
     geometry: Geometry
-    tables: tuple[tuple[tuple[float, ...], ...], ...]
+    tables: tuple[tuple[tuple[float, ...], ...], ...] = ()
     most: float | None = None
+    source: Source = "compared"
+
+    @property
+    def arrays(self) -> int:
+        """How many the kernels take."""
+        return _ARRAYS[self.source]
 
     def logits(self, queries: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Those of some pixels, (pixels, channels), and their derivatives to queries and to keys."""
@@ -85,30 +110,47 @@ def attention(
       most: if given, logits are not products but minus half the squares of distances, of which none counts for more.
         Where a window leaves the image the tables are then minus infinity.
     """
-    arrays = (x, queries, keys)
-    if not _fit(arrays, geometry):
-        return pure(*arrays)
-    return _attention(pure, _form(geometry, tables, most), *varying_alike(*arrays))
+    return _attended(pure, (x, queries, keys), _form(geometry, tables, most))
+
+
+def reassembled(
+    pure: Callable[..., jax.Array], x: jax.Array, *given: jax.Array, geometry: Geometry, source: Source
+) -> jax.Array:
+    """`pure(x, *given)`, a window sum whose weights are the softmax of logits that are given, with zeros beyond edges.
+
+    Args:
+      pure: what computes it where the kernel does not. It takes any batch axes.
+      x: (*batch, *size, channels).
+      given: what `source` names, (*batch, ...).
+      geometry: where the windows are.
+      source: which arrays hold the logits.
+    """
+    return _attended(pure, (x, *given), Form(geometry, source=source))
+
+
+def _attended(pure: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], form: Form) -> jax.Array:
+    return _attention(pure, form, *varying_alike(*arrays)) if _fit(arrays, form) else pure(*arrays)
 
 
 def attended(
     y: jax.Array, x: jax.Array, queries: jax.Array, keys: jax.Array, geometry: Geometry, *tables: np.ndarray
 ) -> jax.Array:
     """`y`, which is that attention. On a GPU the kernel computes it, and gradients come from what `y` is made of."""
-    arrays = (x, queries, keys)
-    if not _fit(arrays, geometry):
+    arrays, form = (x, queries, keys), _form(geometry, tables)
+    if not _fit(arrays, form):
         return y
-    (y,) = _instead_p.bind(*varying_alike(y, *arrays), form=_form(geometry, tables), kernels=attend)
+    (y,) = _instead_p.bind(*varying_alike(y, *arrays), form=form, kernels=attend)
     return y
 
 
-def _fit(arrays: tuple[jax.Array, jax.Array, jax.Array], geometry: Geometry) -> bool:
+def _fit(arrays: tuple[jax.Array, ...], form: Form) -> bool:
     """Whether the kernels take them. An array without entries has no kernel; one of 2^31 has places of 64 bits."""
-    if len(geometry.size) > 2 or not all(is_static(*a.shape) and 0 < a.size < 2**31 for a in arrays):
+    size, output = form.geometry.size, form.geometry.output
+    if len(size) > 2 or not all(is_static(*a.shape) and 0 < a.size < 2**31 for a in arrays):
         return False
-    x, queries, _ = arrays
-    channels = max(x.shape[-1], queries.shape[-1]) // geometry.groups
-    values = math.prod(queries.shape[:-1]) * x.shape[-1]
+    x, other, *_ = arrays
+    channels = max(x.shape[-1], other.shape[-1] if form.source == "compared" else 0) // form.geometry.groups
+    values = x.size // math.prod(size) * math.prod(output)
     return all(a.dtype.itemsize <= 4 for a in arrays) and channels <= _VALUES_OF_GRADIENT and values < 2**31
 
 
@@ -118,8 +160,8 @@ def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None =
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _attention(pure: Callable, form: Form, x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
-    (y,) = _instead_p.bind(pure(x, queries, keys), x, queries, keys, form=form, kernels=attend)
+def _attention(pure: Callable, form: Form, *arrays: jax.Array) -> jax.Array:
+    (y,) = _instead_p.bind(pure(*arrays), *arrays, form=form, kernels=attend)
     return y
 
 
@@ -144,8 +186,12 @@ def _held(linear: Callable, tangents: Sequence[jax.Array]) -> tuple[list[jax.Arr
 
 def _given(*operands: jax.Array, form: Form, kernels: Callable) -> Sequence[jax.Array]:
     """The results that are there. After them come the arrays, (*batch, ...), that the kernels compute them from."""
-    del form
-    return operands[: _RESULTS[kernels]]
+    return operands[: _results(form, kernels)]
+
+
+def _results(form: Form, kernels: Callable) -> int:
+    """A value, or the gradients of all arrays."""
+    return 1 if kernels is attend else form.arrays
 
 
 lower_elsewhere = mlir.lower_fun(_given, multiple_results=True)
@@ -155,7 +201,7 @@ def lower_on_gpu(
     context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable, run: Callable | None = None
 ) -> Any:
     """`run` is what runs in the place of the kernels."""
-    count, rank = _RESULTS[kernels], len(form.geometry.size)
+    count, rank = _results(form, kernels), len(form.geometry.size)
 
     def compute(*operands: jax.Array) -> Sequence[jax.Array]:
         results, arrays = operands[:count], operands[count:]
@@ -219,7 +265,7 @@ def _in_front(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], 
 
 _instead_p = Primitive("window_attention")
 _instead_p.multiple_results = True
-_instead_p.def_abstract_eval(lambda *avals, form, kernels: avals[: _RESULTS[kernels]])
+_instead_p.def_abstract_eval(_given)
 _instead_p.def_impl(jax.jit(_instead_p.bind, static_argnames=("form", "kernels")))
 batching.primitive_batchers[_instead_p] = _batch
 mlir.register_lowering(_instead_p, lower_elsewhere)
@@ -228,23 +274,29 @@ mlir.register_lowering(_instead_p, lower_on_gpu, platform="cuda")
 
 def _jvp_instead(primals: Sequence[jax.Array], tangents: Sequence[Any], *, form: Form, kernels: Callable) -> tuple:
     # Of gradients: the derivative of what XLA computes. A value's is that of `_attention`.
-    return _instead_p.bind(*primals, form=form, kernels=kernels), tangents[: _RESULTS[kernels]]
+    return _instead_p.bind(*primals, form=form, kernels=kernels), tangents[: _results(form, kernels)]
 
 
 ad.primitive_jvps[_instead_p] = _jvp_instead
 
-# The tangent, (*what `linear` holds, x, queries, keys, *their tangents). It is a primitive for its transpose's sake.
+# The tangent, (*what `linear` holds, *arrays, *their tangents). It is a primitive for its transpose's sake.
+
+
+def _parts(operands: Sequence[Any], form: Form) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """What is held, the arrays, and what is linear."""
+    n = form.arrays
+    return operands[: -2 * n], operands[-2 * n : -n], operands[-n:]
 
 
 def _tangent(*operands: jax.Array, linear: Any, form: Form) -> list[jax.Array]:
-    del form
-    return eval_jaxpr(linear.jaxpr, linear.consts, *operands[:-6], *operands[-3:])
+    held, _, tangents = _parts(operands, form)
+    return eval_jaxpr(linear.jaxpr, linear.consts, *held, *tangents)
 
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, linear: Any, form: Form) -> list[Any]:
-    held, arrays, tangents = operands[:-6], operands[-6:-3], operands[-3:]
+    held, arrays, tangents = _parts(operands, form)
     (cotangent,) = cotangents
-    nothing: list[Any] = [None] * (len(operands) - 3)
+    nothing: list[Any] = [None] * (len(operands) - form.arrays)
     if type(cotangent) is ad.Zero:
         return nothing + [ad.Zero(t.aval) if ad.is_undefined_primal(t) else None for t in tangents]
     avals = [a.aval if ad.is_undefined_primal(a) else jax.typeof(a) for a in tangents]
@@ -270,9 +322,11 @@ def _(primals: Sequence[jax.Array], tangents: Sequence[Any], **params: Any) -> t
 
 @functools.partial(batching.primitive_batchers.__setitem__, _tangent_p)
 def _(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], *, linear: Any, form: Form) -> tuple:
-    held, others = arguments[:-6], _in_front(arguments[-6:], dimensions[-6:], _count(arguments, dimensions))
+    n = form.arrays
+    held, inner = arguments[: -2 * n], dimensions[: -2 * n]
+    others = _in_front(arguments[-2 * n :], dimensions[-2 * n :], _count(arguments, dimensions))
     evaluate = functools.partial(eval_jaxpr, linear.jaxpr, linear.consts)
-    mapped = jax.make_jaxpr(jax.vmap(evaluate, (*dimensions[:-6], 0, 0, 0)))(*held, *others[3:])
+    mapped = jax.make_jaxpr(jax.vmap(evaluate, (*inner, *[0] * n)))(*held, *others[n:])
     return _tangent_p.bind(*held, *others, linear=mapped, form=form), [0]
 
 
@@ -288,77 +342,92 @@ class _Sizes(NamedTuple):
     window: tuple[int, ...]
     dilation: tuple[int, ...]
     reach: tuple[int, ...]
+    scale: tuple[int, ...]
 
     @classmethod
     def of(cls, geometry: Geometry) -> "_Sizes":
         missing = 2 - len(geometry.size)
-        named = (geometry.size, geometry.output, geometry.window, geometry.dilation, geometry.reach)
-        return cls(*((fill,) * missing + tuple(a) for fill, a in zip((1, 1, 1, 1, 0), named, strict=True)))
+        named = (geometry.size, geometry.output, geometry.window, geometry.dilation, geometry.reach, geometry.scale)
+        return cls(*((fill,) * missing + tuple(a) for fill, a in zip((1, 1, 1, 1, 0, 1), named, strict=True)))
 
 
-def attend(
-    x: jax.Array, queries: jax.Array, keys: jax.Array, *, form: Form, dtype: DTypeLike, interpret: bool = False
-) -> Sequence[jax.Array]:
+def attend(*arrays: jax.Array, form: Form, dtype: DTypeLike, interpret: bool = False) -> Sequence[jax.Array]:
     """The values, (n, *output, channels), in this dtype."""
-    return _over_outputs((x, queries, keys), form, dtype, interpret)
+    return _over_outputs(arrays, None, form, dtype, interpret)
 
 
 def gradients_of(
-    x: jax.Array,
-    queries: jax.Array,
-    keys: jax.Array,
-    cotangent: jax.Array,
-    *,
-    form: Form,
-    dtype: DTypeLike | None = None,
-    interpret: bool = False,
+    *arrays_and_cotangent: jax.Array, form: Form, dtype: DTypeLike | None = None, interpret: bool = False
 ) -> Sequence[jax.Array]:
-    """The gradients of x, queries and keys, each in the dtype of its own."""
+    """The gradients of all arrays, each in the dtype of its own."""
     del dtype
-    by_queries, *sums = _over_outputs((x, queries, keys, cotangent), form, queries.dtype, interpret)
-    by_x, by_keys = _over_inputs((x, queries, keys, cotangent, *sums), form, interpret)
-    return by_x, by_queries, by_keys
+    *arrays, cotangent = arrays_and_cotangent
+    by_logits, *sums = _over_outputs(arrays, cotangent, form, arrays[1].dtype, interpret)
+    by_x, *by_keys = _over_inputs(arrays, cotangent, sums, form, interpret)
+    if form.source in ("compared", "blocks"):
+        return by_x, by_logits, *by_keys
+    # What all outputs of a center have of it.
+    gradients = [by_x, by_logits, _at_centers(by_logits, form.geometry).astype(arrays[2].dtype)]
+    if form.source == "gated":
+        gate, guide = arrays[3:]
+        share = jax.nn.sigmoid(gate.astype(jnp.float32))
+        by_gate = share * (1 - share) * _at_centers(sums[1], form.geometry)
+        by_guide = resample(share, _enlarging(form.geometry)) * cotangent.astype(jnp.float32)
+        gradients += [by_gate.astype(gate.dtype), by_guide.astype(guide.dtype)]
+    return gradients
 
 
-_RESULTS: dict[Callable, int] = {attend: 1, gradients_of: 3}
+def _enlarging(geometry: Geometry) -> list[tuple[int, Taps]]:
+    """What gives each output pixel that of its center."""
+    places = zip(geometry.size, geometry.central, strict=True)
+    return [(axis, Taps(n, c[:, None], np.ones((len(c), 1)))) for axis, (n, c) in enumerate(places, start=1)]
 
 
-def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, interpret: bool) -> Sequence[jax.Array]:
-    """Values; or, with a cotangent, the gradient of queries, and for each output pixel and group (n, *output, groups)
-    the logarithm of the sum of its exponentials and the product of its value with the cotangent."""
-    x, queries, _, *cotangent = arrays
+def _at_centers(a: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transpose."""
+    return resample(a, [(axis, own.transpose) for axis, own in _enlarging(geometry)])
+
+
+def _over_outputs(
+    arrays: Sequence[jax.Array], cotangent: jax.Array | None, form: Form, dtype: DTypeLike, interpret: bool
+) -> Sequence[jax.Array]:
+    """Values; or, with a cotangent, the gradient of queries or logits, and for each output pixel and group (n, *output,
+    groups) the logarithm of the sum of its exponentials and the product of its value with the cotangent. Of what is
+    gated the gradient of the gate takes the place of this product, and exponentials are over the share that is left."""
+    x, other, *_ = arrays
     load, store, iota, ids = _pallas()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.output)
-    own, inner = x.shape[-1] // groups, queries.shape[-1] // groups
-    block = _block(pixels, _VALUES_OF_GRADIENT if cotangent else _VALUES, own, inner)
+    compared, gated = form.source == "compared", form.source == "gated"
+    own, inner = x.shape[-1] // groups, other.shape[-1] // groups if compared else 1
+    block = _block(pixels, _VALUES if cotangent is None else _VALUES_OF_GRADIENT, own, inner)
     tables = [np.zeros(1)] * (2 - len(geometry.size)) + [*geometry.central]
 
     def kernel(*refs: Any) -> None:
-        x_ref, q_ref, k_ref, *others = refs
-        c_ref = others.pop(0) if cotangent else None
+        (x_ref, *given_refs), others = refs[: form.arrays], list(refs[form.arrays :])
+        c_ref = None if cotangent is None else others.pop(0)
         rows_ref, columns_ref, *others = others
         added, results = others[: len(form.tables)], others[len(form.tables) :]
         image, group = ids(1) // _int(groups), ids(1) % _int(groups)
         pixel = ids(0) * _int(block) + iota(block)
         inside = pixel < _int(pixels)
-        places = (pixel // _int(sizes.output[1]), pixel % _int(sizes.output[1]))
-        row, column = (load(r, p, inside) for r, p in zip((rows_ref, columns_ref), places, strict=True))
-        output = (image * _int(pixels) + pixel) * _int(groups) + group
-        query = load(q_ref, output, inside, inner)
+        places = _places(pixel, sizes, form)
+        center = tuple(load(r, p, inside) for r, p in zip((rows_ref, columns_ref), places, strict=True))
+        output = _index((image, *places, group), (*sizes.output, groups))
+        query = load(given_refs[0], output, inside, inner) if compared else None
 
-        def tap(number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-            """Of all pixels: the logit, its slope by the query, and the index and mask of what is seen."""
+        def tap(number: jax.Array) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+            """Of all pixels: the logit, its slope by the query or its place, and the index and mask of what is seen."""
             steps = (number // _int(sizes.window[1]), number % _int(sizes.window[1]))
-            index, mask = image, inside
-            for center, step, d, r, n in zip(
-                (row, column), steps, sizes.dilation, sizes.reach, sizes.size, strict=True
-            ):
-                place = center + step * _int(d) - _int(r)
-                mask = mask & (place >= _int(0)) & (place < _int(n))
-                index = index * _int(n) + place
-            index = jnp.where(mask, index, _int(0)) * _int(groups) + group
-            logit, slope, _ = form.logits(query, load(k_ref, index, mask, inner))
+            seen, mask = [], inside
+            for middle, step, d, r, n in zip(center, steps, sizes.dilation, sizes.reach, sizes.size, strict=True):
+                seen.append(middle + step * _int(d) - _int(r))
+                mask = mask & (seen[-1] >= _int(0)) & (seen[-1] < _int(n))
+            index = _index((image, *seen, group), (*sizes.size, groups), mask)
+            if query is None:
+                at, logit = _logit(load, given_refs, form, (image, group), places, center, steps, inside)
+                return logit, at, index, mask
+            logit, slope, _ = form.logits(query, load(given_refs[1], index, mask, inner))
             last = slice(2 - len(added), 2)
             for ref, place, step, length in zip(added, places[last], steps[last], sizes.window[last], strict=True):
                 logit = logit + load(ref, place * _int(length) + step, inside)
@@ -380,85 +449,172 @@ def _over_outputs(arrays: Sequence[jax.Array], form: Form, dtype: DTypeLike, int
             total = _times(total, shrink) + _times(seen, weight)
             return now, weights * shrink + weight, total
 
+        def gate() -> tuple[jax.Array, jax.Array]:
+            """The logit of the share of the map, and this map."""
+            logit = load(given_refs[2], _index((image, *center), sizes.size), inside)
+            return logit, load(given_refs[3], output, inside, own)
+
         if c_ref is None:
             _, weights, total = lax.fori_loop(_int(0), taps, add, (least, zero, nothing(own)))
-            store(results[0], output, inside, own, _times(total, 1 / weights))
+            value = _times(total, 1 / weights)
+            if gated:
+                logit, guide = gate()
+                share = _sigmoid(logit)
+                value = _times(guide, share) + _times(value, 1 - share)
+            store(results[0], output, inside, own, value)
             return
         given = load(c_ref, output, inside, own)
         largest, weights, total = lax.fori_loop(_int(0), taps, add, (least, zero, zero))
         size, mean = largest + jnp.log(weights), total / weights
+        last = mean
+        if gated:
+            logit, guide = gate()
+            size = size + _softplus(logit)  # less the logarithm of the share that is left
+            last = jnp.sum(given * guide, axis=1) - mean
 
         def add_gradient(number: jax.Array, total: jax.Array) -> jax.Array:
             logit, slope, index, mask = tap(number)
             gain = jnp.sum(load(x_ref, index, mask, own) * given, axis=1) - mean
-            return total + _times(slope, jnp.exp(logit - size) * gain)
+            by_logit = jnp.exp(logit - size) * gain
+            if compared:
+                return total + _times(slope, by_logit)
+            store(results[0], slope, inside, None, by_logit)
+            return total
 
-        store(results[0], output, inside, inner, lax.fori_loop(_int(0), taps, add_gradient, nothing(inner)))
+        total = lax.fori_loop(_int(0), taps, add_gradient, nothing(inner) if compared else zero)
+        if compared:
+            store(results[0], output, inside, inner, total)
         store(results[1], output, inside, None, size)
-        store(results[2], output, inside, None, mean)
+        if compared or gated:
+            store(results[2], output, inside, None, last)
 
     n = x.shape[0]
     shape = (n, *geometry.output)
     results = [((*shape, x.shape[-1]), dtype)]
-    if cotangent:
-        results = [(queries.shape, dtype), *[((*shape, groups), jnp.float32)] * 2]
-    operands = [*arrays, *(jnp.asarray(t, jnp.int32) for t in tables), *_added(form)]
+    if cotangent is not None:
+        results = [(other.shape, dtype), *[((*shape, groups), jnp.float32)] * (1 + (compared or gated))]
+    operands = [*arrays, *([] if cotangent is None else [cotangent])]
+    operands += [*(jnp.asarray(t, jnp.int32) for t in tables), *_added(form)]
     return _call(kernel, operands, results, (pixels, block, n * groups), interpret, "window_attention")
 
 
-def _over_inputs(arrays: Sequence[jax.Array], form: Form, interpret: bool) -> Sequence[jax.Array]:
-    """The gradients of `x` and keys."""
-    x, queries, keys, *_ = arrays
+def _over_inputs(
+    arrays: Sequence[jax.Array], cotangent: jax.Array, sums: Sequence[jax.Array], form: Form, interpret: bool
+) -> Sequence[jax.Array]:
+    """The gradients of `x` and, if logits are not given, of keys."""
+    x, *given = arrays
     load, store, iota, ids = _pallas()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.size)
-    own, inner = x.shape[-1] // groups, queries.shape[-1] // groups
+    compared = form.source == "compared"
+    given = given if form.source != "gated" else given[:2]  # the sums hold the gate
+    sums = sums if compared else sums[:1]
+    own, inner = x.shape[-1] // groups, given[0].shape[-1] // groups if compared else 1
     block = _block(pixels, _VALUES_OF_GRADIENT, own, inner)
     seen = [np.zeros((1, 1, 2), int)] * (2 - len(geometry.size))
     seen += [t[r : len(t) - r] for t, r in zip(seen_by(geometry), geometry.reach, strict=True)]
     most = [table.shape[1] for table in seen]
 
     def kernel(*refs: Any) -> None:
-        x_ref, q_ref, k_ref, c_ref, size_ref, mean_ref, *others = refs
-        seen_refs, added, results = others[:4], others[4 : 4 + len(form.tables)], others[4 + len(form.tables) :]
+        others = list(refs)
+        take = lambda n: [others.pop(0) for _ in range(n)]  # noqa: E731
+        x_refs, given_refs, (c_ref,), sum_refs = take(compared), take(len(given)), take(1), take(len(sums))
+        seen_refs, added, results = take(4), take(len(form.tables)), others
         image, group = ids(1) // _int(groups), ids(1) % _int(groups)
         pixel = ids(0) * _int(block) + iota(block)
         inside = pixel < _int(pixels)
         places = (pixel // _int(sizes.size[1]), pixel % _int(sizes.size[1]))
-        own_index = (image * _int(pixels) + pixel) * _int(groups) + group
-        value, key = load(x_ref, own_index, inside, own), load(k_ref, own_index, inside, inner)
+        own_index = _index((image, *places, group), (*sizes.size, groups))
+        value = load(x_refs[0], own_index, inside, own) if compared else None
+        key = load(given_refs[1], own_index, inside, inner) if compared else None
 
         def add(number: jax.Array, carry: tuple) -> tuple:
-            by_value, by_key = carry
-            index, mask = image, inside
+            mask, outputs, steps, center = inside, [], [], []
             numbers = (number // _int(most[1]), number % _int(most[1]))
-            each = []
             for axis in range(2):
                 entry = places[axis] * _int(most[axis]) + numbers[axis]
                 place, step = (load(ref, entry, inside) for ref in seen_refs[2 * axis : 2 * axis + 2])
                 mask = mask & (place < _int(sizes.output[axis]))
-                index = index * _int(sizes.output[axis]) + place
-                each.append((place, step, sizes.window[axis]))
-            index = jnp.where(mask, index, _int(0)) * _int(groups) + group
-            query, given = load(q_ref, index, mask, inner), load(c_ref, index, mask, own)
-            logit, _, slope = form.logits(query, key)
-            for ref, (place, step, length) in zip(added, each[2 - len(added) :], strict=True):
-                logit = logit + load(ref, place * _int(length) + step, mask)
-            size, mean = load(size_ref, index, mask), load(mean_ref, index, mask)
-            weight = jnp.where(mask, jnp.exp(logit - size), jnp.float32(0))
-            gain = jnp.sum(value * given, axis=1) - mean
-            return by_value + _times(given, weight), by_key + _times(slope, weight * gain)
+                outputs.append(place)
+                steps.append(step)
+                center.append(places[axis] - step * _int(sizes.dilation[axis]) + _int(sizes.reach[axis]))
+            index = _index((image, *outputs, group), (*sizes.output, groups), mask)
+            if key is not None:
+                query = load(given_refs[0], index, mask, inner)
+                logit, _, slope = form.logits(query, key)
+                last = slice(2 - len(added), 2)
+                for ref, place, step, length in zip(added, outputs[last], steps[last], sizes.window[last], strict=True):
+                    logit = logit + load(ref, place * _int(length) + step, mask)
+            else:
+                slope, logit = _logit(load, given_refs, form, (image, group), outputs, center, steps, mask)
+            weight = jnp.where(mask, jnp.exp(logit - load(sum_refs[0], index, mask)), jnp.float32(0))
+            by_value, *by_key = carry
+            output = load(c_ref, index, mask, own)
+            by_value = by_value + _times(output, weight)
+            if value is None:
+                return (by_value,)
+            gain = jnp.sum(value * output, axis=1) - load(sum_refs[1], index, mask)
+            return by_value, by_key[0] + _times(slope, weight * gain)
 
-        nothing = tuple(jnp.zeros((block, _power(n)), jnp.float32) for n in (own, inner))
-        sums = lax.fori_loop(_int(0), _int(math.prod(most)), add, nothing)
-        for ref, total, count in zip(results, sums, (own, inner), strict=True):
+        counts = (own, inner)[: 1 + compared]
+        nothing = tuple(jnp.zeros((block, _power(n)), jnp.float32) for n in counts)
+        totals = lax.fori_loop(_int(0), _int(math.prod(most)), add, nothing)
+        for ref, total, count in zip(results, totals, counts, strict=True):
             store(ref, own_index, inside, count, total)
 
     tables = [jnp.asarray(part, jnp.int32) for table in seen for part in np.moveaxis(table, -1, 0)]
-    results = [(a.shape, a.dtype) for a in (x, keys)]
-    operands = [*arrays, *tables, *_added(form)]
+    results = [(a.shape, a.dtype) for a in ((x, given[1]) if compared else (x,))]
+    operands = [*([x] if compared else []), *given, cotangent, *sums, *tables, *_added(form)]
     grid = (pixels, block, x.shape[0] * groups)
     return _call(kernel, operands, results, grid, interpret, "window_attention_gradient")
+
+
+def _places(pixel: jax.Array, sizes: _Sizes, form: Form) -> tuple[jax.Array, jax.Array]:
+    """The row and column of each output pixel. Logits in blocks are so read one after the other."""
+    if form.source != "blocks":
+        return pixel // _int(sizes.output[1]), pixel % _int(sizes.output[1])
+    (down, across), width = sizes.scale, sizes.size[1]
+    center, phase = pixel // _int(down * across), pixel % _int(down * across)
+    row = center // _int(width) * _int(down) + phase // _int(across)
+    return row, center % _int(width) * _int(across) + phase % _int(across)
+
+
+def _logit(
+    load: Callable,
+    refs: Sequence[Any],
+    form: Form,
+    ids: Sequence[jax.Array],
+    places: Sequence[jax.Array],
+    center: Sequence[jax.Array],
+    steps: Sequence[jax.Array],
+    mask: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Of logits that are given those of one tap of each output pixel, and where they are in the first array."""
+    sizes, (image, group) = _Sizes.of(form.geometry), ids
+    if form.source == "blocks":
+        phase = tuple(p % _int(s) for p, s in zip(places, sizes.scale, strict=True))
+        lengths = (*sizes.size, form.geometry.groups, *sizes.window, *sizes.scale)
+        at = _index((image, *center, group, *steps, *phase), lengths)
+        return at, load(refs[0], at, mask)
+    at = _index((image, *places, *steps), (*sizes.output, *sizes.window))
+    low = _index((image, *center, *steps), (*sizes.size, *sizes.window))
+    return at, load(refs[0], at, mask) + load(refs[1], low, mask)
+
+
+def _index(places: Sequence[jax.Array], lengths: Sequence[int], mask: jax.Array | None = None) -> jax.Array:
+    """The index in a flat array of any number of images, whose other axes have these lengths; 0 where it is masked."""
+    index, *others = places
+    for place, length in zip(others, lengths, strict=True):
+        index = index * _int(length) + place
+    return index if mask is None else jnp.where(mask, index, _int(0))
+
+
+def _sigmoid(logit: jax.Array) -> jax.Array:
+    return 1 / (1 + jnp.exp(-logit))
+
+
+def _softplus(logit: jax.Array) -> jax.Array:
+    return jnp.maximum(logit, jnp.float32(0)) + jnp.log1p(jnp.exp(-jnp.abs(logit)))
 
 
 def _added(form: Form) -> list[jax.Array]:

@@ -152,7 +152,9 @@ def window_distances(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Arra
     at_once: Callable = in_rows if _is_large(geometry) else functools.partial(_distances_on_gpu, geometry=geometry)
     # Or the differences, as many as there are taps, are kept for the gradient.
     in_rows, at_once = (jax.checkpoint(form, prevent_cse=False) for form in (in_rows, at_once))
-    w = lax.platform_dependent(x, y, cuda=at_once, rocm=at_once, default=in_rows)
+
+    on_tpu = functools.partial(_distances_on_tpu, geometry=geometry)
+    w = lax.platform_dependent(x, y, cuda=at_once, rocm=at_once, tpu=on_tpu, default=in_rows)
     return w.reshape(*batch, *w.shape[1:])
 
 
@@ -489,14 +491,14 @@ def _inner_last(rank: int, a: jax.Array) -> jax.Array:
 # That is exact, but spreads a NaN along its row.
 
 _LANES = 128
-_TAPS_ON_TPU = 32  # in one loop: each tap is a matrix product, and they compile slowly
+_TAPS_ON_TPU = 32  # written out: each is a matrix product, and they compile slowly
 
 
 def window_sum_on_tpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
     if not _is_narrow(x.dtype):
         return _window_sum(x, w, geometry=geometry)
-    if _is_large(geometry, _TAPS_ON_TPU):
-        return _window_sum_by_rows(x, w, geometry=geometry, compute=window_sum_on_tpu)
+    if _is_wide(geometry):
+        return _window_sum_by_columns(x, w, geometry=geometry)
     seen, w, wide = _seen(geometry, x), _columns_last(geometry, w), accumulator(x.dtype)
     terms = []
     for tap, start in geometry.starts:
@@ -512,8 +514,11 @@ def window_correlation_on_tpu(
     """`dtype` is that of the result, if not the one of `x`."""
     if not _is_narrow(x.dtype):
         return _window_correlation(x, y, geometry=geometry)
-    if _is_large(geometry, _TAPS_ON_TPU):
+    if _is_high(geometry):
         return _window_correlation_by_rows(x, y, geometry=geometry, compute=window_correlation_on_tpu)
+    if _is_wide(geometry):
+        products = lambda values, pixels: (values.astype(jnp.float32) * pixels.astype(jnp.float32)).sum(-2)  # noqa: E731
+        return _correlate_by_columns(x, y, geometry, products, dtype or x.dtype)
     seen, y, wide = _seen(geometry, x), _columns_last(geometry, _grouped(geometry, y)), accumulator(x.dtype)
     products = [(y.astype(wide) * seen(start).astype(wide)).sum(-2) for _, start in geometry.starts]
     w = jnp.moveaxis(jnp.stack(products, -2).astype(dtype or x.dtype), -1, -3)
@@ -524,8 +529,8 @@ def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
     if not _is_narrow(y.dtype):
         return _fold(w, y, geometry=geometry)
-    if _is_large(geometry, _TAPS_ON_TPU):
-        return _fold_by_rows(w, y, geometry=geometry, compute=fold_on_tpu)
+    if _is_wide(geometry):
+        return _fold_by_columns(w, y, geometry=geometry)
     dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
     w, y = _columns_last(geometry, w), _columns_last(geometry, _grouped(geometry, y))
     phases = [(pick(w).astype(wide), pick(y).astype(wide)) for pick in _row_phases(geometry)]
@@ -553,11 +558,6 @@ def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     return x.astype(dtype).reshape(*x.shape[: 1 + rank], -1)
 
 
-def _is_narrow(dtype: jnp.dtype) -> bool:
-    """Whether three bfloat16 hold a number exactly."""
-    return jnp.finfo(dtype).nmant < 24
-
-
 def _columns_last(geometry: Geometry, a: jax.Array) -> jax.Array:
     """(n, *output, ...) -> (n, *rows, ..., columns), each axis of rows split into (size, scale) where there is one."""
     rows = geometry.output[:-1]
@@ -573,27 +573,12 @@ def _weights_of(w: jax.Array, tap: tuple[int, ...], shape: tuple[int, ...]) -> j
     return lax.broadcast_in_dim(w, shape, (*range(w.ndim - 1), w.ndim))
 
 
-def _column_blocks(geometry: Geometry) -> Iterator[tuple[slice, slice, np.ndarray]]:
-    """Output columns in blocks as wide as a tile, the columns that a block reads, the first for each output."""
-    slack = geometry.padded[-1] - geometry.size[-1]
-    first = geometry.central[-1]
-    for start in range(0, len(first), _LANES):
-        own = first[start : start + _LANES]
-        low, high = int(own.min()), int(own.max())
-        yield slice(start, start + len(own)), slice(low, high + slack + 1), own - low
-
-
-def _selection(inputs: slice, chosen: np.ndarray, dtype: jnp.dtype) -> jax.Array:
-    """(inputs, outputs): ones where an output is the input that is chosen for it."""
-    return jnp.asarray(np.arange(inputs.stop - inputs.start)[:, None] == chosen, dtype)
-
-
 def _seen(geometry: Geometry, x: jax.Array) -> Callable[[tuple[int, ...]], jax.Array]:
     """A function of where a tap starts, to the pixels that it reads: (n, *rows, groups, channels, columns)."""
     rank = len(geometry.size)
     x = jnp.moveaxis(_grouped(geometry, x), rank, -1)
     blocks = [
-        (inputs, own, _in_bfloat16(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1)))
+        (inputs, own, _parts(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1)))
         for _, inputs, own in _column_blocks(geometry)
     ]
 
@@ -619,18 +604,6 @@ def _seen(geometry: Geometry, x: jax.Array) -> Callable[[tuple[int, ...]], jax.A
     return seen
 
 
-def _in_bfloat16(x: jax.Array) -> jax.Array:
-    """The summands, side by side in the last axis, whose sum is `x` exactly: the matrix unit multiplies bfloat16."""
-    if x.dtype == jnp.bfloat16:
-        return x
-    rest, parts = x.astype(jnp.float32), []
-    for _ in range(3):
-        part = lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
-        parts.append(part.astype(jnp.bfloat16))
-        rest = rest - part
-    return lax.concatenate(parts, x.ndim - 1)
-
-
 def _row_phases(geometry: Geometry) -> Iterator[Callable[[jax.Array], jax.Array]]:
     """Functions that take, from (n, *rows, ...) with columns last, one row for each row of `x`."""
     if geometry.uniform:
@@ -652,6 +625,439 @@ def _each_row(a: jax.Array, rows: tuple) -> jax.Array:
     for axis, row in enumerate(rows, start=1):
         a = a.take(row, axis, mode="fill", fill_value=0)
     return a
+
+
+# Windows of more taps on a TPU, column by column in a loop, whose body is what a small window is: rows shifted in
+# place, columns by a product. Groups are images of their own, and rows are cut where windows stop to move, as at edges.
+# In place of the form above for few taps it was ahead for some and far behind for others, whose weights XLA then holds
+# with taps in the last axes.
+
+_RUNS, _PHASES = 4, 4  # of rows on an axis that are taken apart, and of outputs to a center
+
+
+def _window_sum_by_columns(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+    if _is_high(geometry):
+        return _window_sum_by_rows(x, w, geometry=geometry, compute=_window_sum_by_columns)
+    dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
+    x = _images(geometry, x)
+
+    def sums(block: tuple[_Run, ...]) -> jax.Array:
+        own = _taps_first(geometry, _outputs(block, w))
+        if _is_still(geometry, block):
+            terms = _flat(geometry, own)[..., None, :].astype(wide) * _window_of(geometry, block, x).astype(wide)
+            return terms.sum((0, 1)).reshape(own.shape[rank], *own.shape[rank + 1 : -1], x.shape[-2], own.shape[-1])
+        seen = _seen_in(geometry, block, x)
+
+        def add(total: jax.Array, column: Any, weights: jax.Array) -> jax.Array:
+            read = seen(column)
+            for tap in np.ndindex(*geometry.window[:-1]):
+                total = total + _apart(block, weights[tap]).astype(wide)[..., None, :] * read(tap).astype(wide)
+            return total
+
+        shape = (own.shape[rank], *_split_shape(block), x.shape[-2], own.shape[-1])
+        total = _over_columns(geometry, add, zeros(shape, jax.typeof(x).update(dtype=wide)), own)
+        return total.reshape(shape[0], *own.shape[rank + 1 : -1], *shape[-2:])
+
+    y = _join(geometry, [sums(block) for block in _blocks(geometry)], 1)
+    return _images_back(geometry, y.astype(dtype))
+
+
+def _correlate_by_columns(
+    x: jax.Array, y: jax.Array, geometry: Geometry, compute: Callable, dtype: DTypeLike, in_parts: bool = True
+) -> jax.Array:
+    """What `compute` makes of outputs and the pixels that a tap reads, (..., channels, columns) -> (..., columns)."""
+    n, rank, count = x.shape[0], len(geometry.size), geometry.window[-1]
+    x, y = _images(geometry, x), _images(geometry, y)
+
+    def of_taps(block: tuple[_Run, ...]) -> jax.Array:
+        """(columns of the window, taps of one, n * groups, *rows, columns)."""
+        rows = _outputs(block, y)
+        if _is_still(geometry, block):
+            values = rows.reshape(1, 1, rows.shape[0], -1, *rows.shape[-2:])
+            w = compute(values, _window_of(geometry, block, x, in_parts)).astype(dtype)
+            return w.reshape(*w.shape[:3], *rows.shape[1:-2], w.shape[-1])
+        seen = _seen_in(geometry, block, x, in_parts)
+        split = (rows.shape[0], *_split_shape(block), *rows.shape[-2:])
+
+        def taps(column: Any) -> jax.Array:
+            read = seen(column)
+            pixels = map(read, np.ndindex(*geometry.window[:-1]))
+            if _is_wide(geometry):
+                # Outputs of a center are no axis of their own in what a loop writes: it would be one of two last.
+                w = [compute(rows, jnp.broadcast_to(own, split).reshape(rows.shape)) for own in pixels]
+            else:
+                w = [compute(rows.reshape(split), own) for own in pixels]
+            return jnp.stack(w).astype(dtype).reshape(len(w), *rows.shape[:-2], rows.shape[-1])
+
+        return lax.map(taps, jnp.arange(count)) if _is_wide(geometry) else jnp.stack([taps(c) for c in range(count)])
+
+    w = _join(geometry, [of_taps(block) for block in _blocks(geometry)], 3)
+    w = w.reshape(count, *geometry.window[:-1], n, geometry.groups, *geometry.output)
+    return w.transpose(rank, *range(rank + 2, 2 * rank + 2), rank + 1, *range(1, rank), 0)
+
+
+def _distances_on_tpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    if not _is_narrow(x.dtype) or _is_high(geometry):
+        return _window_correlation_by_rows(x, y, geometry=geometry, compute=_distances)
+    squares = lambda values, pixels: ((values - pixels) ** 2).sum(-2)  # noqa: E731
+    form = lambda x, y, in_parts: _correlate_by_columns(x, y, geometry, squares, x.dtype, in_parts)  # noqa: E731
+    # What shifts numbers in parts shifts them exactly, but no derivative.
+    distances = jax.custom_jvp(functools.partial(form, in_parts=True))
+    in_one = jax.checkpoint(functools.partial(form, in_parts=False), prevent_cse=False)
+    distances.defjvp(lambda primals, tangents: (distances(*primals), jax.jvp(in_one, primals, tangents)[1]))
+    return distances(x, y)
+
+
+def _fold_by_columns(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
+    if _is_high(geometry):
+        return _fold_by_rows(w, y, geometry=geometry, compute=_fold_by_columns)
+    dtype, wide = y.dtype, accumulator(y.dtype)
+    y, zero = _images(geometry, y), jnp.zeros((), wide)
+
+    def folded(block: tuple[_Run, ...]) -> jax.Array:
+        if _is_still(geometry, block):
+            rows, own = _outputs(block, y), _flat(geometry, _taps_first(geometry, _outputs(block, w)))
+            rows = rows.reshape(rows.shape[0], -1, *rows.shape[-2:])
+            terms = own[..., None, :].astype(wide) * rows[None, None].astype(wide)
+            return _window_back(geometry, block, terms.sum(3))
+        values = [a.astype(wide) for a in _phases_of(geometry, block, _outputs(block, _owned(block, y)))]
+        read = [run.read(n, k, d) for run, n, k, d in zip(block, *_rows_of(geometry), strict=True)]
+
+        def add(x: jax.Array, column: Any, weights: jax.Array) -> jax.Array:
+            shifted = []
+            for tap in np.ndindex(*geometry.window[:-1]):
+                phases = zip(_phases_of(geometry, block, weights[tap]), values, strict=True)
+                terms = [_sum_in_place(block, own.astype(wide)[..., None, :] * seen) for own, seen in phases]
+                term, margins = functools.reduce(jnp.add, terms), []
+                for axis, (rows, t, d) in enumerate(zip(read, tap, geometry.dilation, strict=False), start=1):
+                    margins.append((t * d, len(rows) - term.shape[axis] - t * d, 0))
+                shifted.append(lax.pad(term, zero, [(0, 0, 0), *margins, *[(0, 0, 0)] * 2]))
+            sums = functools.reduce(jnp.add, shifted)
+            for outputs, inputs, own in _column_blocks(geometry):
+                matrix = _selection(inputs, own + column * geometry.dilation[-1], wide)
+                part = lax.dot_general(
+                    sums[..., outputs],
+                    matrix,
+                    (((sums.ndim - 1,), (1,)), ((), ())),
+                    precision=lax.Precision.HIGHEST,
+                )
+                margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
+                x = x + lax.pad(part, zero, [*[(0, 0, 0)] * (part.ndim - 1), margin])
+            return x
+
+        x = zeros((y.shape[0], *map(len, read), y.shape[-2], geometry.padded[-1]), jax.typeof(y).update(dtype=wide))
+        x = _over_columns(geometry, add, x, _taps_first(geometry, _outputs(block, w)))
+        margins = [(rows.start, n - rows.stop, 0) for rows, n in zip(read, geometry.padded, strict=False)]
+        return lax.pad(x, zero, [(0, 0, 0), *margins, (0, 0, 0), (0, 0, 0)])
+
+    x = functools.reduce(jnp.add, map(folded, _blocks(geometry)))
+    return _images_back(geometry, x.astype(dtype))
+
+
+def _is_narrow(dtype: jnp.dtype) -> bool:
+    """Whether three bfloat16 hold a number exactly."""
+    return jnp.finfo(dtype).nmant < 24
+
+
+def _is_high(geometry: Geometry) -> bool:
+    """Whether a column of the window has too many taps to be written out."""
+    return math.prod(geometry.window[:-1]) > _TAPS_ON_TPU
+
+
+def _is_wide(geometry: Geometry) -> bool:
+    """Whether the columns of the window are a loop."""
+    return math.prod(geometry.window) > _TAPS_ON_TPU
+
+
+def _over_columns(geometry: Geometry, add: Callable, total: Any, weights: jax.Array) -> Any:
+    """`add(total, column, weights of its taps)` for each column of the window."""
+    if _is_wide(geometry):
+        numbered = (jnp.arange(geometry.window[-1]), weights)
+        return lax.scan(lambda total, own: (add(total, *own), None), total, numbered)[0]
+    for column in range(geometry.window[-1]):
+        total = add(total, column, weights[column])
+    return total
+
+
+def _images(geometry: Geometry, a: jax.Array) -> jax.Array:
+    """(n, *rows, columns, channels of all groups) -> (n * groups, *rows, channels of one, columns)."""
+    rank = len(geometry.size)
+    a = jnp.moveaxis(_grouped(geometry, a), (rank + 1, rank), (1, -1))
+    return a.reshape(a.shape[0] * geometry.groups, *a.shape[2:])
+
+
+def _images_back(geometry: Geometry, a: jax.Array) -> jax.Array:
+    """The inverse."""
+    rank = len(geometry.size)
+    a = a.reshape(a.shape[0] // geometry.groups, geometry.groups, *a.shape[1:])
+    a = jnp.moveaxis(a, (1, -1), (rank + 1, rank))
+    return a.reshape(*a.shape[: rank + 1], a.shape[-2] * a.shape[-1])
+
+
+def _taps_first(geometry: Geometry, w: jax.Array) -> jax.Array:
+    """(n, *output, groups, *window) -> (columns of the window, *its rows, n * groups, *output)."""
+    rank = len(geometry.size)
+    w = w.transpose(2 * rank + 1, *range(rank + 2, 2 * rank + 1), 0, rank + 1, *range(1, rank + 1))
+    return w.reshape(*w.shape[:rank], w.shape[rank] * geometry.groups, *w.shape[rank + 2 :])
+
+
+class _Run(NamedTuple):
+    """Output pixels of one axis, from `first` on: `scale` around each of the centers.
+
+    The centers follow each other if the run is even. Of the outputs those from `start` to `stop` are its own.
+    """
+
+    first: int
+    centers: np.ndarray
+    scale: int
+    start: int
+    stop: int
+
+    @property
+    def even(self) -> bool:
+        return bool(np.all(np.diff(self.centers) == 1))
+
+    @property
+    def end(self) -> int:
+        return self.first + len(self.centers) * self.scale
+
+    def read(self, size: int, window: int, dilation: int) -> range:
+        """The pixels of the padded map that it reads; all, if it is not even."""
+        first, last = (self.centers[0], self.centers[-1]) if self.even else (0, size - 1)
+        return range(int(first), int(last) + dilation * (window - 1) + 1)
+
+
+def _blocks(geometry: Geometry) -> list[tuple[_Run, ...]]:
+    """The rows of the output, cut into blocks of a run on each axis."""
+    return list(itertools.product(*map(_runs_of, geometry.size[:-1], geometry.central[:-1])))
+
+
+def _runs_of(size: int, centers: np.ndarray) -> list[_Run]:
+    """Few even runs, as where windows move inward at edges; else a single one."""
+    total, starts = len(centers), np.flatnonzero(np.diff(centers, prepend=-1))
+    runs: list[_Run] = []
+    for first, scale in zip(starts.tolist(), np.diff(starts, append=total).tolist(), strict=True):
+        last = runs[-1] if runs else None
+        if last is not None and last.scale == scale and last.centers[-1] + 1 == centers[first]:
+            runs[-1] = last._replace(centers=np.append(last.centers, centers[first]), stop=first + scale)
+        else:
+            runs.append(_Run(first, centers[first : first + 1], scale, first, first + scale))
+    if len(runs) > _RUNS:
+        return [_Run(0, centers, 1, 0, total)]
+    # The longest is continued over all rows: what is not cut out of an array is not written anew.
+    number = max(range(len(runs)), key=lambda i: len(runs[i].centers))
+    _, own, scale, start, stop = runs[number]
+    low, high = int(own[0]) - start // scale, int(own[-1]) + (total - stop) // scale
+    if start % scale == (total - stop) % scale == 0 and low >= 0 and high < size:
+        runs[number] = _Run(0, np.arange(low, high + 1), scale, start, stop)
+    return runs
+
+
+def _rows_of(geometry: Geometry) -> tuple[tuple[int, ...], ...]:
+    """Size, window and dilation of the axes of rows."""
+    return geometry.size[:-1], geometry.window[:-1], geometry.dilation[:-1]
+
+
+def _split_shape(block: tuple[_Run, ...]) -> tuple[int, ...]:
+    return tuple(itertools.chain(*((len(run.centers), run.scale) for run in block)))
+
+
+def _outputs(block: tuple[_Run, ...], a: jax.Array) -> jax.Array:
+    """The rows of a block of (n, *rows, ...)."""
+    for axis, run in enumerate(block, start=1):
+        a = lax.slice_in_dim(a, run.first, run.end, axis=axis)
+    return a
+
+
+def _owned(block: tuple[_Run, ...], a: jax.Array) -> jax.Array:
+    """(n, *rows, ...) with zeros where outputs of a block are not its own."""
+    for axis, run in enumerate(block, start=1):
+        if (run.first, run.end) != (run.start, run.stop):
+            margins = [(0, 0, 0)] * a.ndim
+            margins[axis] = (run.start, a.shape[axis] - run.stop, 0)
+            a = lax.pad(lax.slice_in_dim(a, run.start, run.stop, axis=axis), jnp.zeros((), a.dtype), margins)
+    return a
+
+
+def _apart(block: tuple[_Run, ...], a: jax.Array) -> jax.Array:
+    """(n, *rows of a block, ...) -> (n, *(centers, scale), ...)."""
+    return a.reshape(a.shape[0], *_split_shape(block), *a.shape[1 + len(block) :])
+
+
+def _phases_of(geometry: Geometry, block: tuple[_Run, ...], a: jax.Array) -> list[jax.Array]:
+    """(n, *rows of a block, ...) -> arrays (n, *centers, ...), on each axis one for each output of a center.
+
+    Where these are many, one array (n, *(centers, outputs of one), ...). Of an uneven run centers are all pixels of
+    the map.
+    """
+    parts = [a]
+    for axis, (run, size) in reversed(list(enumerate(zip(block, geometry.size, strict=False), start=1))):
+        if not run.even:
+            tables = _outputs_of(run.centers, size)
+            parts = [part.take(rows, axis, mode="fill", fill_value=0) for part in parts for rows in tables]
+            continue
+        parts = [part.reshape(*part.shape[:axis], -1, run.scale, *part.shape[1 + axis :]) for part in parts]
+        if run.scale <= _PHASES:
+            parts = [lax.index_in_dim(p, i, axis + 1, keepdims=False) for p in parts for i in range(run.scale)]
+    return parts
+
+
+def _sum_in_place(block: tuple[_Run, ...], a: jax.Array) -> jax.Array:
+    """Sums over the axes that `_phases_of` leaves."""
+    for axis, run in enumerate(block, start=1):
+        if run.even and run.scale > _PHASES:
+            a = a.sum(axis + 1)
+    return a
+
+
+def _join(geometry: Geometry, parts: list[jax.Array], front: int) -> jax.Array:
+    """What is the own of all blocks, whose axes of rows begin at `front`, put together."""
+    for axis in reversed(range(len(geometry.size) - 1)):
+        runs, joined = _runs_of(geometry.size[axis], geometry.central[axis]), []
+        longest = max(range(len(runs)), key=lambda i: runs[i].end - runs[i].first)
+        for i in range(0, len(parts), len(runs)):
+            group = parts[i : i + len(runs)]
+            if runs[longest].end - runs[longest].first < geometry.output[axis]:
+                joined.append(lax.concatenate(group, front + axis))
+                continue
+            # In its place, or all would be written once more.
+            whole = group[longest]
+            for run, part in zip(runs, group, strict=True):
+                if part is not group[longest]:
+                    whole = lax.dynamic_update_slice_in_dim(whole, part, run.start, front + axis)
+            joined.append(whole)
+        parts = joined
+    (whole,) = parts
+    return whole
+
+
+def _column_blocks(geometry: Geometry) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Output columns in blocks as wide as a tile, the columns that a block reads, the first for each output."""
+    slack = geometry.padded[-1] - geometry.size[-1]
+    first = geometry.central[-1]
+    for start in range(0, len(first), _LANES):
+        own = first[start : start + _LANES]
+        low, high = int(own.min()), int(own.max())
+        yield slice(start, start + len(own)), slice(low, high + slack + 1), own - low
+
+
+def _selection(inputs: slice, chosen: Any, dtype: jnp.dtype) -> jax.Array:
+    """(inputs, outputs): ones where an output is the input that is chosen for it."""
+    chosen = chosen[None] if isinstance(chosen, jax.Array) else chosen
+    return jnp.asarray(np.arange(inputs.stop - inputs.start)[:, None] == chosen, dtype)
+
+
+def _seen_in(
+    geometry: Geometry, block: tuple[_Run, ...], x: jax.Array, in_parts: bool = True
+) -> Callable[[Any], Callable]:
+    """A function of a column of the window, to one of the row of a tap in it, to the pixels that the tap reads.
+
+    Of `x` with columns last they are (n * groups, *(centers, 1), channels of one, columns).
+    """
+    kind = x.dtype if x.dtype == jnp.bfloat16 else jnp.dtype(jnp.float32)
+    ranges = [run.read(n, k, d) for run, n, k, d in zip(block, *_rows_of(geometry), strict=True)]
+    for axis, rows in enumerate(ranges, start=1):
+        x = lax.slice_in_dim(x, rows.start, rows.stop, axis=axis)
+    blocks = [
+        (inputs, own, _parts(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1), in_parts))
+        for _, inputs, own in _column_blocks(geometry)
+    ]
+
+    def seen(column: Any) -> Callable[[tuple[int, ...]], jax.Array]:
+        pairs = []
+        for inputs, own, parts in blocks:
+            matrix = _selection(inputs, own + column * geometry.dilation[-1], parts.dtype)
+            pairs.append((parts, jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))))
+
+        def read(tap: tuple[int, ...]) -> jax.Array:
+            columns = []
+            for parts, matrix in pairs:
+                for axis, (run, t, d) in enumerate(zip(block, tap, geometry.dilation, strict=False), start=1):
+                    if run.even:
+                        parts = lax.slice_in_dim(parts, t * d, t * d + len(run.centers), axis=axis)
+                    else:
+                        parts = parts.take(run.centers + t * d, axis, mode="clip")
+                columns.append(_times(parts, matrix, kind))
+            y = lax.concatenate(columns, columns[0].ndim - 1)
+            return jnp.expand_dims(y, range(2, 2 * len(block) + 1, 2))
+
+        return read
+
+    return seen
+
+
+def _times(parts: jax.Array, matrix: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    dimensions = (((parts.ndim - 1,), (0,)), ((), ()))
+    return lax.dot_general(parts, matrix, dimensions, lax.Precision.HIGHEST, preferred_element_type=dtype)
+
+
+def _parts(x: jax.Array, wanted: bool = True) -> jax.Array:
+    """The summands, side by side in the last axis, whose sum is `x` exactly: the matrix unit multiplies bfloat16."""
+    if x.dtype == jnp.bfloat16:
+        return x
+    rest, parts = x.astype(jnp.float32), []
+    if not wanted:
+        return rest
+    for _ in range(3):
+        part = lax.reduce_precision(rest, exponent_bits=8, mantissa_bits=7)
+        parts.append(part.astype(jnp.bfloat16))
+        rest = rest - part
+    return lax.concatenate(parts, x.ndim - 1)
+
+
+# Outputs that all see one window, as at edges where it moves inward, are one product with all of its taps.
+
+
+def _is_still(geometry: Geometry, block: tuple[_Run, ...]) -> bool:
+    return bool(block) and len(_blocks(geometry)) > 1 and all(len(run.centers) == 1 for run in block)
+
+
+def _window_of(geometry: Geometry, block: tuple[_Run, ...], x: jax.Array, in_parts: bool = True) -> jax.Array:
+    """The window of a block's outputs, (columns of it, taps of one, n * groups, 1, channels of one, columns)."""
+    count, kind = geometry.window[-1], x.dtype if x.dtype == jnp.bfloat16 else jnp.dtype(jnp.float32)
+    for axis, (run, n, k, d) in enumerate(zip(block, *_rows_of(geometry), strict=True), start=1):
+        rows = run.read(n, k, d)
+        x = lax.slice_in_dim(x, rows.start, rows.stop, d, axis)
+    x = x.reshape(x.shape[0], -1, *x.shape[-2:])
+    columns = []
+    for _, inputs, own in _column_blocks(geometry):
+        parts = _parts(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1), in_parts)
+        matrix = _selection(inputs, _all_columns(geometry, own), parts.dtype)
+        matrix = jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))
+        part = _times(parts, matrix, kind)
+        columns.append(part.reshape(*part.shape[:-1], count, len(own)))
+    return lax.concatenate(columns, 4).transpose(3, 1, 0, 2, 4)[:, :, :, None]
+
+
+def _window_back(geometry: Geometry, block: tuple[_Run, ...], window: jax.Array) -> jax.Array:
+    """The transpose, without the axis of one, to (n * groups, *padded rows, channels of one, padded columns)."""
+    zero, x = jnp.zeros((), window.dtype), jnp.zeros((), window.dtype)
+    for outputs, inputs, own in _column_blocks(geometry):
+        matrix = _selection(inputs, _all_columns(geometry, own), window.dtype)
+        part = window[..., outputs].transpose(2, 1, 3, 0, 4)
+        part = part.reshape(*part.shape[:3], matrix.shape[-1])
+        part = lax.dot_general(part, matrix, (((3,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+        margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
+        part = lax.pad(part, zero, [(0, 0, 0)] * 3 + [margin])
+        x = part if x.ndim == 0 else x + part
+    x = x.reshape(x.shape[0], *geometry.window[:-1], *x.shape[-2:])
+    margins = []
+    for run, padded, (n, k, d) in zip(block, geometry.padded, zip(*_rows_of(geometry), strict=True), strict=False):
+        rows = run.read(n, k, d)
+        margins.append((rows.start, padded - rows.stop, d - 1))
+    return lax.pad(x, zero, [(0, 0, 0), *margins, (0, 0, 0), (0, 0, 0)])
+
+
+def _all_columns(geometry: Geometry, own: np.ndarray) -> np.ndarray:
+    """What all columns of a window read of a block of columns, one after the other."""
+    return (np.arange(geometry.window[-1])[:, None] * geometry.dilation[-1] + own).reshape(-1)
+
+
+def _flat(geometry: Geometry, w: jax.Array) -> jax.Array:
+    """With taps first: those of one column in one axis, and rows in one."""
+    rank = len(geometry.size)
+    return w.reshape(w.shape[0], math.prod(w.shape[1:rank]), w.shape[rank], -1, w.shape[-1])
 
 
 # Windows of many taps, row by row, by any of the forms.
@@ -692,9 +1098,9 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
 # Pieces.
 
 
-def _is_large(geometry: Geometry, most: int | None = None) -> bool:
+def _is_large(geometry: Geometry) -> bool:
     """Whether the window has so many taps that it is summed row by row."""
-    return math.prod(geometry.window) > (most or UNROLLED_TAPS) and geometry.window[0] > 1
+    return math.prod(geometry.window) > UNROLLED_TAPS and geometry.window[0] > 1
 
 
 def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
@@ -801,7 +1207,7 @@ def seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
         yield np.array([[*own, *[(len(taps), 0)] * (most - len(own))] for own in seen])
 
 
-def _outputs_of(centers: tuple[int, ...], size: int) -> np.ndarray:
+def _outputs_of(centers: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
     """(most, size): the output pixels centered on each input pixel, filled up with a number past the last pixel."""
     owned: list[list[int]] = [[] for _ in range(size)]
     for output, center in enumerate(centers):

@@ -199,14 +199,22 @@ class Program:
                 uses.setdefault(operand, []).append(inner)
         parameters = {int(p.attribute(r"^(\d+)") or 0): p.name for p in body if p.opcode == "parameter"}
         for number, name in parameters.items():
-            users = uses.get(name, [])
-            if number < len(sizes) and users and all(u.opcode in _SLICES and u.operands[0] == name for u in users):
-                sizes[number] = min(sizes[number], sum(_size(u.shape) for u in users))
-            elif users and all(u.opcode == "dynamic-update-slice" and u.operands[0] == name for u in users):
-                # Written in place: what is replaced is not read, and the rest of the result is not written.
-                whole = sizes[number]
-                sizes[number] = 0
-                written += sum(_size(self._of[u.operands[1]].shape) for u in users) - whole
+            names, users = {name}, []
+            for user in (waiting := [*uses.get(name, [])]):
+                if user.opcode == "bitcast":
+                    names.add(user.name)
+                    waiting += uses.get(user.name, [])
+                else:
+                    users.append(user)
+            kinds = {u.opcode if u.operands[0] in names else "other" for u in users}
+            updates = [u for u in users if u.opcode == "dynamic-update-slice"]
+            if not users or number >= len(sizes) or not kinds <= {*_SLICES, "dynamic-update-slice"}:
+                continue
+            whole = sizes[number]
+            sizes[number] = min(sizes[number], sum(_size(u.shape) for u in users if u not in updates))
+            if updates:
+                # Written in place: of what is replaced only slices are read, and the rest of the result is not written.
+                written += sum(_size(self._of[u.operands[1]].shape) for u in updates) - whole
         return written + sum(sizes)
 
 

@@ -1,9 +1,10 @@
 """Operations of a traced program, by the formula of each of its steps: what the mathematics needs on any machine."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 Shape = tuple[int, ...]
@@ -35,10 +36,19 @@ def count(jaxpr: Any) -> Counts:
     return total
 
 
+def _of_this_platform(parameters: Any) -> Sequence[Any]:
+    """The branches of a `cond` that may run here: all, but where the platform chooses."""
+    branches, platforms = parameters["branches"], parameters.get("branches_platforms")
+    if platforms is None:
+        return branches
+    here = {"gpu": {"cuda", "rocm"}}.get(jax.default_backend(), {jax.default_backend()})
+    return [next(b for b, own in zip(branches, platforms, strict=True) if own is None or here & set(own))]
+
+
 def _of_step(step: Any) -> Counts:
     name, parameters = step.primitive.name, step.params
     if name == "cond":
-        return max(count(branch.jaxpr) for branch in parameters["branches"])
+        return max(count(branch.jaxpr) for branch in _of_this_platform(parameters))
     if name == "scan":
         return count(parameters["jaxpr"].jaxpr).times(parameters["length"])
     if name == "while":  # how often is known only when it runs

@@ -238,7 +238,9 @@ def test_kernels_by_hand_compile_for_a_gpu():
         made = program.in_dtype(dtype)
         call, arguments = made.with_gradient(made.function)
         calls = targets.compile_for("h100", call, *arguments)["custom_calls"]
-        assert calls["__gpu$xla.gpu.triton"] == 3, made.name
+        own = {name: n for name, n in calls.items() if not name.startswith("__cudnn$conv")}
+        assert own == {"__gpu$xla.gpu.triton": 3}, made.name
+        assert own == calls or made.name.startswith(("carafe", "fade")), made.name  # which predict by convolutions
 
 
 def test_devices_of_a_gpu_exchange_no_maps():

@@ -57,12 +57,13 @@ def holds(words: jax.Array, slot: jax.Array) -> jax.Array:
 
     Args:
       words: the sets, (images, words, *spatial).
-      slot: the classes that are asked for, (images, places, *spatial); what is no class gets any answer.
+      slot: the classes that are asked for, (images, places, *spatial) or such that broadcasts to it; what is no class
+        gets any answer.
     """
-    found = jnp.zeros(slot.shape, jnp.uint32)
-    for k in range(words.shape[1]):
-        here = words[:, k, None] >> (slot % _WORD).astype(jnp.uint32)
-        found = here if k == 0 else jnp.where(slot < k * _WORD, found, here)
+    each = [words[:, k, None] >> (slot % _WORD).astype(jnp.uint32) for k in range(words.shape[1])]
+    found = each[0]
+    for k, here in enumerate(each[1:], start=1):
+        found = jnp.where(slot < k * _WORD, found, here)
     return found & 1 == 1
 
 

@@ -295,14 +295,8 @@ def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefini
     pixels = _blocks(x, definition.frame)
     counts = True if counted is None else reduce(and_, _blocks(counted, definition.frame, True))[:, None]
 
-    def members(of: jax.Array) -> list[jax.Array]:
-        return [pixel[:, None] == of for pixel in pixels]
-
-    def bounded(of: jax.Array) -> jax.Array:
-        others = [(pixel[:, None] != of) & (pixel[:, None] != VOID) for pixel in pixels]
-        return reduce(or_, members(of)) & reduce(or_, others)
-
-    where = bounded(classes)
+    met = _meeting(pixels, none)
+    where = holds(met, classes)
     judged = where & counts
     if by_class or none <= len(pixels):
         of, slot = classes, jnp.where(judged, classes, none)
@@ -310,10 +304,10 @@ def _between(x: jax.Array, counted: jax.Array | None, definition: BoundaryDefini
         of = jnp.stack(pixels, axis=1)
         # The first pixel of a class stands for it.
         first = [reduce(and_, [pixel != other for other in pixels[:k]], pixel >= 0) for k, pixel in enumerate(pixels)]
-        slot = jnp.where(jnp.stack(first, axis=1) & bounded(of) & counts, of, none)
+        slot = jnp.where(jnp.stack(first, axis=1) & holds(met, of) & counts, of, none)
     if definition.boundary == "between":
         return where, judged, slot, None
-    code = sum(member.astype(jnp.int32) << k for k, member in enumerate(members(of)))
+    code = sum((pixel[:, None] == of).astype(jnp.int32) << k for k, pixel in enumerate(pixels))
     return where, judged, slot, jnp.asarray(element_sizes(definition.spacing))[code]
 
 

@@ -543,17 +543,7 @@ def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
             first = [t * d for t, d in zip(tap, geometry.dilation, strict=False)]
             margins = [(f, s - f, 0) for f, s in zip(first, slack, strict=False)]
             shifted.append(lax.pad(functools.reduce(jnp.add, terms), zero, [(0, 0, 0), *margins, *[(0, 0, 0)] * 3]))
-        sums = functools.reduce(jnp.add, shifted)
-        for outputs, inputs, own in _column_blocks(geometry):
-            matrix = _selection(inputs, own + column * geometry.dilation[-1], wide)
-            part = lax.dot_general(
-                sums[..., outputs],
-                matrix,
-                (((sums.ndim - 1,), (1,)), ((), ())),
-                precision=lax.Precision.HIGHEST,
-            )
-            margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
-            parts.append(lax.pad(part, zero, [*[(0, 0, 0)] * (part.ndim - 1), margin]))
+        parts += _columns_put_back(geometry, column, functools.reduce(jnp.add, shifted))
     x = jnp.moveaxis(functools.reduce(jnp.add, parts), -1, rank)
     return x.astype(dtype).reshape(*x.shape[: 1 + rank], -1)
 
@@ -589,11 +579,7 @@ def _seen(geometry: Geometry, x: jax.Array) -> Callable[[tuple[int, ...]], jax.A
             if geometry.uniform:
                 chosen = (slice(f, f + n) for f, n in zip(rows, geometry.size, strict=False))
                 parts = parts[(slice(None), *chosen)]
-            matrix = _selection(inputs, own + column, jnp.dtype(jnp.bfloat16))
-            matrix = jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))
-            kind = x.dtype if x.dtype == jnp.bfloat16 else jnp.float32
-            dimensions = (((parts.ndim - 1,), (0,)), ((), ()))
-            columns.append(lax.dot_general(parts, matrix, dimensions, preferred_element_type=kind))
+            columns.append(_times(parts, _selection(inputs, own + column, parts.dtype), x.dtype))
         y = lax.concatenate(columns, columns[0].ndim - 1)
         if geometry.uniform:
             places = itertools.chain(*zip(geometry.size[:-1], geometry.scale[:-1], strict=True))
@@ -733,18 +719,7 @@ def _fold_by_columns(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.A
                 for axis, (rows, t, d) in enumerate(zip(read, tap, geometry.dilation, strict=False), start=1):
                     margins.append((t * d, len(rows) - term.shape[axis] - t * d, 0))
                 shifted.append(lax.pad(term, zero, [(0, 0, 0), *margins, *[(0, 0, 0)] * 2]))
-            sums = functools.reduce(jnp.add, shifted)
-            for outputs, inputs, own in _column_blocks(geometry):
-                matrix = _selection(inputs, own + column * geometry.dilation[-1], wide)
-                part = lax.dot_general(
-                    sums[..., outputs],
-                    matrix,
-                    (((sums.ndim - 1,), (1,)), ((), ())),
-                    precision=lax.Precision.HIGHEST,
-                )
-                margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
-                x = x + lax.pad(part, zero, [*[(0, 0, 0)] * (part.ndim - 1), margin])
-            return x
+            return functools.reduce(jnp.add, _columns_put_back(geometry, column, functools.reduce(jnp.add, shifted)), x)
 
         x = zeros((y.shape[0], *map(len, read), y.shape[-2], geometry.padded[-1]), jax.typeof(y).update(dtype=wide))
         x = _over_columns(geometry, add, x, _taps_first(geometry, _outputs(block, w)))
@@ -948,6 +923,21 @@ def _selection(inputs: slice, chosen: Any, dtype: jnp.dtype) -> jax.Array:
     return jnp.asarray(np.arange(inputs.stop - inputs.start)[:, None] == chosen, dtype)
 
 
+def _columns_put_back(geometry: Geometry, column: Any, sums: jax.Array) -> Iterator[jax.Array]:
+    """From (..., output columns) summands (..., padded columns): each where a column of the window read it."""
+    for outputs, inputs, own in _column_blocks(geometry):
+        matrix = _selection(inputs, own + column * geometry.dilation[-1], sums.dtype)
+        yield _in_padded(geometry, inputs, sums[..., outputs], matrix)
+
+
+def _in_padded(geometry: Geometry, inputs: slice, part: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Sums of the last axis, by a matrix (inputs, ...), among the columns of the padded map."""
+    dimensions = (((part.ndim - 1,), (1,)), ((), ()))
+    part = lax.dot_general(part, matrix, dimensions, precision=lax.Precision.HIGHEST)
+    margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
+    return lax.pad(part, jnp.zeros((), part.dtype), [*[(0, 0, 0)] * (part.ndim - 1), margin])
+
+
 def _seen_in(
     geometry: Geometry, block: tuple[_Run, ...], x: jax.Array, in_parts: bool = True
 ) -> Callable[[Any], Callable]:
@@ -955,7 +945,6 @@ def _seen_in(
 
     Of `x` with columns last they are (n * groups, *(centers, 1), channels of one, columns).
     """
-    kind = x.dtype if x.dtype == jnp.bfloat16 else jnp.dtype(jnp.float32)
     ranges = [run.read(n, k, d) for run, n, k, d in zip(block, *_rows_of(geometry), strict=True)]
     for axis, rows in enumerate(ranges, start=1):
         x = lax.slice_in_dim(x, rows.start, rows.stop, axis=axis)
@@ -965,10 +954,10 @@ def _seen_in(
     ]
 
     def seen(column: Any) -> Callable[[tuple[int, ...]], jax.Array]:
-        pairs = []
-        for inputs, own, parts in blocks:
-            matrix = _selection(inputs, own + column * geometry.dilation[-1], parts.dtype)
-            pairs.append((parts, jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))))
+        pairs = [
+            (parts, _selection(inputs, own + column * geometry.dilation[-1], parts.dtype))
+            for inputs, own, parts in blocks
+        ]
 
         def read(tap: tuple[int, ...]) -> jax.Array:
             columns = []
@@ -978,7 +967,7 @@ def _seen_in(
                         parts = lax.slice_in_dim(parts, t * d, t * d + len(run.centers), axis=axis)
                     else:
                         parts = parts.take(run.centers + t * d, axis, mode="clip")
-                columns.append(_times(parts, matrix, kind))
+                columns.append(_times(parts, matrix, x.dtype))
             y = lax.concatenate(columns, columns[0].ndim - 1)
             return jnp.expand_dims(y, range(2, 2 * len(block) + 1, 2))
 
@@ -988,8 +977,11 @@ def _seen_in(
 
 
 def _times(parts: jax.Array, matrix: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The columns that a matrix of zeros and ones selects of what the parts side by side are summands of."""
+    matrix = jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))
     dimensions = (((parts.ndim - 1,), (0,)), ((), ()))
-    return lax.dot_general(parts, matrix, dimensions, lax.Precision.HIGHEST, preferred_element_type=dtype)
+    kind = jnp.bfloat16 if dtype == jnp.bfloat16 else jnp.float32
+    return lax.dot_general(parts, matrix, dimensions, lax.Precision.HIGHEST, preferred_element_type=kind)
 
 
 def _parts(x: jax.Array, wanted: bool = True) -> jax.Array:
@@ -1015,7 +1007,7 @@ def _is_still(geometry: Geometry, block: tuple[_Run, ...]) -> bool:
 
 def _window_of(geometry: Geometry, block: tuple[_Run, ...], x: jax.Array, in_parts: bool = True) -> jax.Array:
     """The window of a block's outputs, (columns of it, taps of one, n * groups, 1, channels of one, columns)."""
-    count, kind = geometry.window[-1], x.dtype if x.dtype == jnp.bfloat16 else jnp.dtype(jnp.float32)
+    count = geometry.window[-1]
     for axis, (run, n, k, d) in enumerate(zip(block, *_rows_of(geometry), strict=True), start=1):
         rows = run.read(n, k, d)
         x = lax.slice_in_dim(x, rows.start, rows.stop, d, axis)
@@ -1023,24 +1015,19 @@ def _window_of(geometry: Geometry, block: tuple[_Run, ...], x: jax.Array, in_par
     columns = []
     for _, inputs, own in _column_blocks(geometry):
         parts = _parts(lax.slice_in_dim(x, inputs.start, inputs.stop, axis=-1), in_parts)
-        matrix = _selection(inputs, _all_columns(geometry, own), parts.dtype)
-        matrix = jnp.tile(matrix, (parts.shape[-1] // matrix.shape[0], 1))
-        part = _times(parts, matrix, kind)
+        part = _times(parts, _selection(inputs, _all_columns(geometry, own), parts.dtype), x.dtype)
         columns.append(part.reshape(*part.shape[:-1], count, len(own)))
     return lax.concatenate(columns, 4).transpose(3, 1, 0, 2, 4)[:, :, :, None]
 
 
 def _window_back(geometry: Geometry, block: tuple[_Run, ...], window: jax.Array) -> jax.Array:
     """The transpose, without the axis of one, to (n * groups, *padded rows, channels of one, padded columns)."""
-    zero, x = jnp.zeros((), window.dtype), jnp.zeros((), window.dtype)
+    zero, parts = jnp.zeros((), window.dtype), []
     for outputs, inputs, own in _column_blocks(geometry):
         matrix = _selection(inputs, _all_columns(geometry, own), window.dtype)
         part = window[..., outputs].transpose(2, 1, 3, 0, 4)
-        part = part.reshape(*part.shape[:3], matrix.shape[-1])
-        part = lax.dot_general(part, matrix, (((3,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-        margin = (inputs.start, geometry.padded[-1] - inputs.stop, 0)
-        part = lax.pad(part, zero, [(0, 0, 0)] * 3 + [margin])
-        x = part if x.ndim == 0 else x + part
+        parts.append(_in_padded(geometry, inputs, part.reshape(*part.shape[:3], matrix.shape[-1]), matrix))
+    x = functools.reduce(jnp.add, parts)
     x = x.reshape(x.shape[0], *geometry.window[:-1], *x.shape[-2:])
     margins = []
     for run, padded, (n, k, d) in zip(block, geometry.padded, zip(*_rows_of(geometry), strict=True), strict=False):

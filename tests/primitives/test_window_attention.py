@@ -294,7 +294,7 @@ def test_kernels_take_the_place_of_the_sums_under_every_transformation(on_a_cpu,
         on_a_cpu.clear()
         made[name] = compiled_anew(program)(*arrays)
         assert set(on_a_cpu) == wanted, name
-    monkeypatch.setenv(window_attention.SWITCH, "0")
+    monkeypatch.setenv(_common.SWITCH, "0")
     on_a_cpu.clear()
     for name, (program, arrays, _) in programs.items():
         expected = compiled_anew(program)(*arrays)
@@ -327,10 +327,10 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
     assert kernels_in(sapa, *arrays_of((0,))) == 0
     exported = jax.export.export(jax.jit(sapa), platforms=("cpu", "cuda"))(*arrays)
     assert "triton" not in str(exported.mlir_module())
-    monkeypatch.setenv(window_attention.SWITCH, "0")
+    monkeypatch.setenv(_common.SWITCH, "0")
     assert kernels_in(lambda *arrays: sapa(*arrays), *arrays) == 0
 
 
 def test_a_jax_without_the_back_end_does_without(monkeypatch):
-    monkeypatch.setattr(window_attention, "_has_triton", lambda: False)
+    monkeypatch.setattr(_common, "_has_triton", lambda: False)
     assert kernels_in(lambda *arrays: sapa(*arrays), *arrays_of()) == 0

@@ -18,12 +18,9 @@ Ampere, for float64, for more than 2048 channels to a group, and by a JAX whose 
 deprecated since JAX 0.11, and compiles there only with a GPU at hand.
 """
 
-import contextlib
 import functools
 import math
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -36,12 +33,16 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._common import is_alone, varying_alike
+from upsampling.primitives._common import lower_by_hand, varying_alike
+from upsampling.primitives._kernels import block as _block
+from upsampling.primitives._kernels import call as _call
+from upsampling.primitives._kernels import int32 as _int
+from upsampling.primitives._kernels import power as _power
+from upsampling.primitives._kernels import references as _references
+from upsampling.primitives._kernels import times as _times
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import Geometry, seen_by
-
-SWITCH = "UPSAMPLING_GPU_KERNELS"
 
 EPSILON = 1e-5  # what is added to variances
 
@@ -250,42 +251,8 @@ def lower_on_gpu(
         made = (run or kernels)(*flat, form=form, dtype=results[0].dtype)
         return [y.reshape(given.shape) for y, given in zip(made, results, strict=True)]
 
-    if is_alone(context) and is_on():
-        # From 0.11 on JAX does not lower the kernels without a GPU at hand.
-        with _quietly(), contextlib.suppress(RuntimeError):
-            return mlir.lower_fun(compute, multiple_results=True)(context, *operands)
-    return lower_elsewhere(context, *operands, form=form, kernels=kernels)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without JAX's word that this back end will go one day, which is for us and not for users."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Triton backend.*", category=DeprecationWarning)
-        yield
-
-
-def is_on() -> bool:
-    """Whether there are kernels to use, and GPUs for them."""
-    return os.environ.get(SWITCH, "1") != "0" and _has_triton() and _are_recent()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    try:
-        from jax.experimental.pallas import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _are_recent() -> bool:
-    """Whether Triton knows the GPUs: those since Ampere."""
-    try:
-        devices = jax.local_devices(backend="gpu")
-    except RuntimeError:
-        return True  # compiled ahead of time for one that is not here
-    return all(float(getattr(device, "compute_capability", "8.0")) >= 8 for device in devices)
+    made = lower_by_hand(context, compute, *operands, multiple_results=True)
+    return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)
 
 
 def _batch(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
@@ -436,7 +403,7 @@ def _over_outputs(
     groups) the logarithm of the sum of its exponentials and the product of its value with the cotangent. Of what is
     gated the gradient of the gate takes the place of this product, and exponentials are over the share that is left."""
     x, other, *_ = arrays
-    load, store, iota, ids = _pallas()
+    load, store, iota, ids = _references()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.output)
     compared, gated = form.compares, form.source == "gated"
@@ -457,7 +424,7 @@ def _over_outputs(
         center = tuple(load(r, p, inside) for r, p in zip((rows_ref, columns_ref), places, strict=True))
         output = _index((image, *places, group), (*sizes.output, groups))
         query, stretch = load(given_refs[0], output, inside, inner) if compared else None, None
-        if form.source == "normalized":
+        if query is not None and form.source == "normalized":
             query, stretch = normalized(query, inner)
 
         def tap(number: jax.Array) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
@@ -528,7 +495,7 @@ def _over_outputs(
             return total
 
         total = lax.fori_loop(_int(0), taps, add_gradient, nothing(inner) if compared else zero)
-        if stretch is not None:
+        if query is not None and stretch is not None:
             means = [jnp.sum(a, axis=1) / inner for a in (total, total * query)]
             total = (total - means[0][:, None] - _times(query, means[1])) * stretch
         if compared:
@@ -552,7 +519,7 @@ def _over_inputs(
 ) -> Sequence[jax.Array]:
     """The gradients of `x` and, if logits are not given, of keys."""
     x, *given = arrays
-    load, store, iota, ids = _pallas()
+    load, store, iota, ids = _references()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.size)
     compared, normalizes = form.compares, form.source == "normalized"
@@ -677,74 +644,3 @@ def _softplus(logit: jax.Array) -> jax.Array:
 
 def _added(form: Form) -> list[jax.Array]:
     return [jnp.asarray(table, jnp.float32) for table in form.tables]
-
-
-def _int(value: int) -> jax.Array:
-    return jnp.asarray(value, jnp.int32)
-
-
-def _times(a: jax.Array, by: jax.Array) -> jax.Array:
-    return a * (by if a.ndim == by.ndim else by[:, None])
-
-
-def _power(n: int) -> int:
-    """The least power of two that is not smaller, as Triton wants blocks."""
-    return 1 << (n - 1).bit_length()
-
-
-def _block(pixels: int, values: int, *channels: int) -> int:
-    return max(min(values // _power(max(channels)), 64, _power(pixels)), 1)
-
-
-def _pallas() -> tuple[Callable, Callable, Callable, Callable]:
-    from jax.experimental import pallas
-    from jax.experimental.pallas import triton
-
-    def places(index: jax.Array, mask: jax.Array, count: int | None, stride: int | None) -> tuple[jax.Array, jax.Array]:
-        if count is None:
-            return index, mask
-        channel = lax.iota(jnp.int32, _power(count))
-        return index[:, None] * _int(stride or count) + channel[None, :], mask[:, None] & (channel < _int(count))[
-            None, :
-        ]
-
-    def load(
-        ref: Any, index: jax.Array, mask: jax.Array, count: int | None = None, stride: int | None = None
-    ) -> jax.Array:
-        """Numbers at these places of a flat array, or `count` at each, of `stride`; floating ones in float32."""
-        place, seen = places(index, mask, count, stride)
-        read = triton.load(ref.at[place], mask=seen, other=jnp.zeros((), ref.dtype))
-        return read if read.dtype == jnp.int32 else read.astype(jnp.float32)
-
-    def store(
-        ref: Any, index: jax.Array, mask: jax.Array, count: int | None, given: jax.Array, stride: int | None = None
-    ) -> None:
-        place, seen = places(index, mask, count, stride)
-        triton.store(ref.at[place], given.astype(ref.dtype), mask=seen)
-
-    return load, store, lambda n: lax.iota(jnp.int32, n), pallas.program_id
-
-
-def _call(
-    kernel: Callable,
-    operands: Sequence[jax.Array],
-    results: Sequence[tuple[tuple[int, ...], Any]],
-    grid: tuple[int, int, int],
-    interpret: bool,
-    name: str,
-) -> list[jax.Array]:
-    """Runs it on flat arrays, for blocks of so many pixels, and all images and groups."""
-    from jax.experimental import pallas
-    from jax.experimental.pallas import triton
-
-    pixels, block, others = grid
-    shapes = [jax.typeof(operands[0]).update(shape=(math.prod(shape),), dtype=jnp.dtype(d)) for shape, d in results]
-    made = pallas.pallas_call(
-        kernel,
-        out_shape=shapes,
-        grid=(-(-pixels // block), others),
-        compiler_params=None if interpret else triton.CompilerParams(num_warps=4, num_stages=1),
-        interpret=interpret,
-        name=name,
-    )(*varying_alike(*(a.reshape(-1) for a in operands)))
-    return [y.reshape(shape) for y, (shape, _) in zip(made, results, strict=True)]

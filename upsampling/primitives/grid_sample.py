@@ -14,7 +14,7 @@ to the positions is the same primitive with every order one higher. So forward a
 run nothing but these three.
 
 `sample` and `position_gradient` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a
-GPU not deterministic, by XLA as by a kernel by hand, which reads the values once. But upsamplers predict outputs a whole
+GPU not deterministic, by XLA as by a kernel by hand, which reads values once. But upsamplers predict outputs a whole
 number of times larger, at positions within a pixel of those without an offset. Then the taps lie in a 3x3 window around
 a pixel that is known beforehand, and `splat` needs shifted images only. Which form runs is decided at run time, for all
 positions together, so that the result is exact for any positions. On a TPU, where a gather is as slow as a scatter, all

@@ -36,7 +36,9 @@ def stated(x, queries, keys, cotangent, form):
             seen.append((image, *pixel, group) if inside else None)
             key = keys[seen[-1]] if inside else np.zeros(keys.shape[-1])
             added = sum(table[p][t] for table, p, t in zip(form.tables, place, tap, strict=False))
-            product = queries[own] @ key if form.most is None else -0.5 * ((queries[own] - key) ** 2).sum()
+            product = (
+                form.factor * queries[own] @ key if form.most is None else -0.5 * ((queries[own] - key) ** 2).sum()
+            )
             logits.append(product + added)
         weights = np.exp(np.array(logits) - max(logits))
         weights /= weights.sum()
@@ -45,7 +47,11 @@ def stated(x, queries, keys, cotangent, form):
         slopes = weights * (values @ cotangent[own] - y[own] @ cotangent[own])
         for at, weight, slope in zip(seen, weights, slopes, strict=True):
             key = np.zeros(keys.shape[-1]) if at is None else keys[at]
-            apart = (key, queries[own]) if form.most is None else (key - queries[own], queries[own] - key)
+            apart = (
+                (form.factor * key, form.factor * queries[own])
+                if form.most is None
+                else (key - queries[own], queries[own] - key)
+            )
             gradients[1][own] += slope * apart[0]
             if at is not None:
                 gradients[0][at] += weight * cotangent[own]
@@ -67,7 +73,8 @@ def moved_inward(size, output, window, groups, most=None):
     centers, counts = zip(*(neighbor_windows(*axis) for axis in zip(size, output, window, strict=True)), strict=True)
     with np.errstate(divide="ignore"):
         tables = tuple(tuple(map(tuple, np.log(count).tolist())) for count in counts)
-    return Form(Geometry.around(size, centers, tuple(c.shape[1] for c in counts), groups), tables, most)
+    factor = 1.0 if most else 0.5
+    return Form(Geometry.around(size, centers, tuple(c.shape[1] for c in counts), groups), tables, most, factor=factor)
 
 
 CASES = {

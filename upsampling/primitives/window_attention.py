@@ -71,12 +71,14 @@ class Form(NamedTuple):
       most: what squares of distances are bounded by, where these are the logits; None where products are.
       source: where logits are from. All but those that are compared have neither tables nor a bound, and of these all
         but "blocks" have one group.
+      factor: of products.
     """
 
     geometry: Geometry
     tables: tuple[tuple[tuple[float, ...], ...], ...] = ()
     most: float | None = None
     source: Source = "compared"
+    factor: float = 1.0
 
     @property
     def arrays(self) -> int:
@@ -91,7 +93,8 @@ class Form(NamedTuple):
     def logits(self, queries: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Those of some pixels, (pixels, channels), and their derivatives to queries and to keys."""
         if self.most is None:
-            return jnp.sum(queries * keys, axis=1), keys, queries
+            factor = jnp.float32(self.factor)
+            return jnp.sum(queries * keys, axis=1) * factor, keys * factor, queries * factor
         apart = keys - queries
         squares, most = jnp.sum(apart * apart, axis=1), jnp.float32(self.most)
         apart = apart * jnp.where(squares > most, jnp.float32(0), jnp.float32(1))[:, None]
@@ -106,6 +109,7 @@ def attention(
     geometry: Geometry,
     *tables: np.ndarray,
     most: float | None = None,
+    factor: float = 1.0,
 ) -> jax.Array:
     """`pure(x, queries, keys)`, which is attention as above, to windows beyond whose edges keys and `x` are zero.
 
@@ -118,8 +122,9 @@ def attention(
       tables: for each axis (output, window), logits to add; or none.
       most: if given, logits are not products but minus half the squares of distances, of which none counts for more.
         Where a window leaves the image the tables are then minus infinity.
+      factor: of products.
     """
-    return _attended(pure, (x, queries, keys), _form(geometry, tables, most))
+    return _attended(pure, (x, queries, keys), _form(geometry, tables, most, factor))
 
 
 def reassembled(
@@ -175,10 +180,16 @@ def _attended(pure: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], for
 
 
 def attended(
-    y: jax.Array, x: jax.Array, queries: jax.Array, keys: jax.Array, geometry: Geometry, *tables: np.ndarray
+    y: jax.Array,
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array,
+    geometry: Geometry,
+    *tables: np.ndarray,
+    factor: float = 1.0,
 ) -> jax.Array:
     """`y`, which is that attention. On a GPU the kernel computes it, and gradients come from what `y` is made of."""
-    arrays, form = (x, queries, keys), _form(geometry, tables)
+    arrays, form = (x, queries, keys), _form(geometry, tables, factor=factor)
     if not _fit(arrays, form):
         return y
     (y,) = _instead_p.bind(*varying_alike(y, *arrays), form=form, kernels=attend)
@@ -196,9 +207,9 @@ def _fit(arrays: tuple[jax.Array, ...], form: Form) -> bool:
     return all(a.dtype.itemsize <= 4 for a in arrays) and channels <= _VALUES_OF_GRADIENT and values < 2**31
 
 
-def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None = None) -> Form:
+def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None = None, factor: float = 1.0) -> Form:
     added = any(table.any() for table in tables)
-    return Form(geometry, tuple(tuple(map(tuple, t.tolist())) for t in tables) if added else (), most)
+    return Form(geometry, tuple(tuple(map(tuple, t.tolist())) for t in tables) if added else (), most, factor=factor)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))

@@ -437,12 +437,14 @@ _sample_p = make_primitive(
     cpu=_sample_on_cpu,
     tpu=_on_tpu(_near_sample_on_tpu, _sample),
 )
+_splat_shape = lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:])  # noqa: E731
+# One of its own, so that a kernel that does not lower leaves nothing of a condition behind.
+_splat_anywhere_p = make_primitive("splat_anywhere", _splat_shape, _splat, static=_STATIC, by_hand=_splat_by_hand)
 _splat_p = make_primitive(
     "splat",
-    lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:]),
-    functools.partial(_by_either, _near_splat, _splat),
+    _splat_shape,
+    functools.partial(_by_either, _near_splat, _splat_anywhere_p.bind),
     static=_STATIC,
-    by_hand=functools.partial(_by_either, _near_splat, _splat_by_hand),
     several=functools.partial(_by_either, _near_splat, _splat, cond=cond_in_loops),
     tpu=_on_tpu(_near_splat_on_tpu, _splat),
 )

@@ -134,8 +134,9 @@ def _neighborhood_attention(
     wide = accumulator(queries.dtype)
     size, output = x.shape[-3:-1], queries.shape[-3:-1]
     turned = lambda q: q if base is None else _turned(q, heads, base)  # noqa: E731
-    keys = interpolation._to_size(turned(queries).astype(wide), size, "area") if keys is None else keys.astype(wide)
-    keys = keys * math.sqrt(heads / keys.shape[-1])  # keys are fewer than queries
+    keys = interpolation._to_size(turned(queries).astype(wide), size, "area") if keys is None else keys
+    factor = math.sqrt(heads / keys.shape[-1])
+    scaled = lambda keys: keys.astype(wide) * factor  # noqa: E731  # keys are fewer than queries
     if share is not None:
         seen = [windows_of_share(n, m, share) for n, m in zip(size, output, strict=True)]
     elif window is not None:
@@ -154,12 +155,14 @@ def _neighborhood_attention(
             tables = [np.log(count) for count in counts]
     if geometry is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
-        y = _attend_in_tiles(flat(x), flat(queries), flat(keys), seen, heads, average, base, images)
+        y = _attend_in_tiles(flat(x), flat(queries), flat(scaled(keys)), seen, heads, average, base, images)
         y = y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
-        return y if geometry is None or average else attended(y, x, turned(queries), keys, geometry, *tables)
+        if geometry is None or average:
+            return y
+        return attended(y, x, turned(queries), keys, geometry, *tables, factor=factor)
 
     def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
-        logits = window_correlation(keys, queries.astype(wide), geometry, "zero")
+        logits = window_correlation(scaled(keys), queries.astype(wide), geometry, "zero")
         weights, of_values = window_softmax(logits, 2, *tables), geometry
         if average:
             weights, of_values = _mean_of_heads(weights, -3), geometry._replace(groups=1)
@@ -167,7 +170,7 @@ def _neighborhood_attention(
 
     if average:
         return pure(x, turned(queries), keys)
-    return attention(pure, x, turned(queries), keys, geometry, *tables)
+    return attention(pure, x, turned(queries), keys, geometry, *tables, factor=factor)
 
 
 def _mean_of_heads(weights: jax.Array, axis: int) -> jax.Array:

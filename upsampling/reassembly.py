@@ -23,7 +23,7 @@ from upsampling.primitives._common import (
     tile_places,
 )
 from upsampling.primitives.taps import Axis, operators
-from upsampling.primitives.window_attention import attention, reassembled
+from upsampling.primitives.window_attention import attention, attention_of_normalized, normalized, reassembled
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -279,6 +279,22 @@ def _sapa(x: jax.Array, queries: jax.Array, keys: jax.Array, window: tuple[int, 
         return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
 
     return attention(pure, x, queries, keys, geometry)
+
+
+@core(3)
+def _sapa_of_normalized(x: jax.Array, guide: jax.Array, keys: jax.Array, window: tuple[int, ...]) -> jax.Array:
+    """`sapa` with the guide, normalized and followed by a 1, as queries: the last channel of keys is added."""
+    rank = len(window)
+    geometry = _around_nearest(x.shape[-1 - rank : -1], guide.shape[-1 - rank : -1], window)
+    wide, dtype = accumulator(keys.dtype, guide.dtype), jnp.result_type(x, keys, guide)
+
+    def pure(x: jax.Array, guide: jax.Array, keys: jax.Array) -> jax.Array:
+        queries, _ = normalized(guide.astype(wide))
+        queries = jnp.concatenate([queries, jnp.ones((*queries.shape[:-1], 1), wide)], -1)
+        logits = window_correlation(keys.astype(wide), queries, geometry, "zero")
+        return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
+
+    return attention_of_normalized(pure, x, guide, keys, geometry=geometry)
 
 
 def gated_queries(

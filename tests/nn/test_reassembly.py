@@ -11,6 +11,7 @@ from flax import nnx
 
 import upsampling as up
 from upsampling.nn._layers import project_and_encode
+from upsampling.nn.reassembly import _sapa_of_keys, _sapa_of_queries
 
 GUIDED = ["sapa", "fade", "fade_lite"]
 
@@ -90,6 +91,15 @@ def test_dtypes(method):
 def test_errors_explain(call, message):
     with pytest.raises(ValueError, match=message):
         call(nnx.Rngs(0))
+
+
+def test_sapa_is_the_same_by_projected_keys():
+    shapes = ((2, 3, 4, 3), (2, 5, 9, 2), (2,), (2,), (2, 4), (4,), (3,), (3,), (3, 4))
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    x, guide, *linear = (jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+    linear = ((linear[:2], *linear[2:4]), (linear[4:6], linear[6], None))
+    by_keys, by_queries = (jax.jit(functools.partial(f, window=(3, 3))) for f in (_sapa_of_keys, _sapa_of_queries))
+    np.testing.assert_allclose(by_keys(x, guide, *linear), by_queries(x, guide, *linear), rtol=1e-5, atol=1e-5)
 
 
 def projected_and_encoded(x, projection, projection_bias, kernel, bias, dilation):

@@ -1,4 +1,4 @@
-"""The forms for a TPU, run on a CPU, against those for any positions, which PyTorch is the oracle of."""
+"""The forms for a TPU and a GPU, run on a CPU, against those for any positions, which PyTorch is the oracle of."""
 
 import functools
 
@@ -12,7 +12,7 @@ from upsampling.primitives import grid_sample as primitive
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("edge", ["zero", "replicate"])
-def test_forms_for_a_tpu(edge, dtype):
+def test_forms_for_a_tpu_and_a_kernel_for_a_gpu(edge, dtype):
     """Positions within a pixel of their own, beyond the image too; two groups; values and derivatives."""
     size, scale, groups, rng = (4, 5), (2, 3), 2, np.random.default_rng(0)
     static = {"size": size, "rule": primitive.Rule("bilinear", edge), "orders": ((0, 0), (1, 0))}
@@ -35,6 +35,9 @@ def test_forms_for_a_tpu(edge, dtype):
         assert near.dtype == far.dtype
         near, far = (np.asarray(y, np.float64) for y in (near, far))
         np.testing.assert_allclose(near, far, **tolerance, err_msg=core)
+        if core == "splat" and edge == "zero":
+            interpreted = jax.jit(functools.partial(primitive._splat_by_hand, **static, interpret=True))
+            np.testing.assert_allclose(np.asarray(interpreted(a, b, positions), np.float64), far, **tolerance)
 
 
 @pytest.mark.parametrize("near", [True, False])

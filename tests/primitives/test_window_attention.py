@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.interpreters import mlir
 from jax.sharding import Mesh, PartitionSpec
 
@@ -20,6 +21,9 @@ from upsampling.primitives.window_sum import Geometry, window_correlation, windo
 def stated(x, queries, keys, cotangent, form):
     """Values and gradients of x, queries and keys in float64, one output pixel after another."""
     geometry = form.geometry
+    if form.source == "normalized":
+        mean, variance = queries.mean(-1, keepdims=True), queries.var(-1, keepdims=True)
+        queries = np.append((queries - mean) / np.sqrt(variance + 1e-5), np.ones((*queries.shape[:-1], 1)), -1)
     split = lambda a: a.reshape(*a.shape[:-1], geometry.groups, -1)  # noqa: E731
     x, queries, keys, cotangent = map(split, (x, queries, keys, cotangent))
     y, gradients = np.zeros_like(cotangent), [np.zeros_like(a) for a in (x, queries, keys)]
@@ -32,7 +36,9 @@ def stated(x, queries, keys, cotangent, form):
             seen.append((image, *pixel, group) if inside else None)
             key = keys[seen[-1]] if inside else np.zeros(keys.shape[-1])
             added = sum(table[p][t] for table, p, t in zip(form.tables, place, tap, strict=False))
-            product = queries[own] @ key if form.most is None else -0.5 * ((queries[own] - key) ** 2).sum()
+            product = (
+                form.factor * queries[own] @ key if form.most is None else -0.5 * ((queries[own] - key) ** 2).sum()
+            )
             logits.append(product + added)
         weights = np.exp(np.array(logits) - max(logits))
         weights /= weights.sum()
@@ -41,11 +47,19 @@ def stated(x, queries, keys, cotangent, form):
         slopes = weights * (values @ cotangent[own] - y[own] @ cotangent[own])
         for at, weight, slope in zip(seen, weights, slopes, strict=True):
             key = np.zeros(keys.shape[-1]) if at is None else keys[at]
-            apart = (key, queries[own]) if form.most is None else (key - queries[own], queries[own] - key)
+            apart = (
+                (form.factor * key, form.factor * queries[own])
+                if form.most is None
+                else (key - queries[own], queries[own] - key)
+            )
             gradients[1][own] += slope * apart[0]
             if at is not None:
                 gradients[0][at] += weight * cotangent[own]
                 gradients[2][at] += slope * apart[1]
+    if form.source == "normalized":
+        slopes, normal = gradients[1][..., 0, :-1], queries[..., 0, :-1]
+        slopes = slopes - slopes.mean(-1, keepdims=True) - normal * (slopes * normal).mean(-1, keepdims=True)
+        gradients[1] = (slopes / np.sqrt(variance + 1e-5))[..., None, :]
     return [a.reshape(*a.shape[:-2], -1) for a in (y, *gradients)]
 
 
@@ -59,7 +73,8 @@ def moved_inward(size, output, window, groups, most=None):
     centers, counts = zip(*(neighbor_windows(*axis) for axis in zip(size, output, window, strict=True)), strict=True)
     with np.errstate(divide="ignore"):
         tables = tuple(tuple(map(tuple, np.log(count).tolist())) for count in counts)
-    return Form(Geometry.around(size, centers, tuple(c.shape[1] for c in counts), groups), tables, most)
+    factor = 1.0 if most else 0.5
+    return Form(Geometry.around(size, centers, tuple(c.shape[1] for c in counts), groups), tables, most, factor=factor)
 
 
 CASES = {
@@ -67,6 +82,7 @@ CASES = {
     "no whole factor, groups": (uneven((3, 4), (4, 9), (1, 5), 2), 6, 2, jnp.float32),
     "windows that move inward": (moved_inward((4, 3), (8, 7), (3, 2), 2), 2, 4, jnp.float32),
     "distances": (moved_inward((4, 3), (8, 7), (3, 2), 1, 1e30), 3, 2, jnp.float32),
+    "normalized": (uneven((3, 2), (4, 5), (3, 3), 1)._replace(source="normalized"), 2, 5, jnp.float32),
     "one axis, bfloat16": (uneven((5,), (70,), (3,), 1), 2, 1, jnp.bfloat16),
     "one pixel, float16": (uneven((1, 1), (2, 2), (5, 5), 1), 1, 1, jnp.float16),
 }
@@ -95,7 +111,8 @@ def check(form, channels, shapes, dtype, state):
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_compute_sums_over_windows_and_their_gradients(case):
     form, channels, inner, dtype = CASES[case]
-    check(form, channels, ((2, *form.geometry.output, inner), (2, *form.geometry.size, inner)), dtype, stated)
+    more = form.source == "normalized"
+    check(form, channels, ((2, *form.geometry.output, inner), (2, *form.geometry.size, inner + more)), dtype, stated)
 
 
 def stated_of_given(x, logits, *others):
@@ -284,7 +301,7 @@ def test_kernels_take_the_place_of_the_sums_under_every_transformation(on_a_cpu,
         on_a_cpu.clear()
         made[name] = compiled_anew(program)(*arrays)
         assert set(on_a_cpu) == wanted, name
-    monkeypatch.setenv(window_attention.SWITCH, "0")
+    monkeypatch.setenv(_common.SWITCH, "0")
     on_a_cpu.clear()
     for name, (program, arrays, _) in programs.items():
         expected = compiled_anew(program)(*arrays)
@@ -309,16 +326,18 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
     assert kernels_in(neighbors, *arrays_of((1,))) == 1  # in place of tiles
     assert kernels_in(up.joint_bilateral, arrays[0], guide) == 1
     assert kernels_in(jax.grad(total_of_fade, (0, 1, 2, 3, 4)), *arrays_of_fade((2, 1))) == 1 + 2
+    layer = up.nn.SAPA(2, guide_features=3, kernel_size=3, rngs=nnx.Rngs(0))
+    assert kernels_in(jax.grad(lambda *maps: jnp.sum(jnp.sin(layer(*maps))), (0, 1)), arrays[0], guide) == 1 + 2
     assert kernels_in(functools.partial(up.carafe, kernel_size=3), arrays[0], jnp.ones((2, 3, 4, 36))) == 1
     assert kernels_in(sapa, *arrays_of(dtype=jnp.bfloat16)) == 1
     assert kernels_in(sapa, *arrays, platform="cpu") == 0
     assert kernels_in(sapa, *arrays_of((0,))) == 0
     exported = jax.export.export(jax.jit(sapa), platforms=("cpu", "cuda"))(*arrays)
     assert "triton" not in str(exported.mlir_module())
-    monkeypatch.setenv(window_attention.SWITCH, "0")
+    monkeypatch.setenv(_common.SWITCH, "0")
     assert kernels_in(lambda *arrays: sapa(*arrays), *arrays) == 0
 
 
 def test_a_jax_without_the_back_end_does_without(monkeypatch):
-    monkeypatch.setattr(window_attention, "_has_triton", lambda: False)
+    monkeypatch.setattr(_common, "_has_triton", lambda: False)
     assert kernels_in(lambda *arrays: sapa(*arrays), *arrays_of()) == 0

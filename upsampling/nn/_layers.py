@@ -221,13 +221,17 @@ def _in_one_convolution(
     dilation: tuple[int, ...],
 ) -> jax.Array:
     wide, rank = accumulator(x.dtype), kernel.ndim - 2
-    product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
     kernel, bias = kernel.astype(wide), bias.astype(wide)
-    both = product(projection.astype(wide), kernel).astype(x.dtype)
+    rows = [projection] if projection_bias is None else [projection, projection_bias[None]]
+    # A product for each tap: for one with the taps in its columns a GPU would copy the kernel.
+    rows = jnp.concatenate([a.astype(wide) for a in rows])
+    rows = jnp.broadcast_to(rows, (*kernel.shape[:rank], *rows.shape))
+    made = jnp.matmul(rows, kernel, precision=lax.Precision.HIGHEST)
+    both = made[..., : x.shape[-1], :].astype(x.dtype)
     if projection_bias is None:
         return _encode(x, both, bias, dilation, 1)
     # What each tap adds; but none of those beyond the edge, where what is encoded is zero.
-    added = product(projection_bias.astype(wide), kernel)
+    added = made[..., -1, :]
     y = _encode(x, both, bias + added.sum(range(rank)), dilation, 1)
     for axis, (n, k, d) in enumerate(zip(x.shape[-1 - rank : -1], kernel.shape, dilation, strict=False)):
         # `added` is (*size of the axes that are done, *window of the others, out).

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling import _arguments, interpolation, reassembly
@@ -15,6 +16,8 @@ from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.initializers import Initializer
 from upsampling.nn.registry import Upsampler, register
+from upsampling.primitives._common import accumulator, core
+from upsampling.primitives.window_attention import normalized
 
 Similarity = Literal["inner", "bilinear", "gated", "joined"]
 
@@ -201,8 +204,13 @@ class SAPA(AnySize):
         x, high = self._checked_alike(x, guide, size)
         size = high.shape[-1 - self.rank : -1]
         x, norm_scale, norm_bias = _layers.cast(self.dtype, x, self.norm_scale[...], self.norm_bias[...])
+        high, guide_norm = high.astype(x.dtype), (self.guide_norm_scale[...], self.guide_norm_bias[...])
+        if self.similarity == "bilinear" and self.value_kernel is None:
+            linear = (self.query_kernel, self.key_kernel, self.query_bias, self.key_bias)
+            linear = (None if p is None else p[...].astype(x.dtype) for p in linear)
+            return _sapa_of_projections(x, high, norm_scale, norm_bias, *guide_norm, *linear, self.kernel_size)
         keys = normal = _layers.layer_norm(x, norm_scale, norm_bias)
-        queries = _layers.layer_norm(high.astype(x.dtype), self.guide_norm_scale[...], self.guide_norm_bias[...])
+        queries = _layers.layer_norm(high, *guide_norm)
         if self.similarity != "inner":
             queries = _project(queries, self.query_kernel, self.query_bias)
             keys = _project(normal, self.key_kernel, self.key_bias)
@@ -380,6 +388,55 @@ class FADELite(FADE):
             param_dtype=param_dtype,
             rngs=rngs,
         )
+
+
+@core(10)
+def _sapa_of_projections(
+    x: jax.Array,
+    guide: jax.Array,
+    scale: jax.Array,
+    shift: jax.Array,
+    guide_scale: jax.Array,
+    guide_shift: jax.Array,
+    query_kernel: jax.Array,
+    key_kernel: jax.Array,
+    query_bias: jax.Array | None,
+    key_bias: jax.Array | None,
+    window: tuple[int, ...],
+) -> jax.Array:
+    """`sapa` whose queries and keys are projections of the normalized guide and input."""
+    of_queries, of_keys = (functools.partial(form, window=window) for form in (_sapa_of_queries, _sapa_of_keys))
+    linear = (((guide_scale, guide_shift), query_kernel, query_bias), ((scale, shift), key_kernel, key_bias))
+    if query_kernel.shape[0] > query_kernel.shape[1]:
+        return of_queries(x, guide, *linear)
+    return lax.platform_dependent(x, guide, *linear, cuda=of_keys, default=of_queries)
+
+
+def _sapa_of_queries(x: jax.Array, guide: jax.Array, *linear: tuple, window: tuple[int, ...]) -> jax.Array:
+    pairs = zip((guide, x), linear, strict=True)
+    queries, keys = (_layers.project(_layers.layer_norm(a, *norm), *weights) for a, (norm, *weights) in pairs)
+    return reassembly._sapa(x, queries, keys, window)
+
+
+def _sapa_of_keys(x: jax.Array, guide: jax.Array, *linear: tuple, window: tuple[int, ...]) -> jax.Array:
+    """The same with the queries' projection made of the keys, which are fewer: a . (K b) in place of (K' a) . b.
+
+    A GPU would write the queries, and read them for every gradient. Of a guide with more channels than queries there
+    would be more to compare.
+    """
+    wide = accumulator(x.dtype)
+    product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+    def rows(norm: tuple, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """(channels + 1, embedding): what multiplies each normalized channel, and what is added."""
+        constant = product(norm[1][None], kernel)
+        return jnp.concatenate([norm[0][:, None] * kernel, constant if bias is None else constant + bias[None]])
+
+    of_guide, of_map = (rows(*jax.tree.map(lambda a: a.astype(wide), own)) for own in linear)
+    both = product(of_map, of_guide.T)
+    normal = normalized(x.astype(wide))[0].astype(x.dtype)
+    keys = _layers.project(normal, both[:-1].astype(x.dtype), both[-1])
+    return reassembly._sapa_of_normalized(x, guide, keys, window)
 
 
 def _project(x: jax.Array, kernel: nnx.Param, bias: nnx.Param | None) -> jax.Array:

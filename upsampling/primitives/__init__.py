@@ -11,5 +11,6 @@ lowers the program, or by shape. Cores check nothing: the public functions do th
 | `window_sum` | weighted sum over the window of each output pixel | window correlation, fold |
 | `grid_sample` | sampling at positions | splatting, position gradient |
 
-What they share is in `_common`: the dtype to accumulate in, blocks of rows, and how a primitive is made.
+What they share is in `_common`: the dtype to accumulate in, blocks of rows, and how a primitive is made. `_kernels` is
+what kernels by hand are written with.
 """

@@ -5,9 +5,12 @@ the same axes left to the partitioner, and says what sharding its results have (
 operands and result vary over the same manual axes (`make_primitive`).
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Sequence
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -220,6 +223,7 @@ def make_primitive(
     cpu: Callable[..., jax.Array] | None = None,
     cpu_alone: Callable[..., jax.Array] | None = None,
     gpu: Callable[..., jax.Array] | None = None,
+    by_hand: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
     several: Callable[..., jax.Array] | None = None,
     like: int = 0,
@@ -234,6 +238,7 @@ def make_primitive(
       cpu, gpu, tpu: the forms for these platforms.
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
+      by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
       several: the form for a GPU in programs for several devices, where maps may be cut along space.
       like: the number of the operand whose dtype the result has.
 
@@ -277,6 +282,10 @@ def make_primitive(
         form = (cpu_alone if is_alone(context) else None) or cpu or default
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
+    def lower_on_cuda(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        made = None if by_hand is None else lower_by_hand(context, nothing_of_nothing(by_hand), *operands, **params)
+        return made or lower_on_gpu(context, *operands, **params)
+
     def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
         form = (several if _devices(context) > 1 else None) or gpu or default
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
@@ -284,9 +293,9 @@ def make_primitive(
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
-    if gpu is not None or several is not None:
-        for platform in ("cuda", "rocm"):
-            mlir.register_lowering(primitive, lower_on_gpu, platform=platform)
+    if gpu is not None or several is not None or by_hand is not None:
+        mlir.register_lowering(primitive, lower_on_cuda, platform="cuda")
+        mlir.register_lowering(primitive, lower_on_gpu, platform="rocm")
     if tpu is not None:
         mlir.register_lowering(
             primitive, mlir.lower_fun(nothing_of_nothing(tpu), multiple_results=False), platform="tpu"
@@ -306,6 +315,57 @@ def _devices(context: mlir.LoweringRuleContext) -> int:
     if mesh is None:
         return getattr(axes, "num_devices", 1)
     return 1 if axes.manual_axes >= set(mesh.axis_names) else mesh.size
+
+
+# --- kernels by hand --------------------------------------------------------------------------------------------------
+
+SWITCH = "UPSAMPLING_GPU_KERNELS"
+
+
+def lower_by_hand(
+    context: mlir.LoweringRuleContext,
+    form: Callable[..., Any],
+    *operands: Any,
+    multiple_results: bool = False,
+    **params: Any,
+) -> Any:
+    """Lowers a form with kernels by hand; None in programs that are to hold none."""
+    if is_alone(context) and is_on():
+        # From 0.11 on JAX does not lower the kernels without a GPU at hand.
+        with _quietly(), contextlib.suppress(RuntimeError):
+            return mlir.lower_fun(form, multiple_results=multiple_results)(context, *operands, **params)
+    return None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without JAX's word that this back end will go one day, which is for us and not for users."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*Triton backend.*", category=DeprecationWarning)
+        yield
+
+
+def is_on() -> bool:
+    """Whether there are kernels to use, and GPUs for them."""
+    return os.environ.get(SWITCH, "1") != "0" and _has_triton() and _are_recent()
+
+
+@functools.cache
+def _has_triton() -> bool:
+    try:
+        from jax.experimental.pallas import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _are_recent() -> bool:
+    """Whether Triton knows the GPUs: those since Ampere."""
+    try:
+        devices = jax.local_devices(backend="gpu")
+    except RuntimeError:
+        return True  # compiled ahead of time for one that is not here
+    return all(float(getattr(device, "compute_capability", "8.0")) >= 8 for device in devices)
 
 
 def cond_in_loops(condition: jax.Array, if_true: Callable[..., Any], if_false: Callable[..., Any], *args: Any) -> Any:

@@ -14,10 +14,11 @@ to the positions is the same primitive with every order one higher. So forward a
 run nothing but these three.
 
 `sample` and `position_gradient` gather a row of channels for each tap. `splat` would scatter, which is slow, and on a
-GPU not deterministic. But upsamplers predict outputs a whole number of times larger, at positions within a pixel of
-those without an offset. Then the taps lie in a 3x3 window around a pixel that is known beforehand, and `splat` needs
-shifted images only. Which form runs is decided at run time, for all positions together, so that the result is exact for
-any positions. On a TPU, where a gather is as slow as a scatter, all three are sums over this window.
+GPU not deterministic, by XLA as by a kernel by hand, which reads values once. But upsamplers predict outputs a whole
+number of times larger, at positions within a pixel of those without an offset. Then the taps lie in a 3x3 window around
+a pixel that is known beforehand, and `splat` needs shifted images only. Which form runs is decided at run time, for all
+positions together, so that the result is exact for any positions. On a TPU, where a gather is as slow as a scatter, all
+three are sums over this window.
 """
 
 import functools
@@ -35,7 +36,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
-from upsampling._arguments import Edge
+from upsampling._arguments import Edge, is_static
+from upsampling.primitives import _kernels
 from upsampling.primitives._common import cond_in_loops, make_primitive
 from upsampling.primitives.window_sum import Geometry, fold_on_tpu, window_correlation_on_tpu, window_sum_on_tpu
 
@@ -215,7 +217,49 @@ def _splat(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
     return x.astype(z.dtype).reshape(n, *size, groups, channels)
 
 
-def _position_gradient(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
+def _splat_by_hand(z, g, positions, *, size: Size, rule: Rule, orders: Orders, interpret: bool = False):
+    """The same in one kernel for a GPU, where XLA reads all values for each of several taps."""
+    if rule.method == "nearest" or not _fits(z, g, positions, size):
+        return _splat(z, g, positions, size=size, rule=rule, orders=orders)
+    n, rows, columns, groups, channels = z.shape
+    pixels, int32 = rows * columns, _kernels.int32
+    block = 1 if interpret else _kernels.block(pixels, _VALUES, channels)
+
+    def kernel(z_ref: Any, g_ref: Any, p_ref: Any, x_ref: Any) -> None:
+        load, _, iota, ids = _kernels.references()
+        image, group = ids(1) // int32(groups), ids(1) % int32(groups)
+        pixel = ids(0) * int32(block) + iota(block)
+        inside = pixel < int32(pixels)
+        entry = (image * int32(pixels) + pixel) * int32(groups) + group
+        values = load(z_ref, entry, inside, channels)
+        position = [load(p_ref, entry * int32(2) + int32(axis), inside) for axis in (0, 1)]
+        for k, order in enumerate(orders):
+            factor = load(g_ref, entry * int32(len(orders)) + int32(k), inside)
+            taps = (_axis_taps(p, rule, o, m) for p, o, m in zip(position, order, size, strict=True))
+            for (row, row_weight), (column, column_weight) in itertools.product(*taps):
+                place = ((image * int32(size[0]) + row) * int32(size[1]) + column) * int32(groups) + group
+                given = _kernels.times(values, factor * row_weight * column_weight)
+                _kernels.add_at(x_ref, place, inside, channels, given, interpret)
+
+    shape = (n, *size, groups, channels)
+    grid = (pixels, block, n * groups)
+    (x,) = _kernels.call(kernel, [z, g, positions], [(shape, g.dtype)], grid, interpret, "splat", onto_zeros=True)
+    return x.astype(z.dtype)
+
+
+# Numbers of each array in a block of pixels.
+_VALUES = 4096
+
+
+def _fits(z: jax.Array, g: jax.Array, positions: jax.Array, size: Size) -> bool:
+    """Whether the kernel takes them: whose places in memory have 32 bits, and what it adds up."""
+    dtypes = z.dtype.itemsize <= 4 and {g.dtype, positions.dtype} == {jnp.dtype(jnp.float32)}
+    if not dtypes or not is_static(*z.shape, *size) or z.shape[-1] > _VALUES // 2:
+        return False
+    return all(a < 2**31 for a in (z.size, g.size, positions.size, z.shape[0] * math.prod((*size, *z.shape[3:]))))
+
+
+def _position_gradient(x, z, positions, *, size: Size, rule: Rule, orders: Orders, joined: Callable = tuple):
     shape = positions.shape[:-1]
     pixels, values, positions = _flat(x, z, positions)
     gradients = []
@@ -224,7 +268,7 @@ def _position_gradient(x, z, positions, *, size: Size, rule: Rule, orders: Order
         for number, weight in _taps(positions, rule, order, size):
             y += weight[..., None] * _read(pixels, number).astype(y.dtype)
         gradients.append(_channel_sum(y * values.astype(y.dtype)))
-    return jnp.stack(gradients, axis=-1).reshape(*shape, len(orders))
+    return jnp.stack(joined(gradients), axis=-1).reshape(*shape, len(orders))
 
 
 def _channel_sum(products: jax.Array) -> jax.Array:
@@ -393,10 +437,13 @@ _sample_p = make_primitive(
     cpu=_sample_on_cpu,
     tpu=_on_tpu(_near_sample_on_tpu, _sample),
 )
+_splat_shape = lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:])  # noqa: E731
+# One of its own, so that a kernel that does not lower leaves nothing of a condition behind.
+_splat_anywhere_p = make_primitive("splat_anywhere", _splat_shape, _splat, static=_STATIC, by_hand=_splat_by_hand)
 _splat_p = make_primitive(
     "splat",
-    lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:]),
-    functools.partial(_by_either, _near_splat, _splat),
+    _splat_shape,
+    functools.partial(_by_either, _near_splat, _splat_anywhere_p.bind),
     static=_STATIC,
     several=functools.partial(_by_either, _near_splat, _splat, cond=cond_in_loops),
     tpu=_on_tpu(_near_splat_on_tpu, _splat),
@@ -407,6 +454,8 @@ _position_gradient_p = make_primitive(
     _position_gradient,
     static=_STATIC,
     like=2,
+    # Or XLA computes one of two sums of few channels in the kernel of what reads it, where both maps are read anew.
+    gpu=functools.partial(_position_gradient, joined=lax.optimization_barrier),
     tpu=_on_tpu(_near_position_gradient_on_tpu, _position_gradient),
 )
 

@@ -3,7 +3,7 @@
     y[p, g] = sum_t softmax_t(logits[p, g, t]) x[q(p) + t, g]
 
 where logits are similarities, queries[p, g] . keys[q(p) + t, g] + rows[p, t] + columns[p, t], or given, as networks
-predict them.
+predict them. Queries may be a guide's pixels, which the kernels normalize.
 
 Callers state it as similarities, a softmax and a window sum, which is what CPUs and TPUs compute, as do programs for
 several devices and those that are exported. Of that XLA for GPUs writes the similarities, as many for each pixel as its
@@ -18,12 +18,9 @@ Ampere, for float64, for more than 2048 channels to a group, and by a JAX whose 
 deprecated since JAX 0.11, and compiles there only with a GPU at hand.
 """
 
-import contextlib
 import functools
 import math
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -36,12 +33,18 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._common import is_alone, varying_alike
+from upsampling.primitives._common import lower_by_hand, varying_alike
+from upsampling.primitives._kernels import block as _block
+from upsampling.primitives._kernels import call as _call
+from upsampling.primitives._kernels import int32 as _int
+from upsampling.primitives._kernels import power as _power
+from upsampling.primitives._kernels import references as _references
+from upsampling.primitives._kernels import times as _times
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
 from upsampling.primitives.window_sum import Geometry, seen_by
 
-SWITCH = "UPSAMPLING_GPU_KERNELS"
+EPSILON = 1e-5  # what is added to variances
 
 # Numbers of each array in a block of pixels, which 128 threads hold in registers.
 _VALUES, _VALUES_OF_GRADIENT = 4096, 2048
@@ -49,9 +52,10 @@ _VALUES, _VALUES_OF_GRADIENT = 4096, 2048
 
 # Where logits are from, and the arrays that hold them, after `x`: of two kinds, (*batch, *size, ...) as `x` and
 # (*batch, *output, ...) as the result.
-Source = Literal["compared", "blocks", "sizes", "gated"]
+Source = Literal["compared", "normalized", "blocks", "sizes", "gated"]
 _ARRAYS: dict[Source, int] = {
     "compared": 3,  # queries (*output, channels) and keys (*size, channels)
+    "normalized": 3,  # the same, but queries are first normalized, and keys have a channel more: logits to add
     "blocks": 2,  # logits of all outputs that an input pixel has: (*size, groups * window * scale), as CARAFE has them
     "sizes": 3,  # logits of each output pixel, and of its center to add: (*output, window), (*size, window)
     "gated": 5,  # the same; (*size, 1), whose sigmoid is the share of a map, and this map (*output, channels)
@@ -65,24 +69,32 @@ class Form(NamedTuple):
       geometry: where the windows are.
       tables: for each axis (output, window), logits to add; or none.
       most: what squares of distances are bounded by, where these are the logits; None where products are.
-      source: where logits are from. Those that are given have neither tables nor a bound, and all but "blocks" have
-        one group.
+      source: where logits are from. All but those that are compared have neither tables nor a bound, and of these all
+        but "blocks" have one group.
+      factor: of products.
     """
 
     geometry: Geometry
     tables: tuple[tuple[tuple[float, ...], ...], ...] = ()
     most: float | None = None
     source: Source = "compared"
+    factor: float = 1.0
 
     @property
     def arrays(self) -> int:
         """How many the kernels take."""
         return _ARRAYS[self.source]
 
+    @property
+    def compares(self) -> bool:
+        """Whether logits are of queries and keys."""
+        return self.source in ("compared", "normalized")
+
     def logits(self, queries: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Those of some pixels, (pixels, channels), and their derivatives to queries and to keys."""
         if self.most is None:
-            return jnp.sum(queries * keys, axis=1), keys, queries
+            factor = jnp.float32(self.factor)
+            return jnp.sum(queries * keys, axis=1) * factor, keys * factor, queries * factor
         apart = keys - queries
         squares, most = jnp.sum(apart * apart, axis=1), jnp.float32(self.most)
         apart = apart * jnp.where(squares > most, jnp.float32(0), jnp.float32(1))[:, None]
@@ -97,6 +109,7 @@ def attention(
     geometry: Geometry,
     *tables: np.ndarray,
     most: float | None = None,
+    factor: float = 1.0,
 ) -> jax.Array:
     """`pure(x, queries, keys)`, which is attention as above, to windows beyond whose edges keys and `x` are zero.
 
@@ -109,8 +122,9 @@ def attention(
       tables: for each axis (output, window), logits to add; or none.
       most: if given, logits are not products but minus half the squares of distances, of which none counts for more.
         Where a window leaves the image the tables are then minus infinity.
+      factor: of products.
     """
-    return _attended(pure, (x, queries, keys), _form(geometry, tables, most))
+    return _attended(pure, (x, queries, keys), _form(geometry, tables, most, factor))
 
 
 def reassembled(
@@ -128,15 +142,54 @@ def reassembled(
     return _attended(pure, (x, *given), Form(geometry, source=source))
 
 
+def attention_of_normalized(
+    pure: Callable[..., jax.Array],
+    x: jax.Array,
+    guide: jax.Array,
+    keys: jax.Array,
+    *,
+    geometry: Geometry,
+) -> jax.Array:
+    """`pure(x, guide, keys)`, attention with the guide, each pixel normalized and followed by a 1, as queries.
+
+    Args:
+      pure: what computes it where the kernels do not. It takes any batch axes.
+      x: (*batch, *size, channels).
+      guide: (*batch, *output, guide channels).
+      keys: (*batch, *size, guide channels + 1).
+      geometry: where the windows are, of one group.
+    """
+    return _attended(pure, (x, guide, keys), Form(geometry, source="normalized"))
+
+
+def normalized(a: jax.Array, count: int | None = None) -> tuple[jax.Array, jax.Array]:
+    """The channels, on the last axis, with mean 0 and variance 1; and the factor that this took.
+
+    After the first `count` channels come zeros, which do not count and stay.
+    """
+    count = count or a.shape[-1]
+    apart = a - jnp.sum(a, -1, keepdims=True) / count
+    if count < a.shape[-1]:
+        apart = jnp.where((lax.iota(jnp.int32, a.shape[-1]) < count)[None, :], apart, jnp.zeros((), a.dtype))
+    factor = lax.rsqrt(jnp.sum(apart * apart, -1, keepdims=True) / count + jnp.asarray(EPSILON, a.dtype))
+    return apart * factor, factor
+
+
 def _attended(pure: Callable[..., jax.Array], arrays: tuple[jax.Array, ...], form: Form) -> jax.Array:
     return _attention(pure, form, *varying_alike(*arrays)) if _fit(arrays, form) else pure(*arrays)
 
 
 def attended(
-    y: jax.Array, x: jax.Array, queries: jax.Array, keys: jax.Array, geometry: Geometry, *tables: np.ndarray
+    y: jax.Array,
+    x: jax.Array,
+    queries: jax.Array,
+    keys: jax.Array,
+    geometry: Geometry,
+    *tables: np.ndarray,
+    factor: float = 1.0,
 ) -> jax.Array:
     """`y`, which is that attention. On a GPU the kernel computes it, and gradients come from what `y` is made of."""
-    arrays, form = (x, queries, keys), _form(geometry, tables)
+    arrays, form = (x, queries, keys), _form(geometry, tables, factor=factor)
     if not _fit(arrays, form):
         return y
     (y,) = _instead_p.bind(*varying_alike(y, *arrays), form=form, kernels=attend)
@@ -149,14 +202,14 @@ def _fit(arrays: tuple[jax.Array, ...], form: Form) -> bool:
     if len(size) > 2 or not all(is_static(*a.shape) and 0 < a.size < 2**31 for a in arrays):
         return False
     x, other, *_ = arrays
-    channels = max(x.shape[-1], other.shape[-1] if form.source == "compared" else 0) // form.geometry.groups
+    channels = max(x.shape[-1], other.shape[-1] if form.compares else 0) // form.geometry.groups
     values = x.size // math.prod(size) * math.prod(output)
     return all(a.dtype.itemsize <= 4 for a in arrays) and channels <= _VALUES_OF_GRADIENT and values < 2**31
 
 
-def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None = None) -> Form:
+def _form(geometry: Geometry, tables: Sequence[np.ndarray], most: float | None = None, factor: float = 1.0) -> Form:
     added = any(table.any() for table in tables)
-    return Form(geometry, tuple(tuple(map(tuple, t.tolist())) for t in tables) if added else (), most)
+    return Form(geometry, tuple(tuple(map(tuple, t.tolist())) for t in tables) if added else (), most, factor=factor)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -209,42 +262,8 @@ def lower_on_gpu(
         made = (run or kernels)(*flat, form=form, dtype=results[0].dtype)
         return [y.reshape(given.shape) for y, given in zip(made, results, strict=True)]
 
-    if is_alone(context) and is_on():
-        # From 0.11 on JAX does not lower the kernels without a GPU at hand.
-        with _quietly(), contextlib.suppress(RuntimeError):
-            return mlir.lower_fun(compute, multiple_results=True)(context, *operands)
-    return lower_elsewhere(context, *operands, form=form, kernels=kernels)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without JAX's word that this back end will go one day, which is for us and not for users."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*Triton backend.*", category=DeprecationWarning)
-        yield
-
-
-def is_on() -> bool:
-    """Whether there are kernels to use, and GPUs for them."""
-    return os.environ.get(SWITCH, "1") != "0" and _has_triton() and _are_recent()
-
-
-@functools.cache
-def _has_triton() -> bool:
-    try:
-        from jax.experimental.pallas import triton  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _are_recent() -> bool:
-    """Whether Triton knows the GPUs: those since Ampere."""
-    try:
-        devices = jax.local_devices(backend="gpu")
-    except RuntimeError:
-        return True  # compiled ahead of time for one that is not here
-    return all(float(getattr(device, "compute_capability", "8.0")) >= 8 for device in devices)
+    made = lower_by_hand(context, compute, *operands, multiple_results=True)
+    return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)
 
 
 def _batch(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
@@ -364,7 +383,7 @@ def gradients_of(
     *arrays, cotangent = arrays_and_cotangent
     by_logits, *sums = _over_outputs(arrays, cotangent, form, arrays[1].dtype, interpret)
     by_x, *by_keys = _over_inputs(arrays, cotangent, sums, form, interpret)
-    if form.source in ("compared", "blocks"):
+    if form.compares or form.source == "blocks":
         return by_x, by_logits, *by_keys
     # What all outputs of a center have of it.
     gradients = [by_x, by_logits, _at_centers(by_logits, form.geometry).astype(arrays[2].dtype)]
@@ -395,11 +414,12 @@ def _over_outputs(
     groups) the logarithm of the sum of its exponentials and the product of its value with the cotangent. Of what is
     gated the gradient of the gate takes the place of this product, and exponentials are over the share that is left."""
     x, other, *_ = arrays
-    load, store, iota, ids = _pallas()
+    load, store, iota, ids = _references()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.output)
-    compared, gated = form.source == "compared", form.source == "gated"
+    compared, gated = form.compares, form.source == "gated"
     own, inner = x.shape[-1] // groups, other.shape[-1] // groups if compared else 1
+    stride = inner + (form.source == "normalized")
     block = _block(pixels, _VALUES if cotangent is None else _VALUES_OF_GRADIENT, own, inner)
     tables = [np.zeros(1)] * (2 - len(geometry.size)) + [*geometry.central]
 
@@ -414,7 +434,9 @@ def _over_outputs(
         places = _places(pixel, sizes, form)
         center = tuple(load(r, p, inside) for r, p in zip((rows_ref, columns_ref), places, strict=True))
         output = _index((image, *places, group), (*sizes.output, groups))
-        query = load(given_refs[0], output, inside, inner) if compared else None
+        query, stretch = load(given_refs[0], output, inside, inner) if compared else None, None
+        if query is not None and form.source == "normalized":
+            query, stretch = normalized(query, inner)
 
         def tap(number: jax.Array) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
             """Of all pixels: the logit, its slope by the query or its place, and the index and mask of what is seen."""
@@ -427,7 +449,9 @@ def _over_outputs(
             if query is None:
                 at, logit = _logit(load, given_refs, form, (image, group), places, center, steps, inside)
                 return logit, at, index, mask
-            logit, slope, _ = form.logits(query, load(given_refs[1], index, mask, inner))
+            logit, slope, _ = form.logits(query, load(given_refs[1], index, mask, inner, stride))
+            if stretch is not None:
+                logit = logit + load(given_refs[1], index * _int(stride) + _int(inner), mask)
             last = slice(2 - len(added), 2)
             for ref, place, step, length in zip(added, places[last], steps[last], sizes.window[last], strict=True):
                 logit = logit + load(ref, place * _int(length) + step, inside)
@@ -482,6 +506,9 @@ def _over_outputs(
             return total
 
         total = lax.fori_loop(_int(0), taps, add_gradient, nothing(inner) if compared else zero)
+        if query is not None and stretch is not None:
+            means = [jnp.sum(a, axis=1) / inner for a in (total, total * query)]
+            total = (total - means[0][:, None] - _times(query, means[1])) * stretch
         if compared:
             store(results[0], output, inside, inner, total)
         store(results[1], output, inside, None, size)
@@ -503,13 +530,14 @@ def _over_inputs(
 ) -> Sequence[jax.Array]:
     """The gradients of `x` and, if logits are not given, of keys."""
     x, *given = arrays
-    load, store, iota, ids = _pallas()
+    load, store, iota, ids = _references()
     geometry, sizes = form.geometry, _Sizes.of(form.geometry)
     groups, pixels = geometry.groups, math.prod(sizes.size)
-    compared = form.source == "compared"
+    compared, normalizes = form.compares, form.source == "normalized"
     given = given if form.source != "gated" else given[:2]  # the sums hold the gate
     sums = sums if compared else sums[:1]
     own, inner = x.shape[-1] // groups, given[0].shape[-1] // groups if compared else 1
+    stride = inner + normalizes
     block = _block(pixels, _VALUES_OF_GRADIENT, own, inner)
     seen = [np.zeros((1, 1, 2), int)] * (2 - len(geometry.size))
     seen += [t[r : len(t) - r] for t, r in zip(seen_by(geometry), geometry.reach, strict=True)]
@@ -526,7 +554,9 @@ def _over_inputs(
         places = (pixel // _int(sizes.size[1]), pixel % _int(sizes.size[1]))
         own_index = _index((image, *places, group), (*sizes.size, groups))
         value = load(x_refs[0], own_index, inside, own) if compared else None
-        key = load(given_refs[1], own_index, inside, inner) if compared else None
+        key = load(given_refs[1], own_index, inside, inner, stride) if compared else None
+        added_index = own_index * _int(stride) + _int(inner)
+        own_logit = load(given_refs[1], added_index, inside) if normalizes else None
 
         def add(number: jax.Array, carry: tuple) -> tuple:
             mask, outputs, steps, center = inside, [], [], []
@@ -541,7 +571,9 @@ def _over_inputs(
             index = _index((image, *outputs, group), (*sizes.output, groups), mask)
             if key is not None:
                 query = load(given_refs[0], index, mask, inner)
+                query = normalized(query, inner)[0] if normalizes else query
                 logit, _, slope = form.logits(query, key)
+                logit = logit if own_logit is None else logit + own_logit
                 last = slice(2 - len(added), 2)
                 for ref, place, step, length in zip(added, outputs[last], steps[last], sizes.window[last], strict=True):
                     logit = logit + load(ref, place * _int(length) + step, mask)
@@ -553,14 +585,18 @@ def _over_inputs(
             by_value = by_value + _times(output, weight)
             if value is None:
                 return (by_value,)
-            gain = jnp.sum(value * output, axis=1) - load(sum_refs[1], index, mask)
-            return by_value, by_key[0] + _times(slope, weight * gain)
+            by_logit = weight * (jnp.sum(value * output, axis=1) - load(sum_refs[1], index, mask))
+            by_key[0] = by_key[0] + _times(slope, by_logit)
+            return by_value, by_key[0], *(total + by_logit for total in by_key[1:])
 
-        counts = (own, inner)[: 1 + compared]
-        nothing = tuple(jnp.zeros((block, _power(n)), jnp.float32) for n in counts)
+        counts = (own, inner, None)[: 1 + compared + normalizes]
+        nothing = tuple(jnp.zeros((block,) if n is None else (block, _power(n)), jnp.float32) for n in counts)
         totals = lax.fori_loop(_int(0), _int(math.prod(most)), add, nothing)
-        for ref, total, count in zip(results, totals, counts, strict=True):
-            store(ref, own_index, inside, count, total)
+        store(results[0], own_index, inside, own, totals[0])
+        if compared:
+            store(results[1], own_index, inside, inner, totals[1], stride)
+        if normalizes:
+            store(results[1], added_index, inside, None, totals[2])
 
     tables = [jnp.asarray(part, jnp.int32) for table in seen for part in np.moveaxis(table, -1, 0)]
     results = [(a.shape, a.dtype) for a in ((x, given[1]) if compared else (x,))]
@@ -619,68 +655,3 @@ def _softplus(logit: jax.Array) -> jax.Array:
 
 def _added(form: Form) -> list[jax.Array]:
     return [jnp.asarray(table, jnp.float32) for table in form.tables]
-
-
-def _int(value: int) -> jax.Array:
-    return jnp.asarray(value, jnp.int32)
-
-
-def _times(a: jax.Array, by: jax.Array) -> jax.Array:
-    return a * (by if a.ndim == by.ndim else by[:, None])
-
-
-def _power(n: int) -> int:
-    """The least power of two that is not smaller, as Triton wants blocks."""
-    return 1 << (n - 1).bit_length()
-
-
-def _block(pixels: int, values: int, *channels: int) -> int:
-    return max(min(values // _power(max(channels)), 64, _power(pixels)), 1)
-
-
-def _pallas() -> tuple[Callable, Callable, Callable, Callable]:
-    from jax.experimental import pallas
-    from jax.experimental.pallas import triton
-
-    def places(index: jax.Array, mask: jax.Array, count: int | None) -> tuple[jax.Array, jax.Array]:
-        if count is None:
-            return index, mask
-        channel = lax.iota(jnp.int32, _power(count))
-        return index[:, None] * _int(count) + channel[None, :], mask[:, None] & (channel < _int(count))[None, :]
-
-    def load(ref: Any, index: jax.Array, mask: jax.Array, count: int | None = None) -> jax.Array:
-        """Numbers at these places of a flat array, or `count` at each; floating ones in float32."""
-        place, seen = places(index, mask, count)
-        read = triton.load(ref.at[place], mask=seen, other=jnp.zeros((), ref.dtype))
-        return read if read.dtype == jnp.int32 else read.astype(jnp.float32)
-
-    def store(ref: Any, index: jax.Array, mask: jax.Array, count: int | None, given: jax.Array) -> None:
-        place, seen = places(index, mask, count)
-        triton.store(ref.at[place], given.astype(ref.dtype), mask=seen)
-
-    return load, store, lambda n: lax.iota(jnp.int32, n), pallas.program_id
-
-
-def _call(
-    kernel: Callable,
-    operands: Sequence[jax.Array],
-    results: Sequence[tuple[tuple[int, ...], Any]],
-    grid: tuple[int, int, int],
-    interpret: bool,
-    name: str,
-) -> list[jax.Array]:
-    """Runs it on flat arrays, for blocks of so many pixels, and all images and groups."""
-    from jax.experimental import pallas
-    from jax.experimental.pallas import triton
-
-    pixels, block, others = grid
-    shapes = [jax.typeof(operands[0]).update(shape=(math.prod(shape),), dtype=jnp.dtype(d)) for shape, d in results]
-    made = pallas.pallas_call(
-        kernel,
-        out_shape=shapes,
-        grid=(-(-pixels // block), others),
-        compiler_params=None if interpret else triton.CompilerParams(num_warps=4, num_stages=1),
-        interpret=interpret,
-        name=name,
-    )(*varying_alike(*(a.reshape(-1) for a in operands)))
-    return [y.reshape(shape) for y, (shape, _) in zip(made, results, strict=True)]

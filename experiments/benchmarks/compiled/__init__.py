@@ -49,7 +49,8 @@ _BY_HAND = (
 _NOTES = {
     "interpolation": (
         "All taps of all axes up to 64 are one sum, which is one kernel; of a sum inside a sum XLA makes two, and "
-        "writes the first to memory.",
+        "writes the first to memory. So it is in the gradient of Lanczos, whose 144 taps would be six times the "
+        "operations: 1.4, and in bfloat16 1.8, since what is written is a sum in float32.",
         "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no estimate: "
         "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels "
         "and to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 "
@@ -70,7 +71,9 @@ _NOTES = {
     ),
     "reassembly": (
         "The weights of the taps are taken apart by a kernel of their own in float32. Padded by one image they were "
-        "not, but only where nothing comes before: after a softmax nothing was gained. A fold as a loop over phases "
+        "not, but only where nothing comes before: after a softmax nothing was gained. Kernels by hand would leave 1.0 "
+        "for 1.5, and 1.5 for 1.9 with the gradient, by addition and not tried: the first is not more than 1.5 times. "
+        "A fold as a loop over phases "
         "was 11 kernels and 5.2 of need; as one sum it is one kernel only behind a barrier, since XLA moves a "
         "caller's slice into each of its hundred terms. Attention is by hand: XLA writes the similarities, and reads "
         "them for their maximum, their sum and the window sum. Its form of `sapa` is 5 kernels and 2.29 of need, 13 "
@@ -92,8 +95,16 @@ _NOTES = {
         "then holds its weights with the taps in the last axes.",
     ),
     "sampling": (
-        "Rows hold the branch for positions anywhere, which scatters, where it is dearer than the one for positions "
-        "near their own pixels, which layers take.",
+        "Rows hold the branch for positions anywhere where it is dearer than the one for positions near their own "
+        "pixels, which layers take, and which adds nothing up in memory. That branch is by hand: one kernel reads the "
+        "values and adds at all taps. XLA's scatter for each tap read them four times: grid_sample was 3.6 with its "
+        "gradient, in bfloat16 5.1, dysample 4.6 and 6.0. Both gradients of positions are one kernel behind a barrier; "
+        "else XLA puts one of them into the kernel of its reader, and dysample is 2.7. What is left: XLA writes "
+        "positions, clipped and apart for each axis, and the four weights of each group, 0.5 of dysample's need, "
+        "since a loop over channels would compute them for each. A kernel by hand would leave 1.2 for 1.66, by "
+        "addition and not tried, less than the 1.5 times that pay for one. In half precision the sums are in float32: "
+        "zeros, what is added, and the rounding are 0.6 of need, and positions count twice. The kernel has not run on "
+        f"a GPU. {_BY_HAND}",
         "Positions near their own pixels, as layers predict them, are sampled by windows of nine pixels. Rows hold "
         "the branch for positions anywhere where its estimate, without gathers and scatters, is higher.",
     ),
@@ -117,12 +128,22 @@ _NOTES = {
         "encodes is one convolution where the first has more channels than the input, as at 32 channels, and its "
         "bias, which ends at the image's edge, is taken back there in place. Apart CARAFE is 3.2, 5.8 with the "
         "gradient, in 4 and 15 kernels, FADE 4.7 and 9.1 in 8 and 32: one convolution is more kernels, of parameters, "
-        "and pays for large maps. What is left of CARAFE are its 100 logits for each pixel, 80 % of the result, and "
-        "its parameters, nearly as many as x has numbers. Tried for the softmax by XLA: sums and maxima of slices, "
-        "one kernel that writes a plane for each tap, the logarithm of the sum; a barrier between softmax and window "
-        "sum changes nothing. The softmax of UPLiFT's attender, 2.8 of its own need and 3.8 with the gradient, is 3 % "
-        "of the layer. What is left of SAPA are normalizations and products before it, of joint bilateral the guide "
-        "in units of its deviation, which is written and read. "
+        "and pays for large maps. Their product is one for each tap: for one with the taps in its columns XLA copied "
+        "the kernel, which was 3.1 and 5.7. What is left of CARAFE are its 100 logits for each pixel, 80 % of the "
+        "result, and its parameters, nearly as many as x has numbers. Tried for the softmax by XLA: sums and maxima "
+        "of slices, one kernel that writes a plane for each tap, the logarithm of the sum; a barrier between softmax "
+        "and window sum changes nothing. The softmax of UPLiFT's attender, 2.8 of its own need and 3.8 with the "
+        "gradient, is 3 % of the layer. Where SAPA's queries have more channels than the guide, as at 32, they are "
+        "not written: their projection is made of the keys, and the kernel normalizes the guide, 1.8 and 3.0 for 4.4 "
+        "and 8.9; in two steps of the keys, and not by one product of parameters, it is 2.6 and 5.2. At 256 channels "
+        "queries are fewer than the guide's channels. What is left of FADE above 5 are its three kernels, 2.1, "
+        "convolutions and their gradients, 1.5, "
+        "and the sum of the guide's two gradients, 0.65; the logits' gradient is read for the bias and for the map's "
+        "logits, 0.38, of which one kernel would leave 0.08, by addition and not tried. FADE-Lite's projection and "
+        "its filters of each channel as one convolution are 2.76 and 5.38, but nine times the operations and in 15 "
+        "and 44 kernels, and at 256 channels 1.93 for 1.88. What is left of joint bilateral is the guide in units of "
+        "its deviation, which is written and read; of IndexNet the normalization and ReLU6, which cuDNN's convolution "
+        "does not take in, and the products of its groups, each a pass of 0.8. "
         f"{_BY_HAND} "
         "By XLA joint bilateral as a loop over rows of taps was 10.1, and 58 with its gradient, which scattered; its "
         "origin is the mean of some pixels, since that of all is a pass that writes them and one that reads, 1.0 of "
@@ -143,13 +164,14 @@ _NOTES = {
         "channels and more run at the high resolution. JAFAR and LoftUp attend to all pixels: logits of 4096 x 1024 "
         "for each image and head, in tiles, are written, read for maximum and sum, and multiplied. LIIF's network of "
         "256 channels runs for four corners of every output pixel, and each layer is a product of matrices that is "
-        "written. FreqFusion's offsets scatter in the branch for positions anywhere. A2U's two filters are one kernel "
+        "written. A2U's two filters are one kernel "
         "of the taps each; as windows of cells in four groups it was 19; the sums for the gradient of a kernel are "
         "few numbers, but two small kernels for most taps. XLA joins the products of the guided filter's network at "
         "both sizes and cuts their results, which was 7.8, 12.3 with the gradient; kept apart, and with a ReLU whose "
         "derivative is told from its value, each product is one kernel with bias and ReLU. Its two products are 3.3 "
         "of need at 32 channels; the filter itself is a few kernels more. The gradients of samplers stand with the "
-        "branch for positions anywhere, which scatters.",
+        "branch for positions anywhere, where it is dearer: by scatters, which read the values once for each tap, "
+        "DySample was 6.0.",
         "Joint bilateral stands with the branch for guides of any range, whose differences are shifted as the "
         "similarities in SAPA are; as a loop over rows of taps it was 137 of need, and 497 with its gradient. Each of "
         "25 taps is a matrix product that shifts columns: they compile slowly, and are what SAPA and FADE wait for. "

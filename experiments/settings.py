@@ -321,13 +321,14 @@ def stored(folder: Path, task: tasks.Task) -> Any:
       FileNotFoundError, ValueError: no run of this version is there, or its settings cannot be.
     """
     found, options = runs.stored_config(folder, task.name), task.settings
-    expected = {field.name: field.type for field in dataclasses.fields(options) if field.name not in session.FIELDS}
-    if found.keys() != expected.keys():
-        raise ValueError(
-            f"{folder}: stored by another version; its settings differ in {found.keys() ^ expected.keys()}."
-        )
+    fields = {field.name: field for field in dataclasses.fields(options) if field.name not in session.FIELDS}
+    # A setting that came later was as its default is. None stands for a preset, which may have been another.
+    later = {name for name, field in fields.items() if field.default is not None}
+    if not fields.keys() - later <= found.keys() <= fields.keys():
+        differ = (found.keys() - fields.keys()) | (fields.keys() - later - found.keys())
+        raise ValueError(f"{folder}: stored by another version; its settings differ in {differ}.")
     try:
-        return task.resolve(options(**{name: typed(name, found[name], of) for name, of in expected.items()}))
+        return task.resolve(options(**{name: typed(name, value, fields[name].type) for name, value in found.items()}))
     except ValueError as error:
         raise ValueError(f"{folder / 'config.json'}: {error}") from error
 

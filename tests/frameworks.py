@@ -79,13 +79,11 @@ def pillow(image, size, scale, method, antialias):
 
 def onnx_runtime(image, size, scale, method, antialias, roi=None, **attributes):
     """The Resize operator, version 19, on the first two axes of a matrix per channel."""
-    channels = [
-        _resize_operator(image[..., c], size, scale, method, antialias, roi, attributes) for c in range(image.shape[2])
-    ]
-    return np.stack(channels, -1)
+    session = _resize_operator(image.shape[:2], size, scale, method, antialias, roi, attributes)
+    return np.stack([session.run(None, {"x": np.ascontiguousarray(x)})[0] for x in np.moveaxis(image, -1, 0)], -1)
 
 
-def _resize_operator(matrix, size, scale, method, antialias, roi, attributes):
+def _resize_operator(shape, size, scale, method, antialias, roi, attributes):
     given = {"roi": roi and [part[0] for part in roi] + [part[1] for part in roi], "scales": scale, "sizes": size}
     names = ["x", *(name if value is not None else "" for name, value in given.items())]
     constants = [
@@ -100,7 +98,7 @@ def _resize_operator(matrix, size, scale, method, antialias, roi, attributes):
         onnx.helper.make_graph(
             [node],
             "resize",
-            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, matrix.shape)],
+            [onnx.helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
             [onnx.helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
             constants,
         ),
@@ -109,8 +107,8 @@ def _resize_operator(matrix, size, scale, method, antialias, roi, attributes):
     )
     quiet = onnxruntime.SessionOptions()
     quiet.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": np.ascontiguousarray(matrix)})[0]
+    quiet.intra_op_num_threads = 1  # nothing here is worth a thread
+    return onnxruntime.InferenceSession(model.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
 
 
 _MATLAB = {

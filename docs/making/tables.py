@@ -123,16 +123,33 @@ def _cost(name: str) -> tuple[int, float]:
 
 def conventions(inputs: int = 4, outputs: int = 8) -> str:
     """A row of pixels 0, 1, 2, ... at another size, as each framework has it."""
-    ramp = jnp.arange(float(inputs))
+    made = _by_convention(jnp.arange(float(inputs)), [(method, outputs) for method in ("nearest", "linear", "cubic")])
     rows = []
-    for name, preset in up.conventions.PRESETS.items():
+    for name, found in made.items():
         row = {"`convention=`": f"`{name}`"}
-        for method in ("nearest", "linear", "cubic"):
-            known = method in preset.methods or method in preset.antialiased
-            y = up.resize(ramp, outputs, method=method, convention=name, axes=0) if known else []
-            row[method] = _in_lines([f"{float(v):.3g}" for v in np.round(np.asarray(y), 3) + 0.0]) or "–"
+        for method, y in zip(("nearest", "linear", "cubic"), found, strict=True):
+            figures = [] if y is None else np.round(y, 3) + 0.0
+            row[method] = _in_lines([f"{float(v):.3g}" for v in figures]) or "–"
         rows.append(row)
     return markdown(rows, left=4)
+
+
+def _by_convention(x: jax.Array, cases: Sequence[tuple[str, int]]) -> dict[str, list[np.ndarray | None]]:
+    """`x` by methods at other sizes of all axes, by convention; None where a framework has no such method."""
+
+    @jax.jit  # one program for all
+    def made() -> list[list[jax.Array | None]]:
+        return [
+            [
+                up.resize(x, (size,) * x.ndim, method=method, convention=name, axes=tuple(range(x.ndim)))
+                if method in preset.methods or method in preset.antialiased
+                else None
+                for method, size in cases
+            ]
+            for name, preset in up.conventions.PRESETS.items()
+        ]
+
+    return dict(zip(up.conventions.PRESETS, jax.tree.map(np.asarray, made()), strict=True))
 
 
 def _in_lines(figures: Sequence[str], most: int = 4) -> str:
@@ -161,15 +178,7 @@ def _resized() -> tuple[list[tuple[str, int]], dict[str, list[np.ndarray | None]
     """A random picture at other sizes, by convention; None where a framework has no such method."""
     picture = jnp.asarray(np.random.default_rng(0).random((24, 24)), jnp.float32)
     cases = [("nearest", 36), ("linear", 48), ("cubic", 48), ("linear", 12), ("cubic", 12)]
-    made: dict[str, list[np.ndarray | None]] = {}
-    for name, preset in up.conventions.PRESETS.items():
-        made[name] = [
-            np.asarray(up.resize(picture, (size, size), method=method, convention=name, axes=(0, 1)))
-            if method in preset.methods or method in preset.antialiased
-            else None
-            for method, size in cases
-        ]
-    return cases, made
+    return cases, _by_convention(picture, cases)
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------

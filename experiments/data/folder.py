@@ -41,6 +41,7 @@ class Options:
       mask_suffix: what a mask's name has after its image's name.
       unlabeled: whether images without a mask are refused or left out, "refuse" or "skip".
       intensities: values of images that become 0 and 1; without it found over the set.
+      reduce: how many times smaller than stored images and masks are read.
       seed: of the random split, where the layout has none of its own.
     """
 
@@ -51,6 +52,7 @@ class Options:
     mask_suffix: str = ""
     unlabeled: str = "refuse"
     intensities: Range | None = None
+    reduce: int = 1
     seed: int = 0
 
 
@@ -113,7 +115,7 @@ def survey(path: Path, options: Options) -> Survey:
     option = labels.given(options.labels, options.classes, options.ignore)
     parts = _three_parts(tree, options.seed)
     pairs = [pair for part in _PARTS for pair in parts[part]]
-    seen, kept = _read_all(pairs)
+    seen, kept = _read_all(pairs, options.reduce)
     of = option or tree.meaning
     census = labels.census(
         [s.mask for s in seen], by_color=of is not None and of.colored, told=of is not None, one=of and of.one
@@ -135,7 +137,9 @@ def dataset(found: Survey) -> Dataset:
     pairs = [pair for part in _PARTS for pair in found.parts[part]]
     if found.kept is None:
         whole: Sequence = [(pair, s.depth) for pair, s in zip(pairs, found.seen, strict=True)]
-        read: Callable = functools.partial(_read_anew, meaning=meaning, ranges=ranges, channels=channels)
+        read: Callable = functools.partial(
+            _read_anew, reduce=options.reduce, meaning=meaning, ranges=ranges, channels=channels
+        )
     else:
         whole = [
             _Stored(array, meaning.map(mask, pair.mask.path), s.depth)
@@ -150,7 +154,7 @@ def dataset(found: Survey) -> Dataset:
     return Dataset(
         name=found.path.name if options.layout == "pairs" else options.layout,
         description=(
-            f"{options.layout} layout, {len(meaning.classes)} classes: "
+            f"{options.layout} layout{_size_in_words(options.reduce)}, {len(meaning.classes)} classes: "
             f"{', '.join(f'{len(splits[part])} {part}' for part in _PARTS)} images."
         ),
         classes=meaning.classes,
@@ -224,7 +228,11 @@ def _cut(pairs: Sequence[Pair], shares: Sequence[float], tree: Tree, seed: int) 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _read_all(pairs: Sequence[Pair]) -> tuple[list[Seen], list | None]:
+def _size_in_words(reduce: int) -> str:
+    return "" if reduce == 1 else f", read at 1/{reduce} of its size"
+
+
+def _read_all(pairs: Sequence[Pair], reduce: int) -> tuple[list[Seen], list | None]:
     """Reads every pair once; keeps the arrays while they fit into memory."""
     seen: list[Seen] = []
     kept: list = []
@@ -232,7 +240,7 @@ def _read_all(pairs: Sequence[Pair]) -> tuple[list[Seen], list | None]:
     # A file of many pages is read once for all of them.
     files = [list(of) for _, of in itertools.groupby(pairs, lambda pair: (pair.image.paths, pair.mask.path))]
     with ThreadPoolExecutor() as pool:
-        for found in pool.map(lambda of: list(_seen(of, keep=not full.is_set())), files):
+        for found in pool.map(lambda of: list(_seen(of, reduce, keep=not full.is_set())), files):
             for one, arrays in found:
                 seen.append(one)
                 if arrays is not None:
@@ -244,7 +252,9 @@ def _read_all(pairs: Sequence[Pair]) -> tuple[list[Seen], list | None]:
     return seen, None if full.is_set() else kept
 
 
-def _seen(pairs: Sequence[Pair], keep: bool) -> Iterator[tuple[Seen, tuple[np.ndarray, pixels.Mask] | None]]:
+def _seen(
+    pairs: Sequence[Pair], reduce: int, keep: bool
+) -> Iterator[tuple[Seen, tuple[np.ndarray, pixels.Mask] | None]]:
     """What the pairs of one file hold."""
     contents = [pixels.Content(path) for path in pairs[0].image.paths]
     drawn = isinstance(pairs[0].mask, coco.Drawn)
@@ -253,8 +263,9 @@ def _seen(pairs: Sequence[Pair], keep: bool) -> Iterator[tuple[Seen, tuple[np.nd
         looks = [content.image(pair.image.page) for content in contents]
         look = looks[0] if len(looks) == 1 else pixels.stacked(looks, pair.image.paths)
         mask = _mask(pair, masks)
-        array = look.array
         _refuse_unequal(pair, look, mask)
+        look, mask = _reduced(pair, look, mask, reduce)
+        array = look.array
         low, high = float(array.min()), float(array.max())
         if not np.isfinite(low + high):  # NaN passes through both
             raise ValueError(f"{pair.image.path}: the image holds numbers that are not finite.")
@@ -280,11 +291,21 @@ def _mask(pair: Pair, content: pixels.Content | None) -> pixels.Mask:
     return content.mask(pair.mask.page)
 
 
-def _arrays(pair: Pair) -> tuple[np.ndarray, pixels.Mask]:
-    """Image and mask as they are stored, read anew."""
+def _arrays(pair: Pair, reduce: int) -> tuple[np.ndarray, pixels.Mask]:
+    """Image and mask, read anew."""
     look = pixels.image(pair.image)
     content = None if isinstance(pair.mask, coco.Drawn) else pixels.Content(pair.mask.path)
-    return look.array, _mask(pair, content)
+    look, mask = _reduced(pair, look, _mask(pair, content), reduce)
+    return look.array, mask
+
+
+def _reduced(pair: Pair, look: pixels.Look, mask: pixels.Mask, by: int) -> tuple[pixels.Look, pixels.Mask]:
+    if by == 1:
+        return look, mask
+    height, width = look.array.shape[:2]
+    if min(height, width) < by:
+        raise ValueError(f"{pair.image.path}: {width} × {height} pixels are too few for --reduce {by}.")
+    return pixels.reduced(look, mask, by)
 
 
 def _refuse_unequal(pair: Pair, look: pixels.Look, mask: pixels.Mask) -> None:
@@ -320,10 +341,10 @@ class _Stored(NamedTuple):
 
 
 def _read_anew(
-    place: tuple[Pair, str], *, meaning: labels.Meaning, ranges: Mapping[str, Range], channels: int
+    place: tuple[Pair, str], *, reduce: int, meaning: labels.Meaning, ranges: Mapping[str, Range], channels: int
 ) -> Example:
     pair, depth = place
-    array, mask = _arrays(pair)
+    array, mask = _arrays(pair, reduce)
     stored = _Stored(array, meaning.map(mask, pair.mask.path), depth)
     return _from_stored(stored, ranges=ranges, channels=channels)
 
@@ -449,4 +470,6 @@ def _digest(found: Survey, meaning: labels.Meaning, ranges: Mapping[str, Range])
         "ignored": sorted(meaning.ignored),
         "ranges": sorted(ranges.items()),
     }
+    if found.options.reduce != 1:
+        told["reduce"] = found.options.reduce
     return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()

@@ -40,6 +40,10 @@ class Source:
     intensities: Annotated[tuple[float, float] | None, tyro.conf.arg(metavar="LOW HIGH")] = None
     """Values of images that become 0 and 1, what lies beyond cut off. Without it found over all images."""
 
+    reduce: int = 1
+    """Read images and masks N times smaller: the mean of N x N pixels of an image, and of a mask the value that most of
+    them have."""
+
     def check_source(self) -> None:
         """Raises ValueError for options that do not go together."""
         if (self.data == "folder") != (self.path is not None):
@@ -49,6 +53,8 @@ class Source:
         for name in OF_FOLDER:
             if self.data != "folder" and getattr(self, name) != getattr(Source, name):
                 raise ValueError(f"--{name.replace('_', '-')} is for --data folder.")
+        if self.reduce < 1:
+            raise ValueError(f"--reduce {self.reduce}: must be at least 1.")
         if self.intensities is not None and not self.intensities[0] < self.intensities[1]:
             raise ValueError(f"--intensities {self.intensities[0]:g} {self.intensities[1]:g}: must be low, then high.")
 

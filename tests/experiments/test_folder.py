@@ -44,12 +44,40 @@ def test_pairs_are_read_and_split_by_seed(pairs):
 
 
 def test_images_too_large_to_keep_are_read_when_asked_for(pairs, monkeypatch):
-    kept = folder.load(pairs)
+    kept = folder.load(pairs, reduce=2)
     monkeypatch.setattr(folder, "_IN_MEMORY", 0)
-    read = folder.load(pairs)
+    read = folder.load(pairs, reduce=2)
     for one, other in zip(kept.train.examples, read.train.examples, strict=True):
         np.testing.assert_array_equal(one["image"], other["image"])
         np.testing.assert_array_equal(one["label"], other["label"])
+
+
+@pytest.mark.parametrize("by", [2, 3])
+@pytest.mark.parametrize("colored", [False, True])
+def test_a_folder_read_smaller_has_means_and_the_most_frequent_labels(pairs, by, colored):
+    rng = np.random.default_rng(1)
+    colors = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0]], np.uint8)
+    for path in (pairs / "masks").iterdir():
+        mask = rng.integers(0, 3, (12, 14)).astype(np.uint8)
+        Image.fromarray(colors[mask] if colored else mask).save(path)
+    data = folder.load(pairs, reduce=by, labels="#000000=a,#ff0000=b,#00ff00=c" if colored else None)
+    assert f"read at 1/{by} of its size" in data.description
+    tied = 0
+    for name, example in zip(data.train.names, data.train.examples, strict=True):
+        image, mask = (np.asarray(Image.open(pairs / kind / f"{name}.png")) for kind in ("images", "masks"))
+        if colored:
+            mask = (mask[..., None, :] == colors).all(-1).argmax(-1)
+        assert example["label"].shape == example["image"].shape[:2] == (12 // by, 14 // by)
+        for row, column in np.ndindex(*example["label"].shape):
+            block = np.s_[row * by : (row + 1) * by, column * by : (column + 1) * by]
+            np.testing.assert_allclose(example["image"][row, column], image[block].mean() / 255, rtol=1e-6)
+            values = mask[block].ravel().tolist()
+            most = [v for v in values if values.count(v) == max(map(values.count, values))]
+            tied += most[0] != most[-1]
+            assert example["label"][row, column] == most[-1 if (row + column) % 2 else 0]
+    assert tied
+    with pytest.raises(ValueError, match=r"\.png: 14 × 12 pixels are too few for --reduce 13"):
+        folder.load(pairs, reduce=13)
 
 
 def test_masks_of_0_and_255_are_two_classes(pairs):

@@ -10,7 +10,6 @@ from flax import nnx
 import upsampling as up
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk, coarse_labels
 from experiments.tasks import segmentation
-from tests.nn.layers import compiled
 
 METHODS = sorted(up.nn.available())
 
@@ -31,11 +30,16 @@ def make(method, trunk, **options):
     return Head(4, 3, method, 4, kernel=trunk.down.kernel, variants=("features", "small"), seed=3, **options)
 
 
+@pytest.fixture(scope="module")
+def nearest(trunk):
+    return make("nearest", trunk)
+
+
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_finds_what_it_needs_and_starts_beside_the_same_convolutions(method, trunk, seen):
-    head, nearest = make(method, trunk), make("nearest", trunk)
+def test_every_method_finds_what_it_needs_and_starts_beside_the_same_convolutions(method, trunk, seen, nearest):
+    head = make(method, trunk)
     head.eval()
-    chex.assert_shape(compiled(head, *seen), (2, 16, 24, 3))
+    assert jax.eval_shape(head, *seen).shape == (2, 16, 24, 3)
     chex.assert_trees_all_equal(nnx.state(head.inward), nnx.state(nearest.inward))
     chex.assert_trees_all_equal(nnx.state(head.outward), nnx.state(nearest.outward))
 

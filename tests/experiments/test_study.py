@@ -524,6 +524,19 @@ def test_a_config_edited_by_hand_is_checked_like_a_new_one(moved, changed, messa
     assert re.search(message, capsys.readouterr().out)
 
 
+def test_a_run_stored_before_a_setting_came_has_it_by_default(moved):
+    _, folder = moved
+    before, config = settings.stored(folder, designs.TASK), json.loads((folder / "config.json").read_text())
+    later = {"reduce": config.pop("reduce"), "seeds_at_once": config.pop("seeds_at_once")}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert later == {"reduce": 1, "seeds_at_once": 1}
+    assert settings.stored(folder, designs.TASK) == before
+    del config["steps"]  # of a preset, which may have been another
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"its settings differ in {'steps'}"):
+        settings.stored(folder, designs.TASK)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

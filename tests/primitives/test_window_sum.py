@@ -66,24 +66,33 @@ def test_forms(name, dtype, monkeypatch):
     shapes = ((2, *g.padded, 4), (2, *g.output, g.groups, *g.window), (2, *g.output, 4))
     x, w, y = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes)
     sums, products, folded = by_loops(g, x, w, y)
+    maps = {"x": x, "w": w, "y": y}
     cores = {
-        "window_sum_on_tpu": (x, w, sums),
-        "_window_sum_on_gpu": (x, w, sums),
-        "_window_sum_in_tiles": (x, w, sums),
-        "window_correlation_on_tpu": (x, y, products),
-        "_window_correlation_on_gpu": (x, y, products),
-        "fold_on_tpu": (w, y, folded),
-        "_fold_on_gpu": (w, y, folded),
-        "_fold": (w, y, folded),
+        "window_sum_on_tpu": ("xw", sums),
+        "_window_sum_on_gpu": ("xw", sums),
+        "_window_sum_in_tiles": ("xw", sums),
+        "window_correlation_on_tpu": ("xy", products),
+        "_window_correlation_on_gpu": ("xy", products),
+        "fold_on_tpu": ("wy", folded),
+        "_fold_on_gpu": ("wy", folded),
+        "_fold": ("wy", folded),
     }
+
+    @jax.jit
+    def computed(maps):
+        made = {}
+        for core, (taken, _) in cores.items():
+            for most in (32, 4) if core.endswith("_on_tpu") else (32,):  # taps written out, and in a loop over columns
+                monkeypatch.setattr(window_sum, "_TAPS_ON_TPU", most)
+                made[f"{core} {most}"] = getattr(window_sum, core)(*(maps[name] for name in taken), geometry=g)
+        return made
+
     # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
     tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}
-    for core, (a, b, want) in cores.items():
-        for most in (32, 4) if core.endswith("_on_tpu") else (32,):  # taps written out, and in a loop over columns
-            monkeypatch.setattr(window_sum, "_TAPS_ON_TPU", most)
-            got = jax.jit(functools.partial(getattr(window_sum, core), geometry=g))(a, b)
-            assert got.dtype == dtype
-            np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=f"{core} {most}")
+    for core, got in computed(maps).items():
+        assert got.dtype == dtype
+        want = cores[core.split()[0]][1]
+        np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=core)
 
 
 @pytest.mark.parametrize("name", ["scale, dilation, groups", "uneven centers", "many taps"])

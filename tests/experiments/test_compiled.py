@@ -190,9 +190,10 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
     assert command.main(["benchmark", "--group", "sharding"]) == 2
 
 
-# Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own.
-SCATTERS = ("grid_sample", "dysample", "flow_alignment", "max_unpool", "confusion_matrix", "boundary_iou")
-SCATTERS += ("distance_transform", "hausdorff_distance")
+# Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own;
+# for a GPU that is a kernel by hand.
+SCATTERS = ("max_unpool", "confusion_matrix", "boundary_iou", "distance_transform", "hausdorff_distance")
+SAMPLERS = ("grid_sample", "dysample", "flow_alignment")
 SOME = (
     "bilinear ×2",
     "transposed_conv 4/2",
@@ -221,7 +222,8 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
             figures = targets.compile_for(target, call, *arguments)
             assert figures["kernels"] > 0, half.name
             assert figures["need"] >= sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(half.arguments))
-            assert not figures["scatters"] or half.name.startswith(SCATTERS), half.name
+            scatters = SCATTERS if target == "h100" and jax.__version_info__ < (0, 11) else SCATTERS + SAMPLERS
+            assert not figures["scatters"] or half.name.startswith(scatters), half.name
             compiled += 1
     assert compiled >= len(SOME)
 

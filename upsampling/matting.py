@@ -203,7 +203,8 @@ def _cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
     # What the taps of windows read is written, as many maps as taps in a row.
     large = not _arguments.is_static(*x.shape) or x.size * x.dtype.itemsize > _common.TILE_BYTES
     form = _by_taps if large else _by_windows
-    return lax.platform_dependent(x, kernels, cuda=_by_taps, rocm=_by_taps, default=form)
+    on_tpu = _by_convolution if _arguments.is_static(*x.shape) and x.size else form
+    return lax.platform_dependent(x, kernels, cuda=_by_taps, rocm=_by_taps, tpu=on_tpu, default=form)
 
 
 def _by_taps(x: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -242,6 +243,30 @@ def _by_windows(x: jax.Array, kernels: jax.Array) -> jax.Array:
     geometry = Geometry(size, (1, 1), (), (window, window), (1, 1), weights.shape[-3])
     y = window_sum(cells, weights, geometry, "zero")
     return y.reshape(*batch, *size, 4, channels).astype(accumulator(x.dtype)).sum(-2).astype(x.dtype)
+
+
+def _by_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
+    """One strided convolution, of which each channel of each image is a group: on a TPU a quarter of the time."""
+    *batch, height, width, channels = x.shape
+    images, k = math.prod(batch), kernels.shape[-2]
+    low = (k - 1) // 2
+    kernels = jnp.broadcast_to(kernels, (*kernels.shape[:-1], channels))
+
+    def side_by_side(a: jax.Array) -> jax.Array:
+        a = jnp.moveaxis(a.reshape(images, *a.shape[-3:]), 0, 2)
+        return a.reshape(*a.shape[:2], images * channels)
+
+    y = lax.conv_general_dilated(
+        side_by_side(x)[None],
+        side_by_side(kernels)[:, :, None],
+        (2, 2),
+        [(low, max(k - 2 - low, 0))] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=images * channels,
+        precision=lax.Precision.HIGHEST,
+    )
+    y = jnp.moveaxis(y.reshape(height // 2, width // 2, images, channels), 2, 0)
+    return y.reshape(*batch, *y.shape[1:])
 
 
 def whole_cells(x: jax.Array) -> jax.Array:

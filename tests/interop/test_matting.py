@@ -115,4 +115,5 @@ def test_published_sizes():
 def test_forms_of_convolutions_of_cells(k):
     x, kernels = normal(0, 2, 6, 8, 4), normal(1, 2, k, k, 4)
     for own in (kernels, kernels[..., :1]):
-        np.testing.assert_allclose(matting._by_taps(x, own), matting._by_windows(x, own), atol=2e-5)
+        for form in (matting._by_taps, matting._by_convolution):
+            np.testing.assert_allclose(form(x, own), matting._by_windows(x, own), atol=2e-5)

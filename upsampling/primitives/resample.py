@@ -293,21 +293,26 @@ def _sum_repeats(x: jax.Array, operators: Operators) -> jax.Array:
 
 
 def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
-    """Multiplies by a matrix for each axis."""
+    """Multiplies by a matrix for each axis, those that shrink first, and of alike ones the outermost.
+
+    That, and the matrix on the right, is what XLA lays out with the fewest copies, of forward pass and gradient.
+    """
     dtype = x.dtype
+    # Three passes in bfloat16 round to 16 bits, of which half precision keeps 8 or 11.
+    precision = lax.Precision.HIGHEST if dtype == accumulator(dtype) else lax.Precision.HIGH
     x = x.astype(accumulator(dtype))
-    for axis, taps, _ in _schedule(x.shape, operators):
+    for axis, taps in sorted(operators, key=lambda o: (o[1].outputs >= o[1].size, o[0])):
         parts = [
-            _multiply(lax.slice_in_dim(x, first, last, axis=axis), block, axis) for first, last, block in _blocks(taps)
+            _multiply(lax.slice_in_dim(x, first, last, axis=axis), block, axis, precision)
+            for first, last, block in _blocks(taps)
         ]
         x = lax.concatenate(parts, axis)
     return x.astype(dtype)
 
 
-def _multiply(x: jax.Array, matrix: np.ndarray, axis: int) -> jax.Array:
-    axes = list(range(x.ndim))
-    outputs = [*axes[:axis], x.ndim, *axes[axis + 1 :]]
-    return jnp.einsum(x, axes, jnp.asarray(matrix, x.dtype), [x.ndim, axis], outputs, precision=lax.Precision.HIGHEST)
+def _multiply(x: jax.Array, matrix: np.ndarray, axis: int, precision: lax.Precision) -> jax.Array:
+    y = lax.dot_general(x, jnp.asarray(matrix, x.dtype), (((axis,), (1,)), ((), ())), precision=precision)
+    return jnp.moveaxis(y, -1, axis)
 
 
 def _blocks(taps: Taps) -> list[tuple[int, int, np.ndarray]]:

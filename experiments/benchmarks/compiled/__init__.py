@@ -54,9 +54,16 @@ _NOTES = {
         "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no estimate: "
         "it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need with 32 channels "
         "and to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and 19, gathers of rows to 4.5 "
-        "and 18 besides what has no estimate. Methods that weigh go through matrices: sums of shifted rows in place "
-        "of the first came to 7.3, for every shift is written to memory. An axis above 256 is multiplied block by "
-        "block: a dense matrix came to 34 of need for a large image.",
+        "and 18 besides what has no estimate. Methods that weigh go through matrices, the outer axis first and the "
+        "matrix on the right: two products, which are near their operations, and a copy, 178 of 507 µs at 32 channels, "
+        "that puts channels back between rows and columns. With its gradient ×2 came to 885 to 1251 µs in other orders "
+        "and with the matrix on the left. The same products with the layout of the result given need no copy, 333 µs "
+        "or 3.3 of need, and as much for the gradient; but between two convolutions, which lay maps out otherwise, it "
+        "makes 15124 µs of 9356 with gradients. Sums of shifted rows in place of the first product came to 7.3, in "
+        "place of the second to 8.3, gathers of rows to 9.2, zeros between the pixels to 12.6: every shift is written "
+        "to memory. In half precision the first result stays in float32, and products take three passes, not six, 705 "
+        "for 817 µs with the gradient; the copy takes 251 µs there, half of what is left. An axis above 256 is "
+        "multiplied block by block: a dense matrix came to 34 of need for a large image.",
     ),
     "convolution": (
         "cuDNN has a transposed convolution, and both of its gradients, where XLA sees a convolution of zeros between "
@@ -92,7 +99,10 @@ _NOTES = {
         "Tried: tiles of the output as products of matrices, 1205 and 1431; slices of one product for each column, "
         "1.3 times the time of the window sum; a loop over single taps, three times. The loop's form for few taps is "
         "ahead for some, SAPA at 29 with its gradient, and behind for others: CARAFE's layer came to 415, because XLA "
-        "then holds its weights with the taps in the last axes.",
+        "then holds its weights with the taps in the last axes. Half precision takes nearly the time of float32 for "
+        "half the need: every tap is converted, multiplied and added in float32, which v5e has no half-precision unit "
+        "beside the products for. Where compiling takes more than 10 s, with gradients, it goes with the number of "
+        "operations: each tap is a product, a sum and its slices, and the gradient has three of each.",
     ),
     "sampling": (
         "Rows hold the branch for positions anywhere where it is dearer than the one for positions near their own "
@@ -106,7 +116,10 @@ _NOTES = {
         "zeros, what is added, and the rounding are 0.6 of need, and positions count twice. The kernel has not run on "
         f"a GPU. {_BY_HAND}",
         "Positions near their own pixels, as layers predict them, are sampled by windows of nine pixels. Rows hold "
-        "the branch for positions anywhere where its estimate, without gathers and scatters, is higher.",
+        "the branch for positions anywhere where its estimate, without gathers and scatters, is higher: XLA "
+        "sorts for each of DySample's four scatters, and compiles both branches three times as long as those of one "
+        "group. In half precision positions and their weights are float32 and windows are summed in float32, so that "
+        "it takes nearly the time of float32 for half the need.",
     ),
     "metrics": (
         "Rows of up to 512 pixels take the minimum over all pairs of their pixels in one reduction, which stores no "
@@ -177,7 +190,17 @@ _NOTES = {
         "25 taps is a matrix product that shifts columns: they compile slowly, and are what SAPA and FADE wait for. "
         "The windows of JBU, NAF and AnyUp are loops over their columns; by rows of taps they were 281, 1062 and 525 "
         "of need. FreqFusion sums over windows of 9, 25 and 25 taps. The gradients of samplers stand with the "
-        "branch for positions anywhere.",
+        "branch for positions anywhere. A2U's two filters of cells are a grouped convolution each, 43 µs, with the "
+        "gradient 97; as windows of cells they were 215 and 512, as sums of every second pixel, each of which is "
+        "written, 114 and 350. What is left of its gradient above 60 are the two convolutions for the guide, 117 µs "
+        "each, and the reductions of its normalizations. LIIF is 249 of 412 µs products of 256 channels for each of "
+        "four corners, and 108 one ReLU that XLA fuses into no product. Columns are last in windows, and the maps of "
+        "these rows have 32 and 64, which fill a quarter and a half of the lanes: SAPA as a function, with 64 and 128 "
+        "columns, comes to half, and so do DySample's samples. The encoders of JBU, UPLiFT, NAF, AnyUp, JAFAR and "
+        "LoftUp run at the high resolution, most with 128 channels, and write each map; JAFAR and LoftUp write the "
+        "logits of all pairs of pixels besides, in loops over tiles. What takes more than 10 s to compile are, as the "
+        "column of what stands apart tells, hundreds of copies and slices: of taps, each a product with its gradients, "
+        "and of the bodies of these loops.",
     ),
 }
 

@@ -5,12 +5,14 @@ Set UPSAMPLING_COMPILE=all to compile every function and layer, which takes two 
 
 import json
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from experiments import __main__ as command
+from experiments import benchmarks
 from experiments.benchmarks import compiled
 from experiments.benchmarks.compiled import programs, targets
 from experiments.benchmarks.compiled.program import Program
@@ -188,6 +190,17 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
     compiler["compiler"] = "2"
     assert len(run("fade")) == 1
     assert command.main(["benchmark", "--group", "sharding"]) == 2
+
+
+def test_committed_tables_are_what_is_stored_beside_them():
+    """With the text of today: what was tried does not go stale unseen."""
+    stored = sorted((Path(benchmarks.__file__).parent / "results").glob("*-compiled-*.json"))
+    assert len(stored) > 15
+    for path in stored:
+        group, _, target = path.stem.split("-")
+        found = json.loads(path.read_text(encoding="utf-8"))
+        made = compiled.table(group, target, found["compilers"], found["rows"])
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == made, path.name
 
 
 # Where the data say which pixels are written: a scatter. On samplers it is the branch for positions far from their own;

@@ -1,0 +1,301 @@
+"""What stands between a row of the compiled tables and its aim, and what was tried: for GPUs, and for TPUs."""
+
+_BY_HAND = (
+    "A kernel by hand, __gpu$xla.gpu.triton, counts as its arguments and results once: what blocks of pixels read of "
+    "each other's windows is taken to come from the cache, as it is for XLA's own."
+)
+
+NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "interpolation": (
+        (
+            (
+                "All taps of all axes up to 64 are one sum, which is one kernel; of a sum inside a sum XLA makes two, "
+                "and writes the first to memory. So it is in the gradient of Lanczos, whose 144 taps would be six "
+                "times the operations: 1.4, and in bfloat16 1.8, since what is written is a sum in float32."
+            ),
+        ),
+        (
+            (
+                "Nearest by a whole factor, and its gradient, is one reduction over windows, for which there is no "
+                "estimate: it reads and writes the need and keeps a NaN in its place. Broadcasts came to 28 of need "
+                "with 32 channels and to 245 with 3, zeros between the pixels added to the same shifted to 5.3 and "
+                "19, gathers of rows to 4.5 and 18 besides what has no estimate."
+            ),
+            (
+                "Methods that weigh go through matrices, the outer axis first and the matrix on the right: two "
+                "products, which are near their operations, and a copy, 178 of 507 µs at 32 channels, that puts "
+                "channels back between rows and columns. With its gradient ×2 came to 885 to 1251 µs in other orders "
+                "and with the matrix on the left. The same products with the layout of the result given need no copy, "
+                "333 µs or 3.3 of need, and as much for the gradient; but between two convolutions, which lay maps "
+                "out otherwise, it makes 15124 µs of 9356 with gradients. Sums of shifted rows in place of the first "
+                "product came to 7.3, in place of the second to 8.3, gathers of rows to 9.2, zeros between the pixels "
+                "to 12.6: every shift is written to memory."
+            ),
+            (
+                "In half precision the first result stays in float32, and products take three passes, not six, 705 "
+                "for 817 µs with the gradient; the copy takes 251 µs there, half of what is left."
+            ),
+            "An axis above 256 is multiplied block by block: a dense matrix came to 34 of need for a large image.",
+        ),
+    ),
+    "convolution": (
+        (
+            (
+                "cuDNN has a transposed convolution, and both of its gradients, where XLA sees a convolution of zeros "
+                "between pixels with the flipped kernel, and for the kernel the gradient of the strided one: one "
+                "pass, and half precision is read and written as such. The peer's kernel is not flipped, so that its "
+                "zeros are written out. cuDNN pads both sides alike: a window of 3 at stride 2 is computed with a row "
+                "more and then cut, which is 2.35; all phases in one convolution came to 3.0, phase by phase to 5.0."
+            ),
+            (
+                "In groups, or dilated, the phases are one convolution and a shuffle, 2.4 and 1.3, where zeros "
+                "between pixels come to 3.8."
+            ),
+            "The shuffle of `sub_pixel_conv` is a pass of its own, which no convolution takes in.",
+        ),
+        (
+            (
+                "From stride 4 on XLA writes the zeros between pixels out, for lax as for us. A product and a shuffle "
+                "came to 29 of need there."
+            ),
+            "Kernel 2 at stride 2 is a product: forward it is ahead, and with its gradient within 5 %.",
+        ),
+    ),
+    "reassembly": (
+        (
+            (
+                "The weights of the taps are taken apart by a kernel of their own in float32. Padded by one image "
+                "they were not, but only where nothing comes before: after a softmax nothing was gained. Kernels by "
+                "hand would leave 1.0 for 1.5, and 1.5 for 1.9 with the gradient, by addition and not tried: the "
+                "first is not more than 1.5 times."
+            ),
+            (
+                "A fold as a loop over phases was 11 kernels and 5.2 of need; as one sum it is one kernel only behind "
+                "a barrier, since XLA moves a caller's slice into each of its hundred terms."
+            ),
+            (
+                "Attention is by hand: XLA writes the similarities, and reads them for their maximum, their sum and "
+                "the window sum. Its form of `sapa` is 5 kernels and 2.29 of need, 13 and 3.42 with the gradient, in "
+                "bfloat16 3.17 and 4.89; of neighborhood attention 6 and 17.5, 13 and 20.8, in bfloat16 33.7 and "
+                "40.1. What is above 1 with the gradient are queries, keys and `x`, which three kernels read, and the "
+                "cotangent, which two do: the gradient of keys and `x` gathers by input pixels, that of queries by "
+                "output pixels. They have not run on a GPU."
+            ),
+            _BY_HAND,
+        ),
+        (
+            (
+                "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. "
+                "Shifts in place of the product came to 48 of need, one product for each column and slices of rows to "
+                "25, a loop over rows to 157."
+            ),
+            (
+                "Windows of more than 32 taps are a loop over the window's columns; groups are images of their own, "
+                "and rows at the edges, whose windows stand still, are one sum over all taps. Row by row of taps, "
+                "with a gather for each, neighborhood attention was 342 of need and 628 with its gradient, besides "
+                "1.5 and 4.5 GB through gathers. What is left is the softmax over 81 taps, in passes for the maximum, "
+                "the sum and the quotient, the two sums themselves, a quarter of the estimate, and the many small "
+                "operations of each trip. Tried: tiles of the output as products of matrices, 1205 and 1431; slices "
+                "of one product for each column, 1.3 times the time of the window sum; a loop over single taps, three "
+                "times."
+            ),
+            (
+                "The loop's form for few taps is ahead for some, SAPA at 29 with its gradient, and behind for others: "
+                "CARAFE's layer came to 415, because XLA then holds its weights with the taps in the last axes."
+            ),
+            (
+                "Half precision takes nearly the time of float32 for half the need: every tap is converted, "
+                "multiplied and added in float32, which v5e has no half-precision unit beside the products for."
+            ),
+            (
+                "Where compiling takes more than 10 s, with gradients, it goes with the number of operations: each "
+                "tap is a product, a sum and its slices, and the gradient has three of each."
+            ),
+        ),
+    ),
+    "sampling": (
+        (
+            (
+                "Rows hold the branch for positions anywhere where it is dearer than the one for positions near their "
+                "own pixels, which layers take, and which adds nothing up in memory. That branch is by hand: one "
+                "kernel reads the values and adds at all taps. XLA's scatter for each tap read them four times: "
+                "grid_sample was 3.6 with its gradient, in bfloat16 5.1, dysample 4.6 and 6.0. The kernel has not run "
+                "on a GPU."
+            ),
+            (
+                "Both gradients of positions are one kernel behind a barrier; else XLA puts one of them into the "
+                "kernel of its reader, and dysample is 2.7. What is left: XLA writes positions, clipped and apart for "
+                "each axis, and the four weights of each group, 0.5 of dysample's need, since a loop over channels "
+                "would compute them for each. A kernel by hand would leave 1.2 for 1.66, by addition and not tried, "
+                "less than the 1.5 times that pay for one."
+            ),
+            (
+                "In half precision the sums are in float32: zeros, what is added, and the rounding are 0.6 of need, "
+                "and positions count twice."
+            ),
+            _BY_HAND,
+        ),
+        (
+            (
+                "Positions near their own pixels, as layers predict them, are sampled by windows of nine pixels. Rows "
+                "hold the branch for positions anywhere where its estimate, without gathers and scatters, is higher: "
+                "XLA sorts for each of DySample's four scatters, and compiles both branches three times as long as "
+                "those of one group."
+            ),
+            (
+                "In half precision positions and their weights are float32 and windows are summed in float32, so that "
+                "it takes nearly the time of float32 for half the need."
+            ),
+        ),
+    ),
+    "metrics": (
+        (
+            (
+                "Rows of up to 512 pixels take the minimum over all pairs of their pixels in one reduction, which "
+                "stores no pair; the first axis is three kernels of 16 shifts each. With loops whose length the data "
+                "decide, which wait for the processor in every trip, the distance transform was 30 kernels and 19.5 "
+                "of need with one trip each, and the Hausdorff distance 395 and 306. All pairs on both axes are 3 "
+                "kernels and 3.0, but an operation for each pixel of a column where 48 shifts do. The reduction's "
+                "time is that of its operations and not its traffic."
+            ),
+        ),
+        ("The distance transform runs loops whose length the data decide: they stand here with one trip.",),
+    ),
+    "layers": (
+        (
+            (
+                "The attention of SAPA, joint bilateral and NAF is by hand, and so are softmax and window sum of "
+                "CARAFE and FADE, whose logits are given; no weights are written. By XLA, which reads similarities or "
+                "logits for their maximum, for their sum and for the window sum, SAPA is 8 kernels and 5.9, 33 and "
+                "11.0 with the gradient, joint bilateral 7 and 4.2, 15 and 6.0, NAF 85 and 72.9, 207 and 103.9, "
+                "CARAFE 7 and 5.4, 22 and 8.5, FADE 10 and 6.1, 38 and 11.3. As functions of given logits CARAFE is "
+                "so 1.0 for 2.6, with the gradient 1.7 for 4.0, and FADE with its gate 1.0 for 2.1 and 1.95 for 3.6: "
+                "CARAFE's logits are read before they are shuffled, FADE's of both sizes before they are added up, "
+                "and the gate is in the same kernel. Tried for the softmax by XLA: sums and maxima of slices, one "
+                "kernel that writes a plane for each tap, the logarithm of the sum; a barrier between softmax and "
+                "window sum changes nothing."
+            ),
+            _BY_HAND,
+            (
+                "What compresses and what encodes is one convolution where the first has more channels than the "
+                "input, as at 32 channels, and its bias, which ends at the image's edge, is taken back there in "
+                "place. Apart CARAFE is 3.2, 5.8 with the gradient, in 4 and 15 kernels, FADE 4.7 and 9.1 in 8 and "
+                "32: one convolution is more kernels, of parameters, and pays for large maps. Their product is one "
+                "for each tap: for one with the taps in its columns XLA copied the kernel, which was 3.1 and 5.7."
+            ),
+            (
+                "What is left of CARAFE are its 100 logits for each pixel, 80 % of the result, and its parameters, "
+                "nearly as many as x has numbers."
+            ),
+            "The softmax of UPLiFT's attender, 2.8 of its own need and 3.8 with the gradient, is 3 % of the layer.",
+            (
+                "Where SAPA's queries have more channels than the guide, as at 32, they are not written: their "
+                "projection is made of the keys, and the kernel normalizes the guide, 1.8 and 3.0 for 4.4 and 8.9; in "
+                "two steps of the keys, and not by one product of parameters, it is 2.6 and 5.2. At 256 channels "
+                "queries are fewer than the guide's channels."
+            ),
+            (
+                "What is left of FADE above 5 are its three kernels, 2.1, convolutions and their gradients, 1.5, and "
+                "the sum of the guide's two gradients, 0.65; the logits' gradient is read for the bias and for the "
+                "map's logits, 0.38, of which one kernel would leave 0.08, by addition and not tried."
+            ),
+            (
+                "FADE-Lite's projection and its filters of each channel as one convolution are 2.76 and 5.38, but "
+                "nine times the operations and in 15 and 44 kernels, and at 256 channels 1.93 for 1.88."
+            ),
+            (
+                "What is left of joint bilateral is the guide in units of its deviation, which is written and read. "
+                "By XLA joint bilateral as a loop over rows of taps was 10.1, and 58 with its gradient, which "
+                "scattered; its origin is the mean of some pixels, since that of all is a pass that writes them and "
+                "one that reads, 1.0 of need at 256 channels."
+            ),
+            (
+                "What is left of IndexNet is the normalization and ReLU6, which cuDNN's convolution does not take in, "
+                "and the products of its groups, each a pass of 0.8."
+            ),
+            (
+                "JBU's windows of 49 taps are 1.6 MB beside a need of 2.4 MB, and ten passes read or write them. What "
+                "compares the guide is 4.6 of its 16.9, of which one kernel would leave 1.1, by addition and not "
+                "tried; the rest are products of 49 and 81 channels, and between them GELU, which reads its argument "
+                "twice and so is a pass of its own. Mirrored by concatenations, which are written for each axis and "
+                "side, it was 22.4, at 256 channels 8.3; with the gather that mirrors inside the window sum XLA wrote "
+                "all 49 products, 48 of need; its two inputs multiplied apart and not side by side are 1.4 of need "
+                "more."
+            ),
+            (
+                "NAF's ten convolutions of 128 channels at the high resolution are 16 of need, and before most of "
+                "them a normalization reads the map for its mean, writes the deviations, reads them for the variance "
+                "and once more: XLA fuses no subtraction into a sum over an image. Deviations from a first value, "
+                "both sums at once, are 66 of need; the mean of plain squares is 53, but where the mean is large it "
+                "rounds the variance away. Its gradient by XLA folds twice: as loops of 100 steps, since at the edges "
+                "that many outputs share a center, it was 1288 kernels and 451 of need; as one sum over gathers by "
+                "tables of what sees a pixel it is what stands above. With gathers that fill up in place of a mask "
+                "XLA wrote all that they read, 7 of need more. What is left above 6 and 10 are the convolutions and "
+                "normalizations; so it is in AnyUp, JAFAR and LoftUp, whose encoders of 128 channels and more run at "
+                "the high resolution."
+            ),
+            (
+                "JAFAR and LoftUp attend to all pixels: logits of 4096 x 1024 for each image and head, in tiles, are "
+                "written, read for maximum and sum, and multiplied."
+            ),
+            (
+                "LIIF's network of 256 channels runs for four corners of every output pixel, and each layer is a "
+                "product of matrices that is written."
+            ),
+            (
+                "A2U's two filters are one kernel of the taps each; as windows of cells in four groups it was 19; the "
+                "sums for the gradient of a kernel are few numbers, but two small kernels for most taps."
+            ),
+            (
+                "XLA joins the products of the guided filter's network at both sizes and cuts their results, which "
+                "was 7.8, 12.3 with the gradient; kept apart, and with a ReLU whose derivative is told from its "
+                "value, each product is one kernel with bias and ReLU. Its two products are 3.3 of need at 32 "
+                "channels; the filter itself is a few kernels more."
+            ),
+            (
+                "The gradients of samplers stand with the branch for positions anywhere, where it is dearer: by "
+                "scatters, which read the values once for each tap, DySample was 6.0."
+            ),
+        ),
+        (
+            (
+                "Joint bilateral stands with the branch for guides of any range, whose differences are shifted as the "
+                "similarities in SAPA are; as a loop over rows of taps it was 137 of need, and 497 with its gradient."
+            ),
+            (
+                "Each of 25 taps is a matrix product that shifts columns: they compile slowly, and are what SAPA and "
+                "FADE wait for."
+            ),
+            (
+                "The windows of JBU, NAF and AnyUp are loops over their columns; by rows of taps they were 281, 1062 "
+                "and 525 of need."
+            ),
+            "FreqFusion sums over windows of 9, 25 and 25 taps.",
+            "The gradients of samplers stand with the branch for positions anywhere.",
+            (
+                "A2U's two filters of cells are a grouped convolution each, 43 µs, with the gradient 97; as windows "
+                "of cells they were 215 and 512, as sums of every second pixel, each of which is written, 114 and "
+                "350. What is left of its gradient above 60 are the two convolutions for the guide, 117 µs each, and "
+                "the reductions of its normalizations."
+            ),
+            (
+                "LIIF is 249 of 412 µs products of 256 channels for each of four corners, and 108 one ReLU that XLA "
+                "fuses into no product."
+            ),
+            (
+                "Columns are last in windows, and the maps of these rows have 32 and 64, which fill a quarter and a "
+                "half of the lanes: SAPA as a function, with 64 and 128 columns, comes to half, and so do DySample's "
+                "samples."
+            ),
+            (
+                "The encoders of JBU, UPLiFT, NAF, AnyUp, JAFAR and LoftUp run at the high resolution, most with 128 "
+                "channels, and write each map; JAFAR and LoftUp write the logits of all pairs of pixels besides, in "
+                "loops over tiles."
+            ),
+            (
+                "What takes more than 10 s to compile are, as the column of what stands apart tells, hundreds of "
+                "copies and slices: of taps, each a product with its gradients, and of the bodies of these loops."
+            ),
+        ),
+    ),
+}

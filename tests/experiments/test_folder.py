@@ -60,8 +60,10 @@ def test_a_folder_read_smaller_has_means_and_the_most_frequent_labels(pairs, by,
     for path in (pairs / "masks").iterdir():
         mask = rng.integers(0, 3, (12, 14)).astype(np.uint8)
         Image.fromarray(colors[mask] if colored else mask).save(path)
-    data = folder.load(pairs, reduce=by, labels="#000000=a,#ff0000=b,#00ff00=c" if colored else None)
+    options = {"labels": "#000000=a,#ff0000=b,#00ff00=c"} if colored else {}
+    data = folder.load(pairs, reduce=by, **options)
     assert f"read at 1/{by} of its size" in data.description
+    assert data.digest != folder.load(pairs, reduce=by + 1, **options).digest
     tied = 0
     for name, example in zip(data.train.names, data.train.examples, strict=True):
         image, mask = (np.asarray(Image.open(pairs / kind / f"{name}.png")) for kind in ("images", "masks"))

@@ -87,7 +87,7 @@ class Segmentation(Session, Source):
     crops: int = 512
     """Training crops whose features a frozen trunk computes once, and all its heads share."""
     steps: _Number = None
-    """Training steps of each network of the designs head and unet. Preset: 300, or 4000 on an accelerator."""
+    """Training steps of each network of the designs head and unet. Preset: 240, or 4000 on an accelerator."""
     control: _Names = None
     """Methods of the design unet, where it stands beside others. Preset: nearest bilinear."""
     control_seeds: _Numbers = None
@@ -185,7 +185,7 @@ _PRESETS: dict[Preset, dict[str, object]] = {
         "features": 16,
         "trunk_steps": 400,
         "head_steps": 400,
-        "steps": 300,
+        "steps": 240,
         "width": 8,
         "depth": 3,
         "batch": 8,

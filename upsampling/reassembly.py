@@ -1,5 +1,6 @@
 """Upsampling with predicted weights: `reassemble`, and the weights that methods predict for it."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from upsampling import _arguments, conventions, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
@@ -271,13 +273,7 @@ def sapa(
 def _sapa(x: jax.Array, queries: jax.Array, keys: jax.Array, window: tuple[int, ...]) -> jax.Array:
     rank = len(window)
     geometry = _around_nearest(x.shape[-1 - rank : -1], queries.shape[-1 - rank : -1], window)
-    # Logits are exponentiated: what half precision rounds off them would be a factor.
-    wide, dtype = accumulator(keys.dtype, queries.dtype), jnp.result_type(x, keys, queries)
-
-    def pure(x: jax.Array, queries: jax.Array, keys: jax.Array) -> jax.Array:
-        logits = window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero")
-        return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
-
+    pure = functools.partial(_sum_by_similarity, geometry=geometry, dtype=jnp.result_type(x, keys, queries))
     return attention(pure, x, queries, keys, geometry)
 
 
@@ -286,15 +282,25 @@ def _sapa_of_normalized(x: jax.Array, guide: jax.Array, keys: jax.Array, window:
     """`sapa` with the guide, normalized and followed by a 1, as queries: the last channel of keys is added."""
     rank = len(window)
     geometry = _around_nearest(x.shape[-1 - rank : -1], guide.shape[-1 - rank : -1], window)
-    wide, dtype = accumulator(keys.dtype, guide.dtype), jnp.result_type(x, keys, guide)
+    dtype = jnp.result_type(x, keys, guide)
 
     def pure(x: jax.Array, guide: jax.Array, keys: jax.Array) -> jax.Array:
-        queries, _ = normalized(guide.astype(wide))
-        queries = jnp.concatenate([queries, jnp.ones((*queries.shape[:-1], 1), wide)], -1)
-        logits = window_correlation(keys.astype(wide), queries, geometry, "zero")
-        return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
+        queries, _ = normalized(guide.astype(accumulator(keys.dtype, guide.dtype)))
+        queries = jnp.concatenate([queries, jnp.ones((*queries.shape[:-1], 1), queries.dtype)], -1)
+        return _sum_by_similarity(x, queries, keys, geometry=geometry, dtype=dtype)
 
     return attention_of_normalized(pure, x, guide, keys, geometry=geometry)
+
+
+def _sum_by_similarity(
+    x: jax.Array, queries: jax.Array, keys: jax.Array, *, geometry: Geometry, dtype: DTypeLike
+) -> jax.Array:
+    """The sum over windows of `x`, with weights in `dtype`: the softmax of the products of queries and keys."""
+    rank = len(geometry.size)
+    # Logits are exponentiated: what half precision rounds off them would be a factor.
+    wide = accumulator(keys.dtype, queries.dtype)
+    logits = window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero")
+    return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
 
 
 def gated_queries(

@@ -10,6 +10,7 @@ from flax import nnx
 import upsampling as up
 from experiments.models.stride import CoarseClassifier, Frozen, Head, StrideNet, Trunk, coarse_labels
 from experiments.tasks import segmentation
+from tests.nn.layers import compiled
 
 METHODS = sorted(up.nn.available())
 
@@ -39,7 +40,7 @@ def nearest(trunk):
 def test_every_method_finds_what_it_needs_and_starts_beside_the_same_convolutions(method, trunk, seen, nearest):
     head = make(method, trunk)
     head.eval()
-    assert jax.eval_shape(head, *seen).shape == (2, 16, 24, 3)
+    chex.assert_shape(compiled(head, *seen), (2, 16, 24, 3))
     chex.assert_trees_all_equal(nnx.state(head.inward), nnx.state(nearest.inward))
     chex.assert_trees_all_equal(nnx.state(head.outward), nnx.state(nearest.outward))
 

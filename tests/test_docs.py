@@ -158,6 +158,15 @@ def test_pages_name_tables_that_there_are():
         tables.filled("<!-- table: none such -->")
 
 
+def test_conventions_stand_beside_their_own_numbers():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", tables.conventions(), re.MULTILINE))
+    assert list(rows) == list(up.conventions.PRESETS)
+    for name in ("torch_align_corners", "tensorflow1"):
+        linear = up.resize(jnp.arange(4.0), 8, method="linear", convention=name, axes=0)
+        told = re.split(r"\s|&nbsp;|<br>", rows[name].split(" | ")[1])
+        np.testing.assert_allclose([float(figure) for figure in told], linear, atol=5e-3)
+
+
 def test_figures_that_pages_show_are_made():
     shown = {name for page in PAGES for name in re.findall(r"figures/(\w+)\.png", (DOCS / page).read_text("utf-8"))}
     assert shown == set(figures.FIGURES) - {"boundaries"}

@@ -1,4 +1,4 @@
-"""Attention's kernels for a GPU: interpreted on a CPU against sums in NumPy, and what programs hold them."""
+"""Attention's kernels for GPUs and TPUs: interpreted on a CPU against sums in NumPy, and what programs hold them."""
 
 import functools
 import itertools
@@ -13,7 +13,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 import upsampling as up
 from upsampling.attention import neighbor_windows
-from upsampling.primitives import _common, window_attention
+from upsampling.primitives import _common, window_attention, window_attention_on_tpu
 from upsampling.primitives.window_attention import Form, attend, gradients_of
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
@@ -88,8 +88,9 @@ CASES = {
 }
 
 
-def check(form, channels, shapes, dtype, state):
+def check(form, channels, shapes, dtype, state, kernels=window_attention):
     """Interprets the kernels of `x`, arrays of these shapes and a cotangent; `state` says what they should compute."""
+    attend, gradients_of = kernels.attend, kernels.gradients_of
     size, output = form.geometry.size, form.geometry.output
     shapes = ((2, *size, channels), *shapes, (2, *output, channels))
     rng = np.random.default_rng(0)
@@ -113,6 +114,43 @@ def test_kernels_compute_sums_over_windows_and_their_gradients(case):
     form, channels, inner, dtype = CASES[case]
     more = form.source == "normalized"
     check(form, channels, ((2, *form.geometry.output, inner), (2, *form.geometry.size, inner + more)), dtype, stated)
+
+
+# By name: the form, channels of `x` and of queries, the dtype, and what of the kernels' sizes is small.
+ON_A_TPU = {
+    "windows that move inward": (moved_inward((4, 3), (8, 7), (3, 2), 2), 2, 4, jnp.float32, {}),
+    "distances, blocks of rows": (
+        moved_inward((4, 3), (9, 7), (3, 3), 1, 1e30),
+        3,
+        2,
+        jnp.float32,
+        {"_BLOCK_BYTES": 1},
+    ),
+    "normalized, in loops": (
+        uneven((3, 2), (5, 5), (3, 5), 1)._replace(source="normalized"),
+        3,
+        40,
+        jnp.bfloat16,
+        {"_HELD": 4, "_WRITTEN_OUT": 0},
+    ),
+    "blocks of columns": (uneven((2, 90), (4, 270), (3, 3), 1), 9, 5, jnp.float32, {"_WRITTEN_OUT": 0}),
+    "blocks of columns that are no vector": (
+        uneven((3, 130), (3, 130), (1, 5), 1),
+        2,
+        1,
+        jnp.bfloat16,
+        {"_BLOCK_BYTES": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ON_A_TPU)
+def test_kernels_for_a_tpu_compute_the_same(case, monkeypatch):
+    form, channels, inner, dtype, sizes = ON_A_TPU[case]
+    for name, value in sizes.items():
+        monkeypatch.setattr(window_attention_on_tpu, name, value)
+    shapes = ((2, *form.geometry.output, inner), (2, *form.geometry.size, inner + (form.source == "normalized")))
+    check(form, channels, shapes, dtype, stated, window_attention_on_tpu)
 
 
 def stated_of_given(x, logits, *others):
@@ -341,3 +379,22 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
 def test_a_jax_without_the_back_end_does_without(monkeypatch):
     monkeypatch.setattr(_common, "_has_triton", lambda: False)
     assert kernels_in(lambda *arrays: sapa(*arrays), *arrays_of()) == 0
+
+
+def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch):
+    def kernels(function, *arrays):
+        lowered = jax.jit(function).trace(*arrays).lower(lowering_platforms=("tpu",))
+        return lowered.as_text().count("stablehlo.custom_call @tpu_custom_call")
+
+    arrays, guide = arrays_of((2,)), jnp.ones((2, 6, 8, 3))
+    assert kernels(sapa, *arrays) == 1
+    assert kernels(jax.vmap(gradient), *arrays) == 1 + 1
+    assert kernels(functools.partial(up.neighborhood_attention, heads=1, kernel_size=3), *arrays) == 1
+    assert kernels(up.joint_bilateral, arrays[0], guide) == 1
+    # Which have none: one axis, other dtypes, more than the chip holds; or none are wanted.
+    assert kernels(functools.partial(up.sapa, scale=(2,), kernel_size=(3,)), *(a[0, 0] for a in arrays)) == 0
+    assert kernels(sapa, *(a.astype(jnp.float16) for a in arrays)) == 0
+    large = [jax.ShapeDtypeStruct((1, n, n, channels), jnp.float32) for n, channels in ((64, 999), (128, 9), (64, 9))]
+    assert kernels(sapa, *large) == 0
+    monkeypatch.setenv(_common.SWITCH_ON_TPU, "0")
+    assert kernels(lambda *arrays: sapa(*arrays), *arrays) == 0

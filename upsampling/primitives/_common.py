@@ -319,7 +319,7 @@ def _devices(context: mlir.LoweringRuleContext) -> int:
 
 # --- kernels by hand --------------------------------------------------------------------------------------------------
 
-SWITCH = "UPSAMPLING_GPU_KERNELS"
+SWITCH, SWITCH_ON_TPU = "UPSAMPLING_GPU_KERNELS", "UPSAMPLING_TPU_KERNELS"
 
 
 def lower_by_hand(
@@ -327,13 +327,19 @@ def lower_by_hand(
     form: Callable[..., Any],
     *operands: Any,
     multiple_results: bool = False,
+    platform: str = "cuda",
     **params: Any,
 ) -> Any:
     """Lowers a form with kernels by hand; None in programs that are to hold none."""
-    if is_alone(context) and is_on():
+    if not is_alone(context):
+        return None
+    lower = mlir.lower_fun(form, multiple_results=multiple_results)
+    if platform == "tpu":
+        return lower(context, *operands, **params) if is_on_for_tpus() else None
+    if is_on():
         # From 0.11 on JAX does not lower the kernels without a GPU at hand.
         with _quietly(), contextlib.suppress(RuntimeError):
-            return mlir.lower_fun(form, multiple_results=multiple_results)(context, *operands, **params)
+            return lower(context, *operands, **params)
     return None
 
 
@@ -348,6 +354,17 @@ def _quietly() -> Iterator[None]:
 def is_on() -> bool:
     """Whether there are kernels to use, and GPUs for them."""
     return os.environ.get(SWITCH, "1") != "0" and _has_triton() and _are_recent()
+
+
+def is_on_for_tpus() -> bool:
+    """Whether there are TPUs that kernels can be for: those before the fourth cannot permute columns."""
+    if os.environ.get(SWITCH_ON_TPU, "1") == "0":
+        return False
+    try:
+        devices = jax.local_devices(backend="tpu")
+    except RuntimeError:
+        return True  # compiled ahead of time for one that is not here
+    return all(not device.device_kind.startswith(("TPU v2", "TPU v3")) for device in devices)
 
 
 @functools.cache

@@ -33,6 +33,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
+from upsampling.primitives import window_attention_on_tpu
 from upsampling.primitives._common import lower_by_hand, varying_alike
 from upsampling.primitives._kernels import block as _block
 from upsampling.primitives._kernels import call as _call
@@ -254,16 +255,28 @@ def lower_on_gpu(
     context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable, run: Callable | None = None
 ) -> Any:
     """`run` is what runs in the place of the kernels."""
-    count, rank = _results(form, kernels), len(form.geometry.size)
-
-    def compute(*operands: jax.Array) -> Sequence[jax.Array]:
-        results, arrays = operands[:count], operands[count:]
-        flat = [a.reshape(math.prod(a.shape[: -1 - rank]), *a.shape[-1 - rank :]) for a in arrays]
-        made = (run or kernels)(*flat, form=form, dtype=results[0].dtype)
-        return [y.reshape(given.shape) for y, given in zip(made, results, strict=True)]
-
-    made = lower_by_hand(context, compute, *operands, multiple_results=True)
+    form_by_hand = functools.partial(_by_hand, form=form, kernels=kernels, run=run or kernels)
+    made = lower_by_hand(context, form_by_hand, *operands, multiple_results=True)
     return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)
+
+
+def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable) -> Any:
+    run = window_attention_on_tpu.attend if kernels is attend else window_attention_on_tpu.gradients_of
+    arrays = context.avals_in[_results(form, kernels) :]
+    made = None
+    if window_attention_on_tpu.takes(arrays, form):
+        form_by_hand = functools.partial(_by_hand, form=form, kernels=kernels, run=run)
+        made = lower_by_hand(context, form_by_hand, *operands, multiple_results=True, platform="tpu")
+    return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)
+
+
+def _by_hand(*operands: jax.Array, form: Form, kernels: Callable, run: Callable) -> Sequence[jax.Array]:
+    """What `run` makes of the arrays, in the shapes of the results that are there."""
+    count, rank = _results(form, kernels), len(form.geometry.size)
+    results, arrays = operands[:count], operands[count:]
+    flat = [a.reshape(math.prod(a.shape[: -1 - rank]), *a.shape[-1 - rank :]) for a in arrays]
+    made = run(*flat, form=form, dtype=results[0].dtype)
+    return [y.reshape(given.shape) for y, given in zip(made, results, strict=True)]
 
 
 def _batch(arguments: Sequence[jax.Array], dimensions: Sequence[int | None], **params: Any) -> tuple:
@@ -289,6 +302,7 @@ _instead_p.def_impl(jax.jit(_instead_p.bind, static_argnames=("form", "kernels")
 batching.primitive_batchers[_instead_p] = _batch
 mlir.register_lowering(_instead_p, lower_elsewhere)
 mlir.register_lowering(_instead_p, lower_on_gpu, platform="cuda")
+mlir.register_lowering(_instead_p, lower_on_tpu, platform="tpu")
 
 
 def _jvp_instead(primals: Sequence[jax.Array], tangents: Sequence[Any], *, form: Form, kernels: Callable) -> tuple:

@@ -625,7 +625,7 @@ def _window_sum_by_columns(x: jax.Array, w: jax.Array, *, geometry: Geometry) ->
     if _is_high(geometry):
         return _window_sum_by_rows(x, w, geometry=geometry, compute=_window_sum_by_columns)
     dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
-    x = _images(geometry, x)
+    x = as_images(geometry, x)
 
     def sums(block: tuple[_Run, ...]) -> jax.Array:
         own = _taps_first(geometry, _outputs(block, w))
@@ -645,7 +645,7 @@ def _window_sum_by_columns(x: jax.Array, w: jax.Array, *, geometry: Geometry) ->
         return total.reshape(shape[0], *own.shape[rank + 1 : -1], *shape[-2:])
 
     y = _join(geometry, [sums(block) for block in _blocks(geometry)], 1)
-    return _images_back(geometry, y.astype(dtype))
+    return from_images(geometry, y.astype(dtype))
 
 
 def _correlate_by_columns(
@@ -653,7 +653,7 @@ def _correlate_by_columns(
 ) -> jax.Array:
     """What `compute` makes of outputs and the pixels that a tap reads, (..., channels, columns) -> (..., columns)."""
     n, rank, count = x.shape[0], len(geometry.size), geometry.window[-1]
-    x, y = _images(geometry, x), _images(geometry, y)
+    x, y = as_images(geometry, x), as_images(geometry, y)
 
     def of_taps(block: tuple[_Run, ...]) -> jax.Array:
         """(columns of the window, taps of one, n * groups, *rows, columns)."""
@@ -699,7 +699,7 @@ def _fold_by_columns(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.A
     if _is_high(geometry):
         return _fold_by_rows(w, y, geometry=geometry, compute=_fold_by_columns)
     dtype, wide = y.dtype, accumulator(y.dtype)
-    y, zero = _images(geometry, y), jnp.zeros((), wide)
+    y, zero = as_images(geometry, y), jnp.zeros((), wide)
 
     def folded(block: tuple[_Run, ...]) -> jax.Array:
         if _is_still(geometry, block):
@@ -727,7 +727,7 @@ def _fold_by_columns(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.A
         return lax.pad(x, zero, [(0, 0, 0), *margins, (0, 0, 0), (0, 0, 0)])
 
     x = functools.reduce(jnp.add, map(folded, _blocks(geometry)))
-    return _images_back(geometry, x.astype(dtype))
+    return from_images(geometry, x.astype(dtype))
 
 
 def _is_narrow(dtype: jnp.dtype) -> bool:
@@ -755,14 +755,14 @@ def _over_columns(geometry: Geometry, add: Callable, total: Any, weights: jax.Ar
     return total
 
 
-def _images(geometry: Geometry, a: jax.Array) -> jax.Array:
+def as_images(geometry: Geometry, a: jax.Array) -> jax.Array:
     """(n, *rows, columns, channels of all groups) -> (n * groups, *rows, channels of one, columns)."""
     rank = len(geometry.size)
     a = jnp.moveaxis(_grouped(geometry, a), (rank + 1, rank), (1, -1))
     return a.reshape(a.shape[0] * geometry.groups, *a.shape[2:])
 
 
-def _images_back(geometry: Geometry, a: jax.Array) -> jax.Array:
+def from_images(geometry: Geometry, a: jax.Array) -> jax.Array:
     """The inverse."""
     rank = len(geometry.size)
     a = a.reshape(a.shape[0] // geometry.groups, geometry.groups, *a.shape[1:])

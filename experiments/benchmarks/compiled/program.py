@@ -10,7 +10,9 @@ import functools
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from experiments.benchmarks.compiled import schedule
 
 _BYTES = {
     "f64": 8,
@@ -29,6 +31,7 @@ _BYTES |= {"pred": 1, "s8": 1, "u8": 1, "c64": 8, "c128": 16}
 _ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,]*)\](?:\{([\d,]*)(?::T\(([\d,]*)\))?)?")
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) \(.*\{\s*$")
 _LINE = re.compile(r"\s+(?:ROOT )?%([\w.\-]+) = ")
+_WORDS = re.compile(r"(?<=kernel_metadata)=\{\n(.*)\n\}")  # of a kernel by hand, in lines of their own
 _NAME = re.compile(r"%([\w.\-]+)")
 
 # What takes no time: names for memory, and the ends of copies whose beginnings are counted.
@@ -93,11 +96,18 @@ class Costs:
 class Program:
     """A compiled program.
 
+    Args:
+      text: of the program.
+      by_hand: the cycles of a kernel by hand for a TPU, of its attributes, the bytes that it reads and writes, and how
+        often loops are run in it whose length is not known.
+
     Attributes:
       computations: the instructions of each, by name; the entry's name is "ENTRY".
     """
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, by_hand: Callable[[str, float, float], float] | None = None):
+        self._by_hand = by_hand
+        text = _WORDS.sub(r"={\1}", text)
         self.computations: dict[str, list[Instruction]] = {}
         current: list[Instruction] = []
         for row in text.splitlines():
@@ -173,6 +183,9 @@ class Program:
         if i.opcode == "call":
             return sum(map(self._costs, called), Costs())
         cycles = sum(map(int, re.findall(r'"estimated_cycles":"(\d+)"', i.attributes)))
+        if self._by_hand is not None and i.kind == schedule.TARGET:
+            turns = float(i.attribute(r'"turns":"([\d.]+)"') or 1)
+            cycles = self._by_hand(i.attributes, self._traffic(i, called), turns)
         overlapped = i.opcode.endswith("-start")
         shapes = [i.shape, *(self._of[o].shape for o in i.operands if o in self._of)]
         unestimated = 0 if cycles or overlapped else sum(map(_padded, shapes))

@@ -20,6 +20,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from experiments.benchmarks.compiled import schedule
 from experiments.benchmarks.compiled.program import Program
 
 
@@ -94,7 +95,7 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     Raises:
       UnreadableError: the compiler cannot tell what it made, as libtpu sometimes.
     """
-    machine, sharding = TARGETS[target], SingleDeviceSharding(_device(target))
+    machine, sharding = TARGETS[target], on(target)
     specs = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), specs)
     start = time.process_time()
     lowered = jax.jit(function).lower(*specs)
@@ -102,7 +103,7 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     seconds = time.process_time() - start  # of all threads; nothing else runs here, but elsewhere on the machine
     memory, given = executable.memory_analysis(), lowered.as_text()
     try:
-        program = Program(executable.as_text())
+        program = Program(executable.as_text(), _cycles(target, lowered) if machine.topology else None)
     except jax.errors.JaxRuntimeError as error:
         raise UnreadableError(f"{target}: {error}") from None
     costs, need = program.costs, memory.argument_size_in_bytes + memory.output_size_in_bytes
@@ -151,6 +152,21 @@ def collectives_for(target: str, function: Callable, *specs: Any, shared: Sequen
     )
     program = Program(jax.jit(function).lower(*specs).compile().as_text())
     return {"collectives": dict(program.collectives), "exchanged": program.exchanged}
+
+
+def on(target: str) -> SingleDeviceSharding:
+    """Where arrays are that a program for one machine takes."""
+    return SingleDeviceSharding(_device(target))
+
+
+def _cycles(target: str, lowered: Any) -> Callable[[str, float, float], float]:
+    """Of a program's kernels by hand, in which copying goes on beside computing: what takes longer."""
+    machine, known = TARGETS[target], {kernel.body: kernel for kernel in schedule.kernels(target, lowered)}
+
+    def cycles(config: str, traffic: float, turns: float) -> float:
+        return max(schedule.cycles(known[schedule.body(config)], turns), traffic * machine.clock / machine.bandwidth)
+
+    return cycles
 
 
 def _device(target: str) -> Any:

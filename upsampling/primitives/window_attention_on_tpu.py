@@ -1,0 +1,594 @@
+"""Attention to windows in one kernel on a TPU, and its gradient in one: what `window_attention` lowers to there.
+
+A TPU's vectors are 8 x 128 numbers. Here they are 8 channels of 128 columns of one row, so that every tap is products
+and sums of whole vectors. What the taps of a column of the window read is the same rows of the input, their columns
+moved and repeated, by any amounts, by the unit that permutes them. A block of rows does this once for all of its pixels
+and taps; a window's rows need no move. The sum over 8 channels is one over vectors that are read with a stride.
+
+The gradient holds a block's weights, and what the gradient makes of them, on the chip. It sums what each input row is
+seen by, still in the places of the outputs, and moves columns back by products with matrices of zeros and ones, in
+three parts, which is exact.
+
+They are Pallas', by its back end to Mosaic. They were compiled for TPUs, and interpreted on a CPU, but have not run on
+a TPU so far. What is compiled with `UPSAMPLING_TPU_KERNELS=0` in the environment is compiled without them. So it is
+where they do not work: for TPUs before the fourth, for one axis or three, and in 64 and 16 bits, but for bfloat16.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from upsampling.primitives.window_sum import Geometry, as_images, from_images
+
+if TYPE_CHECKING:
+    from upsampling.primitives.window_attention import Form
+
+_LANES = 128
+_HELD = 32  # vectors that a loop keeps in registers, of 64
+_APART = 8  # sums that a loop adds to in turn
+_WRITTEN_OUT = 512  # products of vectors in the body of a loop
+# On the chip, of 64 to 128 MB: for a block of rows, the gradients of a whole image, and logits to add.
+_BLOCK_BYTES, _MAP_BYTES, _TABLE_BYTES = 20 << 20, 16 << 20, 2 << 20
+
+
+class _Plan(NamedTuple):
+    """How the outputs of an image are cut into blocks.
+
+    Attributes:
+      rows: how many a block has.
+      first: of each block of rows the first row that its windows reach, in the padded input.
+      span: how many rows they reach.
+      columns: how many a block has, at most as many as a vector.
+      begin: of each block of columns the first that its windows reach, in the padded input.
+      places: (blocks of columns, columns of a window, 128), what each output's tap is, counted from there.
+    """
+
+    rows: int
+    first: tuple[int, ...]
+    span: int
+    columns: int
+    begin: tuple[int, ...]
+    places: np.ndarray
+
+
+def takes(arrays: Sequence[Any], form: "Form") -> bool:
+    """Whether the kernels compute it: attention in float32 or bfloat16 along two axes, with windows in order."""
+    geometry = form.geometry
+    if len(geometry.size) != 2 or not form.compares or any(d != 1 for d in geometry.dilation):
+        return False
+    if any(a.dtype not in (jnp.float32, jnp.bfloat16) for a in arrays) or geometry.window[1] > _LANES // 2:
+        return False
+    if any(np.any(np.diff(c) < 0) for c in geometry.central):
+        return False
+    channels = _channels(arrays, form)
+    plan = _plan(geometry, channels, gradient=True)
+    of_map = (plan.first[-1] + plan.span) * sum(channels) * _LANES * 4
+    tables = len(_rows_of_tables(form)[0]) * len(plan.begin) * _filled(math.prod(geometry.window)) * _LANES * 4
+    fits = _block_bytes(geometry, channels, plan.rows, plan.span, gradient=True) <= _BLOCK_BYTES
+    return fits and of_map <= _MAP_BYTES and tables <= _TABLE_BYTES
+
+
+def attend(*arrays: jax.Array, form: "Form", dtype: DTypeLike, interpret: bool = False) -> Sequence[jax.Array]:
+    """The values, (n, *output, channels), in this dtype."""
+    plan = _plan(form.geometry, _channels(arrays, form), gradient=False)
+    x, queries, keys = _prepared(arrays, form, plan)
+    shape = (*queries.shape[:2], x.shape[2], _LANES)
+    (y,) = _call(form, plan, [x, keys, queries], [jax.ShapeDtypeStruct(shape, dtype)], interpret)
+    return (_outputs_back(y, form.geometry, plan, arrays[0].shape[-1] // form.geometry.groups),)
+
+
+def gradients_of(
+    *arrays_and_cotangent: jax.Array, form: "Form", dtype: DTypeLike | None = None, interpret: bool = False
+) -> Sequence[jax.Array]:
+    """The gradients of all arrays, each in the dtype of its own."""
+    del dtype
+    *arrays, cotangent = arrays_and_cotangent
+    plan = _plan(form.geometry, _channels(arrays, form), gradient=True)
+    (x, queries, keys), pull_back = jax.vjp(lambda *arrays: _prepared(arrays, form, plan), *arrays)
+    operands = [x, keys, queries, _outputs(cotangent, form.geometry, plan)]
+    # Sums over blocks of rows are in float32.
+    results = [queries, *(jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (x, keys))]
+    by_queries, by_x, by_keys = _call(form, plan, operands, results, interpret)
+    return pull_back((by_x.astype(x.dtype), by_queries, by_keys.astype(keys.dtype)))
+
+
+# --- what the kernels are given: rows of channels by columns, for each image, group and block of columns --------------
+
+
+def _prepared(arrays: Sequence[jax.Array], form: "Form", plan: _Plan) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`x`, queries and keys."""
+    from upsampling.primitives.window_attention import normalized
+
+    x, queries, keys = arrays
+    if form.source == "normalized":
+        queries, _ = normalized(queries.astype(jnp.float32))
+        queries = jnp.concatenate([queries, jnp.ones((*queries.shape[:-1], 1), queries.dtype)], -1)
+    return (
+        _inputs(x, form.geometry, plan),
+        _outputs(queries, form.geometry, plan),
+        _inputs(keys, form.geometry, plan),
+    )
+
+
+def _inputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
+    """(n, *size, channels of all groups) -> (images, padded rows, channels of one, 128)."""
+    a = as_images(geometry, a)
+    rows, columns = geometry.reach
+    below = max(plan.first[-1] + plan.span - rows - a.shape[1], rows)
+    right = max(plan.begin[-1] + _LANES - columns - a.shape[3], 0)
+    a = _padded(a, (0, 0), (rows, below), (0, _up(a.shape[2], a.dtype)), (columns, right))
+    blocks = [lax.slice_in_dim(a, begin, begin + _LANES, axis=3) for begin in plan.begin]
+    return jnp.stack(blocks, 1).reshape(-1, *a.shape[1:3], _LANES)
+
+
+def _outputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
+    """(n, *output, channels of all groups) -> (images, rows, channels of one, 128)."""
+    a, count = as_images(geometry, a), len(plan.begin)
+    a = _padded(a, (0, 0), (0, 0), (0, _up(a.shape[2], a.dtype)), (0, count * plan.columns - a.shape[3]))
+    a = a.reshape(*a.shape[:3], count, plan.columns).transpose(0, 3, 1, 2, 4)
+    a = a.reshape(-1, *a.shape[2:])
+    return _padded(a, (0, 0), (0, 0), (0, 0), (0, _LANES - plan.columns))
+
+
+def _outputs_back(y: jax.Array, geometry: Geometry, plan: _Plan, channels: int) -> jax.Array:
+    """The inverse."""
+    count = len(plan.begin)
+    y = y[:, :, :channels, : plan.columns].reshape(-1, count, y.shape[1], channels, plan.columns)
+    y = y.transpose(0, 2, 3, 1, 4).reshape(y.shape[0], y.shape[2], channels, -1)
+    return from_images(geometry, y[..., : geometry.output[1]])
+
+
+def _padded(a: jax.Array, *margins: tuple[int, int]) -> jax.Array:
+    return lax.pad(a, jnp.zeros((), a.dtype), [(*margin, 0) for margin in margins])
+
+
+def _up(channels: int, dtype: DTypeLike) -> int:
+    """How many channels fill the last vector, whose rows are twice as many in half precision."""
+    return -channels % (8 if jnp.dtype(dtype).itemsize == 4 else 16)
+
+
+def _channels(arrays: Sequence[Any], form: "Form") -> tuple[int, int]:
+    """Those of `x` and of keys, of one group, filled up."""
+    counts = (arrays[i].shape[-1] // form.geometry.groups for i in (0, 2))
+    return tuple(n + _up(n, jnp.bfloat16) for n in counts)  # type: ignore[return-value]
+
+
+def _filled(taps: int) -> int:
+    return -(-taps // 8) * 8
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+def _plan(geometry: Geometry, channels: tuple[int, int], gradient: bool) -> _Plan:
+    rows, columns = geometry.central
+    width = min(len(columns), _LANES)
+    while any(_reached(columns[i : i + width], geometry.window[1]) > _LANES for i in range(0, len(columns), width)):
+        width -= 1
+    cuts = range(0, len(columns), width)
+    begin = tuple(int(columns[i]) for i in cuts)
+    places = np.zeros((len(cuts), geometry.window[1], _LANES), np.int32)
+    for block, i in enumerate(cuts):
+        own = columns[i : i + width] - begin[block]
+        places[block, :, : len(own)] = own + np.arange(geometry.window[1])[:, None]
+    height = len(rows)
+    while True:
+        cuts = range(0, len(rows), height)
+        span = max(_reached(rows[i : i + height], geometry.window[0]) for i in cuts)
+        if height == 1 or _block_bytes(geometry, channels, height, span, gradient) <= _BLOCK_BYTES:
+            break
+        height = -(-height // 2)
+    return _Plan(height, tuple(int(rows[i]) for i in cuts), span, width, begin, places)
+
+
+def _reached(centers: np.ndarray, window: int) -> int:
+    return int(centers[-1] - centers[0]) + window
+
+
+def _block_bytes(geometry: Geometry, channels: tuple[int, int], rows: int, span: int, gradient: bool) -> int:
+    """What a block of rows holds on the chip."""
+    own, inner = channels
+    taps = _filled(math.prod(geometry.window))
+    vectors = span * (geometry.window[1] + 2) * (own + inner) + 8 * taps  # spread, and twice as they come
+    outputs = 2 * rows * (own + inner)
+    held = 2 * outputs + 2 * rows * taps if gradient else outputs + taps
+    return (vectors + held) * _LANES * 4
+
+
+def _rows_of_tables(form: "Form") -> tuple[list[tuple[float, ...]], np.ndarray]:
+    """The different rows of the table of rows, and which of them each output row has."""
+    if not form.tables:
+        return [(0.0,) * form.geometry.window[0]], np.zeros(form.geometry.output[0], np.int32)
+    different = sorted(set(form.tables[0]))
+    numbers = {row: number for number, row in enumerate(different)}
+    return different, np.asarray([numbers[row] for row in form.tables[0]], np.int32)
+
+
+def _tables(form: "Form", plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
+    """Logits to add, (different rows, blocks of columns, taps filled up, 128), and the number of each output row's."""
+    window, count = form.geometry.window, len(plan.begin)
+    different, numbers = _rows_of_tables(form)
+    columns = np.zeros((count * plan.columns, window[1]))
+    if form.tables:
+        columns[: len(form.tables[1])] = form.tables[1]
+    columns = np.pad(columns.reshape(count, plan.columns, -1), [(0, 0), (0, _LANES - plan.columns), (0, 0)])
+    if not form.tables:
+        columns = columns[:1]
+    added = np.asarray(different)[:, None, None, :, None] + columns.transpose(0, 2, 1)[None, :, :, None, :]
+    added = added.reshape(len(different), len(columns), -1, _LANES)
+    filled = _filled(added.shape[2]) - added.shape[2]
+    return np.pad(added, [(0, 0), (0, 0), (0, filled), (0, 0)], constant_values=-np.inf).astype(np.float32), numbers
+
+
+# --- the kernels ------------------------------------------------------------------------------------------------------
+
+
+def _call(
+    form: "Form", plan: _Plan, operands: Sequence[jax.Array], results: Sequence[Any], interpret: bool
+) -> list[jax.Array]:
+    """Values; or, with a cotangent as the fourth operand, the gradients of queries, `x` and keys.
+
+    Arguments of the kernels are, in turn, tables of numbers, the operands, constants, the results, and what is held on
+    the chip.
+    """
+    from jax.experimental import pallas
+    from jax.experimental.pallas import tpu
+
+    gradient = len(operands) == 4
+    x, keys, queries = operands[:3]
+    height, (down, across) = queries.shape[1], form.geometry.window
+    own, inner, taps = x.shape[2], keys.shape[2], down * across
+    filled, blocks, sides = _filled(taps), len(plan.first), len(plan.begin)
+    added, kinds = _tables(form, plan)
+    starts = np.pad(form.geometry.central[0], (0, blocks * plan.rows - height), mode="edge")
+    starts = (starts - np.repeat(plan.first, plan.rows)).reshape(blocks, plan.rows)
+    numbers = [np.asarray(plan.first), starts, np.pad(kinds, (0, starts.size - height), mode="edge")]
+    at_once = 2 - plan.rows % 2  # rows, so that one waits less for its sums while the other goes on
+    # Pairs of outputs of a center are folded together.
+    alike = at_once if np.all(starts[:, ::at_once] == starts[:, at_once - 1 :: at_once]) else 1
+    turns = 1.0  # of loops whose length the program does not tell, in the mean
+    if gradient:
+        numbers += _seen_by_rows(starts, height, plan.span, down)
+        turns = float(np.mean(numbers[-1] - numbers[-2])) / alike
+
+    def kernel(*refs: Any) -> None:
+        remaining = list(refs)
+        take = lambda n: [remaining.pop(0) for _ in range(n)]  # noqa: E731
+        first, start, kind, *seen = take(len(numbers))
+        x_ref, keys_ref, queries_ref, *cotangent_ref = take(len(operands))
+        places, added_ref, *matrices = take(2 + gradient)
+        results_refs, (spread_x, spread_keys, part, weights, *slopes) = take(len(results)), remaining
+        block = pallas.program_id(1)
+        if filled > taps:
+            part[:, taps * 8 :] = jnp.zeros((at_once, (filled - taps) * 8, _LANES), jnp.float32)
+        _spread(x_ref, spread_x, places)
+        _spread(keys_ref, spread_keys, places)
+
+        def softmax(row: Any, begin: Any, turn: int) -> tuple[list[jax.Array], list[jax.Array] | None]:
+            """Weights of one row's taps, 8 in each array, and where their logits have a slope, if not all do."""
+            given, sloping = (
+                _products(queries_ref, row, spread_keys, begin, down, part.at[turn], form.most is not None),
+                None,
+            )
+            if form.most is not None:
+                most = jnp.float32(form.most)
+                sloping = [jnp.where(a > most, jnp.float32(0), jnp.float32(1)) for a in given]
+                given = [jnp.float32(-0.5) * jnp.where(a > most, most, a) for a in given]  # NaN stays
+            elif form.factor != 1:
+                given = [a * jnp.float32(form.factor) for a in given]
+            number = kind[block * plan.rows + row]
+            given = [a + added_ref[number, 0, 8 * i : 8 * i + 8] for i, a in enumerate(given)]
+            largest = jnp.max(functools.reduce(jnp.maximum, given), 0, keepdims=True)
+            powers = [jnp.exp(a - largest) for a in given]
+            share = 1 / jnp.sum(functools.reduce(jnp.add, powers), 0, keepdims=True)
+            return [a * share for a in powers], sloping
+
+        def value(row: Any, turn: int) -> None:
+            begin = start[block * plan.rows + row]
+            _hold(weights, turn, softmax(row, begin, turn)[0])
+            _sums(weights, turn, spread_x, begin, down, results_refs[0], row)
+
+        def gradient_of(row: Any, turn: int) -> None:
+            begin = start[block * plan.rows + row]
+            own_weights, sloping = softmax(row, begin, turn)
+            gains = _products(cotangent_ref[0], row, spread_x, begin, down, part.at[turn])
+            means = functools.reduce(jnp.add, (w * g for w, g in zip(own_weights, gains, strict=True)))
+            mean = jnp.sum(means, 0, keepdims=True)
+            by_logits = [w * (g - mean) for w, g in zip(own_weights, gains, strict=True)]
+            if sloping is not None:
+                by_logits = [a * s for a, s in zip(by_logits, sloping, strict=True)]
+            elif form.factor != 1:
+                by_logits = [a * jnp.float32(form.factor) for a in by_logits]
+            _hold(weights, row, own_weights)
+            _hold(slopes[0], row, by_logits)
+            less = None if form.most is None else queries_ref
+            _sums(slopes[0], row, spread_keys, begin, down, results_refs[0], row, less)
+
+        # Rows below the image too, of what lies in memory there: nothing reads what becomes of them.
+        def some(number: Any, carry: Any) -> Any:
+            for turn in range(at_once):
+                (gradient_of if gradient else value)(number * at_once + turn, turn)
+            return carry
+
+        lax.fori_loop(0, plan.rows // at_once, some, 0)
+        if gradient:
+            _, by_x, by_keys = results_refs
+            tables = (start, *seen, alike)
+            _fold(spread_x, weights, cotangent_ref[0], tables, block, down, apart=False)
+            _fold(spread_keys, slopes[0], queries_ref, tables, block, down, apart=form.most is not None)
+            _move_back(spread_x, matrices[0], by_x, first, block)
+            _move_back(spread_keys, matrices[0], by_keys, first, block)
+
+    def of_rows(n: int) -> Any:
+        return pallas.BlockSpec((1, plan.rows, n, _LANES), lambda image, block, *_: (image, block, 0, 0))
+
+    def reached(n: int) -> Any:
+        shape = tuple(map(pallas.Element, (1, plan.span, n, _LANES)))
+        return pallas.BlockSpec(shape, lambda image, block, first, *_: (image, first[block], 0, 0))
+
+    def of_image(n: int) -> Any:
+        return pallas.BlockSpec((1, x.shape[1], n, _LANES), lambda image, *_: (image, 0, 0, 0))
+
+    def of_side(*shape: int) -> Any:
+        return pallas.BlockSpec((1, *shape), lambda image, *_: (image % sides, *[0] * len(shape)))
+
+    constants = [jnp.asarray(plan.places[:, :, None]), jnp.asarray(added)]
+    added_spec = pallas.BlockSpec(
+        (len(added), 1, filled, _LANES), lambda image, *_: (0, image % sides if form.tables else 0, 0, 0)
+    )
+    specs = [reached(own), reached(inner), of_rows(inner), *[of_rows(own)] * gradient, of_side(across, 1, _LANES)]
+    specs.append(added_spec)
+    scratch = [(plan.span, across, own), (plan.span, across, inner), (at_once, filled * 8)]
+    scratch += [(plan.rows, filled)] * 2 if gradient else [(at_once, filled)]
+    if gradient:
+        constants.append(jnp.asarray(_matrices(plan), jnp.bfloat16))
+        specs.append(of_side(across, _LANES, _LANES))
+    made = pallas.pallas_call(
+        kernel,
+        out_shape=[jax.typeof(x).update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in results],
+        grid_spec=tpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=len(numbers),
+            grid=(x.shape[0], blocks),
+            in_specs=specs,
+            out_specs=[of_rows(inner), of_image(own), of_image(inner)] if gradient else [of_rows(own)],
+            scratch_shapes=[tpu.VMEM((*shape, _LANES), jnp.float32) for shape in scratch],
+        ),
+        compiler_params=tpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"),
+            vmem_limit_bytes=_BLOCK_BYTES + 2 * (_MAP_BYTES + _TABLE_BYTES),
+        ),
+        interpret=interpret,
+        name="window_attention_gradient" if gradient else "window_attention",
+        metadata={"turns": str(turns)},
+    )
+    return made(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *operands, *constants)
+
+
+def _seen_by_rows(starts: np.ndarray, height: int, span: int, down: int) -> list[np.ndarray]:
+    """Of each block's input rows the first output that sees it, and the one after the last: two of (blocks, span)."""
+    ends = np.zeros((2, len(starts), span), int)
+    for block, own in enumerate(starts):
+        own = own[: height - block * len(own)]
+        ends[0, block] = np.searchsorted(own, np.arange(span) - down, side="right")
+        ends[1, block] = np.searchsorted(own, np.arange(span), side="right")
+    return list(ends)
+
+
+def _matrices(plan: _Plan) -> np.ndarray:
+    """What moves columns of outputs to those of their taps: (blocks of columns, columns of a window, 128, 128)."""
+    ones = plan.places[..., None] == np.arange(_LANES)
+    return ones & (np.arange(_LANES) < plan.columns)[:, None]
+
+
+def _vectors(ref: Any, row: Any, begin: int, end: int) -> list[jax.Array]:
+    """A row's channels from one to another, 8 in each array, in float32."""
+    step = 8 if ref.dtype.itemsize == 4 else 16
+    read = (ref[0, row, i : i + step].astype(jnp.float32) for i in range(begin, end, step))
+    return [a[i : i + 8] for a in read for i in range(0, step, 8)]
+
+
+def _each(count: int, work: int, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+    """A loop, which is written out where that is not too long."""
+    if count * work > _WRITTEN_OUT:
+        return lax.fori_loop(0, count, body, carry)
+    return functools.reduce(lambda carry, i: body(i, carry), range(count), carry)
+
+
+def _chunks(channels: int, most: int) -> Iterator[tuple[int, int]]:
+    """Where stretches of at most so many vectors of channels begin and end."""
+    return ((begin, min(begin + 8 * most, channels)) for begin in range(0, channels, 8 * most))
+
+
+def _spread(ref: Any, spread: Any, places: Any) -> None:
+    """Moves the columns of each row to the outputs that see them, for each column of a window."""
+    span, across, channels, _ = spread.shape
+
+    def column(row: Any, begin: int, vectors: list[jax.Array], col: Any, carry: Any) -> Any:
+        place = jnp.broadcast_to(places[0, col], (8, _LANES))
+        for i, a in enumerate(vectors):
+            spread[row, col, begin + 8 * i : begin + 8 * i + 8] = _permuted(a, place)
+        return carry
+
+    def move(row: Any, carry: Any) -> Any:
+        for begin, end in _chunks(channels, _HELD):
+            vectors = _vectors(ref, row, begin, end)
+            _each(across, len(vectors), functools.partial(column, row, begin, vectors), 0)
+        return carry
+
+    lax.fori_loop(0, span, move, 0)
+
+
+def _permuted(a: jax.Array, places: jax.Array) -> jax.Array:
+    """In each row the numbers at these places."""
+    batched = lax.GatherDimensionNumbers(
+        offset_dims=(),
+        collapsed_slice_dims=(1,),
+        start_index_map=(1,),
+        operand_batching_dims=(0,),
+        start_indices_batching_dims=(0,),
+    )
+    within = lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return lax.gather(a, places[..., None], batched, (1, 1), mode=within)
+
+
+def _products(
+    ref: Any, row: Any, spread: Any, begin: Any, down: int, part: Any, squared: bool = False
+) -> list[jax.Array]:
+    """Of an output row with what each tap sees, for 8 taps in each array: (8, 128). Or their squared distances."""
+    from jax.experimental import pallas
+
+    _, across, channels, _ = spread.shape
+
+    def column(chunk: int, values: list[jax.Array], col: Any, carry: Any) -> Any:
+        for tap in range(down):
+            seen = [spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8] for i in range(len(values))]
+            terms = [(a - b) * (a - b) if squared else a * b for a, b in zip(values, seen, strict=True)]
+            total, at = functools.reduce(jnp.add, terms), _at((col * down + tap) * 8)
+            part[at] = total if chunk == 0 else part[at] + total
+        return carry
+
+    for chunk, end in _chunks(channels, _HELD):
+        values = _vectors(ref, row, chunk, end)
+        _each(across, down * len(values), functools.partial(column, chunk, values), 0)
+    sums = []
+    for first in range(0, part.shape[0], 64):
+        sums.append(functools.reduce(jnp.add, (part[pallas.ds(first + i, 8, stride=8)] for i in range(8))))
+    return sums
+
+
+def _at(first: Any) -> Any:
+    """8 rows from one that is a multiple of 8."""
+    from jax.experimental import pallas
+
+    return pallas.ds(first if isinstance(first, int) else pallas.multiple_of(first, 8), 8)
+
+
+def _hold(held: Any, row: Any, vectors: Sequence[jax.Array]) -> None:
+    for i, a in enumerate(vectors):
+        held[row, 8 * i : 8 * i + 8] = a
+
+
+def _of_tap(held: Any, row: Any, tap: Any) -> jax.Array:
+    """One tap's, for 8 channels."""
+    from jax.experimental import pallas
+
+    return jnp.broadcast_to(held[row, pallas.ds(tap, 1)], (8, _LANES))
+
+
+def _sums(held: Any, index: Any, spread: Any, begin: Any, down: int, result: Any, row: Any, less: Any = None) -> None:
+    """Writes an output row: the sum of what the taps see, or of its difference to the row of `less`, times weights."""
+    _, across, channels, _ = spread.shape
+
+    def column(chunk: int, origin: list[jax.Array] | None, col: Any, given: Any) -> Any:
+        totals = [list(total) for total in given]
+        for tap in range(down):
+            weight, total = _of_tap(held, index, col * down + tap), totals[tap % len(totals)]
+            for i in range(len(total)):
+                seen = spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8]
+                total[i] = total[i] + weight * (seen if origin is None else seen - origin[i])
+        return tuple(map(tuple, totals))
+
+    for chunk, end in _chunks(channels, _HELD // 2):
+        origin, count = None if less is None else _vectors(less, row, chunk, end), (end - chunk) // 8
+        # Several sums for each vector: an addition waits for the one before.
+        nothing = ((jnp.zeros((8, _LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
+        totals = _each(across, down * count, functools.partial(column, chunk, origin), nothing)
+        _store(result, row, chunk, [functools.reduce(jnp.add, terms) for terms in zip(*totals, strict=True)])
+
+
+def _store(ref: Any, row: Any, begin: int, vectors: Sequence[jax.Array]) -> None:
+    step = 1 if ref.dtype.itemsize == 4 else 2
+    for i in range(0, len(vectors), step):
+        a = vectors[i] if step == 1 else jnp.concatenate(vectors[i : i + step])
+        ref[0, row, begin + 8 * i : begin + 8 * (i + step)] = a.astype(ref.dtype)
+
+
+def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: Any, down: int, apart: bool) -> None:
+    """Puts into the place of what a column of a window sees its gradient, still in the places of the outputs.
+
+    The sum over all outputs of a block that see a row of these outputs times weights; or of their differences to it.
+    """
+    start, first, last, at_once = tables
+    span, across, channels, _ = spread.shape
+    rows = outputs.shape[1]
+
+    def add(
+        row: Any, chunk: tuple[int, int], columns: range, less: list[jax.Array] | None, number: Any, totals: Any
+    ) -> Any:
+        for output in (number * at_once + turn for turn in range(at_once)):
+            tap, values = row - start[block * rows + output], _vectors(outputs, output, *chunk)
+            weights = [_of_tap(held, output, col * down + tap) for col in columns]
+            terms = [(w, a) for w in weights for a in values]
+            if less is not None:
+                terms = [(w, a - b) for (w, a), b in zip(terms, less, strict=True)]
+            totals = tuple(total + w * a for total, (w, a) in zip(totals, terms, strict=True))
+        return totals
+
+    def fold(row: Any, carry: Any) -> Any:
+        lower, upper = (lax.div(table[block * span + row], jnp.int32(at_once)) for table in (first, last))
+        for begin, end in _chunks(channels, _HELD // 2):
+            most = max(_HELD // ((end - begin) // 8), 1)
+            for side in range(0, across, most):
+                columns = range(side, min(side + most, across))
+                places = [(row, col, slice(at, at + 8)) for col in columns for at in range(begin, end, 8)]
+                less = [spread[place] for place in places] if apart else None
+                nothing = tuple(jnp.zeros((8, _LANES), jnp.float32) for _ in places)
+                some = functools.partial(add, row, (begin, end), columns, less)
+                for place, total in zip(places, lax.fori_loop(lower, upper, some, nothing), strict=True):
+                    spread[place] = total
+        return carry
+
+    lax.fori_loop(0, span, fold, 0)
+
+
+def _move_back(spread: Any, matrices: Any, result: Any, first: Any, block: Any) -> None:
+    """Adds to the input rows of a block what was spread, each column to that which the output's tap is."""
+    from jax.experimental import pallas
+
+    span, across, channels, _ = spread.shape
+    at_once = max(min(_LANES // channels, span), 1)
+
+    @pallas.when(block == 0)
+    def _() -> None:
+        def clear(row: Any, carry: Any) -> Any:
+            result[0, row] = jnp.zeros((channels, _LANES), jnp.float32)
+            return carry
+
+        lax.fori_loop(0, result.shape[1], clear, 0)
+
+    def move(row: Any, count: int) -> None:
+        def column(col: Any, total: jax.Array) -> jax.Array:
+            remaining = spread[pallas.ds(row, count), col].reshape(count * channels, _LANES)
+            # Three parts have all the digits of float32.
+            parts = []
+            for _ in range(3):
+                parts.append(remaining.astype(jnp.bfloat16))
+                remaining = remaining - parts[-1].astype(jnp.float32)
+            moved = lax.dot_general(
+                jnp.concatenate(parts),
+                matrices[0, col],
+                (((1,), (0,)), ((), ())),
+                preferred_element_type=jnp.float32,
+            )
+            return total + functools.reduce(jnp.add, jnp.split(moved, 3))
+
+        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32))
+        place = (0, pallas.ds(first[block] + row, count))
+        result[place] = result[place] + total.reshape(count, channels, _LANES)
+
+    whole = span // at_once
+
+    def several(number: Any, carry: Any) -> Any:
+        move(number * at_once, at_once)
+        return carry
+
+    lax.fori_loop(0, whole, several, 0)
+    if span % at_once:
+        move(whole * at_once, span % at_once)

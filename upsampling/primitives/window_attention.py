@@ -405,7 +405,7 @@ def gradients_of(
         gate, guide = arrays[3:]
         share = jax.nn.sigmoid(gate.astype(jnp.float32))
         by_gate = share * (1 - share) * _at_centers(sums[1], form.geometry)
-        by_guide = resample(share, _enlarging(form.geometry)) * cotangent.astype(jnp.float32)
+        by_guide = at_outputs(share, form.geometry) * cotangent.astype(jnp.float32)
         gradients += [by_gate.astype(gate.dtype), by_guide.astype(guide.dtype)]
     return gradients
 
@@ -414,6 +414,11 @@ def _enlarging(geometry: Geometry) -> list[tuple[int, Taps]]:
     """What gives each output pixel that of its center."""
     places = zip(geometry.size, geometry.central, strict=True)
     return [(axis, Taps(n, c[:, None], np.ones((len(c), 1)))) for axis, (n, c) in enumerate(places, start=1)]
+
+
+def at_outputs(a: jax.Array, geometry: Geometry) -> jax.Array:
+    """For each output pixel what `a` has at its center: (n, *size, channels) -> (n, *output, channels)."""
+    return resample(a, _enlarging(geometry))
 
 
 def _at_centers(a: jax.Array, geometry: Geometry) -> jax.Array:

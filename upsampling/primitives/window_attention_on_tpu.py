@@ -59,29 +59,27 @@ class _Plan(NamedTuple):
 
 
 def takes(arrays: Sequence[Any], form: "Form") -> bool:
-    """Whether the kernels compute it: attention in float32 or bfloat16 along two axes, with windows in order."""
+    """Whether the kernels compute it: in float32 or bfloat16, along two axes, with windows in order."""
     geometry = form.geometry
-    if len(geometry.size) != 2 or not form.compares or any(d != 1 for d in geometry.dilation):
+    if len(geometry.size) != 2 or geometry.window[1] > _LANES // 2 or any(d != 1 for d in geometry.dilation):
         return False
-    if any(a.dtype not in (jnp.float32, jnp.bfloat16) for a in arrays) or geometry.window[1] > _LANES // 2:
+    if any(a.dtype not in (jnp.float32, jnp.bfloat16) for a in arrays):
         return False
     if any(np.any(np.diff(c) < 0) for c in geometry.central):
         return False
     channels = _channels(arrays, form)
-    plan = _plan(geometry, channels, gradient=True)
+    plan = _plan(geometry, channels)
     of_map = (plan.first[-1] + plan.span) * sum(channels) * _LANES * 4
     tables = len(_rows_of_tables(form)[0]) * len(plan.begin) * _filled(math.prod(geometry.window)) * _LANES * 4
-    fits = _block_bytes(geometry, channels, plan.rows, plan.span, gradient=True) <= _BLOCK_BYTES
+    fits = _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES
     return fits and of_map <= _MAP_BYTES and tables <= _TABLE_BYTES
 
 
 def attend(*arrays: jax.Array, form: "Form", dtype: DTypeLike, interpret: bool = False) -> Sequence[jax.Array]:
     """The values, (n, *output, channels), in this dtype."""
-    plan = _plan(form.geometry, _channels(arrays, form), gradient=False)
-    x, queries, keys = _prepared(arrays, form, plan)
-    shape = (*queries.shape[:2], x.shape[2], _LANES)
-    (y,) = _call(form, plan, [x, keys, queries], [jax.ShapeDtypeStruct(shape, dtype)], interpret)
-    return (_outputs_back(y, form.geometry, plan, arrays[0].shape[-1] // form.geometry.groups),)
+    plan = _plan(form.geometry, _channels(arrays, form))
+    y = _values(_prepared(arrays, form, plan), arrays, form, plan, dtype, interpret)
+    return (_gated(y, arrays[3], arrays[4], form.geometry).astype(dtype) if form.source == "gated" else y,)
 
 
 def gradients_of(
@@ -90,31 +88,77 @@ def gradients_of(
     """The gradients of all arrays, each in the dtype of its own."""
     del dtype
     *arrays, cotangent = arrays_and_cotangent
-    plan = _plan(form.geometry, _channels(arrays, form), gradient=True)
-    (x, queries, keys), pull_back = jax.vjp(lambda *arrays: _prepared(arrays, form, plan), *arrays)
-    operands = [x, keys, queries, _outputs(cotangent, form.geometry, plan)]
+    plan, of_gate = _plan(form.geometry, _channels(arrays, form)), ()
+    prepared, pull_back = jax.vjp(lambda *arrays: _prepared(arrays, form, plan), *arrays[: form.arrays])
+    if form.source == "gated":
+        y = _values(prepared, arrays, form, plan, jnp.float32, interpret)
+        gated, of_its_arguments = jax.vjp(functools.partial(_gated, geometry=form.geometry), y, *arrays[3:])
+        cotangent, *of_gate = of_its_arguments(cotangent.astype(gated.dtype))
+        cotangent = cotangent.astype(arrays[0].dtype)
+    (x, outputs, *keys), of_outputs = prepared, _outputs(cotangent, form.geometry, plan)
     # Sums over blocks of rows are in float32.
-    results = [queries, *(jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (x, keys))]
-    by_queries, by_x, by_keys = _call(form, plan, operands, results, interpret)
-    return pull_back((by_x.astype(x.dtype), by_queries, by_keys.astype(keys.dtype)))
+    results = [outputs, *(jax.ShapeDtypeStruct(a.shape, jnp.float32) for a in (x, *keys))]
+    by_outputs, *by_inputs = _call(form, plan, prepared, of_outputs, results, interpret)
+    by_x, *by_keys = (a.astype(b.dtype) for a, b in zip(by_inputs, (x, *keys), strict=True))
+    gradients = pull_back([by_x, by_outputs, *by_keys])
+    if form.source == "blocks":
+        # Or else XLA sums them for a bias before they are put together, with small axes last.
+        gradients = gradients[0], lax.optimization_barrier(gradients[1])
+    return [*gradients[:3], *of_gate] if form.source == "gated" else gradients
+
+
+def _values(
+    prepared: Sequence[jax.Array],
+    arrays: Sequence[jax.Array],
+    form: "Form",
+    plan: _Plan,
+    dtype: DTypeLike,
+    interpret: bool,
+) -> jax.Array:
+    """Without a gate."""
+    x, outputs, *_ = prepared
+    shape = jax.ShapeDtypeStruct((*outputs.shape[:2], *x.shape[2:]), dtype)
+    (y,) = _call(form, plan, prepared, None, [shape], interpret)
+    return _outputs_back(y, form.geometry, plan, arrays[0].shape[-1] // form.geometry.groups)
+
+
+def _gated(y: jax.Array, gate: jax.Array, guide: jax.Array, geometry: Geometry) -> jax.Array:
+    from upsampling.primitives.window_attention import at_outputs
+
+    share = jax.nn.sigmoid(at_outputs(gate.astype(jnp.float32), geometry))
+    return share * guide.astype(jnp.float32) + (1 - share) * y.astype(jnp.float32)
 
 
 # --- what the kernels are given: rows of channels by columns, for each image, group and block of columns --------------
 
 
-def _prepared(arrays: Sequence[jax.Array], form: "Form", plan: _Plan) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """`x`, queries and keys."""
+def _prepared(arrays: Sequence[jax.Array], form: "Form", plan: _Plan) -> list[jax.Array]:
+    """`x`; queries or logits; and keys, if there are any."""
     from upsampling.primitives.window_attention import normalized
 
-    x, queries, keys = arrays
+    (x, outputs, *others), geometry = arrays, form.geometry
     if form.source == "normalized":
-        queries, _ = normalized(queries.astype(jnp.float32))
-        queries = jnp.concatenate([queries, jnp.ones((*queries.shape[:-1], 1), queries.dtype)], -1)
-    return (
-        _inputs(x, form.geometry, plan),
-        _outputs(queries, form.geometry, plan),
-        _inputs(keys, form.geometry, plan),
-    )
+        outputs, _ = normalized(outputs.astype(jnp.float32))
+        outputs = jnp.concatenate([outputs, jnp.ones((*outputs.shape[:-1], 1), outputs.dtype)], -1)
+    if not form.compares:
+        outputs, others = _logits([outputs, *others], form), []
+    inputs = [_inputs(a, geometry, plan) for a in (x, *others)]
+    return [inputs[0], _outputs(outputs, geometry, plan), *inputs[1:]]
+
+
+def _logits(given: Sequence[jax.Array], form: "Form") -> jax.Array:
+    """Logits that are given: (n, *output, groups * taps), with a window's columns one after the other."""
+    from upsampling.primitives.window_attention import at_outputs
+
+    geometry = form.geometry
+    if form.source == "blocks":
+        shape = (-1, *geometry.size, geometry.groups, *geometry.window, *geometry.scale)
+        logits = given[0].reshape(shape).transpose(0, 1, 6, 2, 7, 3, 4, 5)
+    else:
+        # In float32: logits are exponentiated.
+        logits = given[0].astype(jnp.float32) + at_outputs(given[1].astype(jnp.float32), geometry)
+    logits = logits.reshape(-1, *geometry.output, geometry.groups, *geometry.window)
+    return jnp.swapaxes(logits, -1, -2).reshape(*logits.shape[:3], -1)
 
 
 def _inputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
@@ -155,9 +199,9 @@ def _up(channels: int, dtype: DTypeLike) -> int:
 
 
 def _channels(arrays: Sequence[Any], form: "Form") -> tuple[int, int]:
-    """Those of `x` and of keys, of one group, filled up."""
-    counts = (arrays[i].shape[-1] // form.geometry.groups for i in (0, 2))
-    return tuple(n + _up(n, jnp.bfloat16) for n in counts)  # type: ignore[return-value]
+    """Those of `x` and of keys, of one group, filled up; no keys where logits are given."""
+    own, inner = (arrays[i].shape[-1] // form.geometry.groups for i in (0, 2 if form.compares else 0))
+    return own + _up(own, jnp.bfloat16), form.compares * (inner + _up(inner, jnp.bfloat16))
 
 
 def _filled(taps: int) -> int:
@@ -167,7 +211,7 @@ def _filled(taps: int) -> int:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def _plan(geometry: Geometry, channels: tuple[int, int], gradient: bool) -> _Plan:
+def _plan(geometry: Geometry, channels: tuple[int, int]) -> _Plan:
     rows, columns = geometry.central
     width = min(len(columns), _LANES)
     while any(_reached(columns[i : i + width], geometry.window[1]) > _LANES for i in range(0, len(columns), width)):
@@ -182,7 +226,7 @@ def _plan(geometry: Geometry, channels: tuple[int, int], gradient: bool) -> _Pla
     while True:
         cuts = range(0, len(rows), height)
         span = max(_reached(rows[i : i + height], geometry.window[0]) for i in cuts)
-        if height == 1 or _block_bytes(geometry, channels, height, span, gradient) <= _BLOCK_BYTES:
+        if height == 1 or _block_bytes(geometry, channels, height, span) <= _BLOCK_BYTES:
             break
         height = -(-height // 2)
     return _Plan(height, tuple(int(rows[i]) for i in cuts), span, width, begin, places)
@@ -192,13 +236,12 @@ def _reached(centers: np.ndarray, window: int) -> int:
     return int(centers[-1] - centers[0]) + window
 
 
-def _block_bytes(geometry: Geometry, channels: tuple[int, int], rows: int, span: int, gradient: bool) -> int:
+def _block_bytes(geometry: Geometry, channels: tuple[int, int], rows: int, span: int) -> int:
     """What a block of rows holds on the chip."""
     own, inner = channels
     taps = _filled(math.prod(geometry.window))
     vectors = span * (geometry.window[1] + 2) * (own + inner) + 8 * taps  # spread, and twice as they come
-    outputs = 2 * rows * (own + inner)
-    held = 2 * outputs + 2 * rows * taps if gradient else outputs + taps
+    held = 4 * rows * (own + (inner or taps)) + 2 * rows * taps
     return (vectors + held) * _LANES * 4
 
 
@@ -231,9 +274,14 @@ def _tables(form: "Form", plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _call(
-    form: "Form", plan: _Plan, operands: Sequence[jax.Array], results: Sequence[Any], interpret: bool
+    form: "Form",
+    plan: _Plan,
+    arrays: Sequence[jax.Array],
+    cotangent: jax.Array | None,
+    results: Sequence[Any],
+    interpret: bool,
 ) -> list[jax.Array]:
-    """Values; or, with a cotangent as the fourth operand, the gradients of queries, `x` and keys.
+    """Values; or, with a cotangent, the gradients of queries or logits, of `x` and of keys.
 
     Arguments of the kernels are, in turn, tables of numbers, the operands, constants, the results, and what is held on
     the chip.
@@ -241,42 +289,46 @@ def _call(
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 
-    gradient = len(operands) == 4
-    x, keys, queries = operands[:3]
-    height, (down, across) = queries.shape[1], form.geometry.window
-    own, inner, taps = x.shape[2], keys.shape[2], down * across
+    gradient, compares = cotangent is not None, form.compares
+    (x, outputs, *keys), operands = arrays, [*arrays, *([] if cotangent is None else [cotangent])]
+    height, (down, across) = outputs.shape[1], form.geometry.window
+    own, taps = x.shape[2], down * across
     filled, blocks, sides = _filled(taps), len(plan.first), len(plan.begin)
     added, kinds = _tables(form, plan)
     starts = np.pad(form.geometry.central[0], (0, blocks * plan.rows - height), mode="edge")
     starts = (starts - np.repeat(plan.first, plan.rows)).reshape(blocks, plan.rows)
     numbers = [np.asarray(plan.first), starts, np.pad(kinds, (0, starts.size - height), mode="edge")]
     at_once = 2 - plan.rows % 2  # rows, so that one waits less for its sums while the other goes on
-    # Pairs of outputs of a center are folded together.
-    alike = at_once if np.all(starts[:, ::at_once] == starts[:, at_once - 1 :: at_once]) else 1
+    # Two outputs of a center are folded together.
+    paired = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2])
     turns = 1.0  # of loops whose length the program does not tell, in the mean
     if gradient:
         numbers += _seen_by_rows(starts, height, plan.span, down)
-        turns = float(np.mean(numbers[-1] - numbers[-2])) / alike
+        turns = float(np.mean(numbers[-1] - numbers[-2])) / (1 + paired)
 
     def kernel(*refs: Any) -> None:
         remaining = list(refs)
         take = lambda n: [remaining.pop(0) for _ in range(n)]  # noqa: E731
         first, start, kind, *seen = take(len(numbers))
-        x_ref, keys_ref, queries_ref, *cotangent_ref = take(len(operands))
+        x_ref, outputs_ref, *keys_ref = take(len(arrays))
+        cotangent_ref = take(1)[0] if gradient else None
         places, added_ref, *matrices = take(2 + gradient)
-        results_refs, (spread_x, spread_keys, part, weights, *slopes) = take(len(results)), remaining
+        results_refs, (spread_x, part, weights, *others) = take(len(results)), remaining
+        spread_keys, by_logits = others if compares and gradient else (*others, None, None)[:2]
         block = pallas.program_id(1)
         if filled > taps:
             part[:, taps * 8 :] = jnp.zeros((at_once, (filled - taps) * 8, _LANES), jnp.float32)
         _spread(x_ref, spread_x, places)
-        _spread(keys_ref, spread_keys, places)
+        if compares:
+            _spread(keys_ref[0], spread_keys, places)
 
         def softmax(row: Any, begin: Any, turn: int) -> tuple[list[jax.Array], list[jax.Array] | None]:
             """Weights of one row's taps, 8 in each array, and where their logits have a slope, if not all do."""
-            given, sloping = (
-                _products(queries_ref, row, spread_keys, begin, down, part.at[turn], form.most is not None),
-                None,
-            )
+            sloping = None
+            if not compares:
+                given = _vectors(outputs_ref, row, 0, outputs.shape[2])[: filled // 8]
+            else:
+                given = _products(outputs_ref, row, spread_keys, begin, down, part.at[turn], form.most is not None)
             if form.most is not None:
                 most = jnp.float32(form.most)
                 sloping = [jnp.where(a > most, jnp.float32(0), jnp.float32(1)) for a in given]
@@ -298,18 +350,22 @@ def _call(
         def gradient_of(row: Any, turn: int) -> None:
             begin = start[block * plan.rows + row]
             own_weights, sloping = softmax(row, begin, turn)
-            gains = _products(cotangent_ref[0], row, spread_x, begin, down, part.at[turn])
+            _hold(weights, row, own_weights)
+            gains = _products(cotangent_ref, row, spread_x, begin, down, part.at[turn])
             means = functools.reduce(jnp.add, (w * g for w, g in zip(own_weights, gains, strict=True)))
             mean = jnp.sum(means, 0, keepdims=True)
-            by_logits = [w * (g - mean) for w, g in zip(own_weights, gains, strict=True)]
+            slopes = [w * (g - mean) for w, g in zip(own_weights, gains, strict=True)]
+            if not compares:
+                nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (outputs.shape[2] // 8 - len(slopes))
+                _store(results_refs[0], row, 0, [*slopes, *nothing])
+                return
             if sloping is not None:
-                by_logits = [a * s for a, s in zip(by_logits, sloping, strict=True)]
+                slopes = [a * s for a, s in zip(slopes, sloping, strict=True)]
             elif form.factor != 1:
-                by_logits = [a * jnp.float32(form.factor) for a in by_logits]
-            _hold(weights, row, own_weights)
-            _hold(slopes[0], row, by_logits)
-            less = None if form.most is None else queries_ref
-            _sums(slopes[0], row, spread_keys, begin, down, results_refs[0], row, less)
+                slopes = [a * jnp.float32(form.factor) for a in slopes]
+            _hold(by_logits, row, slopes)
+            less = None if form.most is None else outputs_ref
+            _sums(by_logits, row, spread_keys, begin, down, results_refs[0], row, less)
 
         # Rows below the image too, of what lies in memory there: nothing reads what becomes of them.
         def some(number: Any, carry: Any) -> Any:
@@ -318,13 +374,14 @@ def _call(
             return carry
 
         lax.fori_loop(0, plan.rows // at_once, some, 0)
-        if gradient:
-            _, by_x, by_keys = results_refs
-            tables = (start, *seen, alike)
-            _fold(spread_x, weights, cotangent_ref[0], tables, block, down, apart=False)
-            _fold(spread_keys, slopes[0], queries_ref, tables, block, down, apart=form.most is not None)
-            _move_back(spread_x, matrices[0], by_x, first, block)
-            _move_back(spread_keys, matrices[0], by_keys, first, block)
+        if not gradient:
+            return
+        tables = (start, *seen, 1 + paired)
+        _fold(spread_x, weights, cotangent_ref, tables, block, down, apart=False)
+        _move_back(spread_x, matrices[0], results_refs[1], first, block)
+        if compares:
+            _fold(spread_keys, by_logits, outputs_ref, tables, block, down, apart=form.most is not None)
+            _move_back(spread_keys, matrices[0], results_refs[2], first, block)
 
     def of_rows(n: int) -> Any:
         return pallas.BlockSpec((1, plan.rows, n, _LANES), lambda image, block, *_: (image, block, 0, 0))
@@ -343,13 +400,17 @@ def _call(
     added_spec = pallas.BlockSpec(
         (len(added), 1, filled, _LANES), lambda image, *_: (0, image % sides if form.tables else 0, 0, 0)
     )
-    specs = [reached(own), reached(inner), of_rows(inner), *[of_rows(own)] * gradient, of_side(across, 1, _LANES)]
-    specs.append(added_spec)
-    scratch = [(plan.span, across, own), (plan.span, across, inner), (at_once, filled * 8)]
-    scratch += [(plan.rows, filled)] * 2 if gradient else [(at_once, filled)]
+    specs = [reached(own), of_rows(outputs.shape[2]), *(reached(a.shape[2]) for a in keys)]
+    specs += [*[of_rows(own)] * gradient, of_side(across, 1, _LANES), added_spec]
+    scratch = [(plan.span, across, own), (at_once, filled * 8), (plan.rows if gradient else at_once, filled)]
+    scratch += [(plan.span, across, a.shape[2]) for a in keys]
     if gradient:
         constants.append(jnp.asarray(_matrices(plan), jnp.bfloat16))
         specs.append(of_side(across, _LANES, _LANES))
+        scratch += [(plan.rows, filled)] * compares
+    of_results = [of_rows(own)]
+    if gradient:
+        of_results = [of_rows(outputs.shape[2]), of_image(own), *(of_image(a.shape[2]) for a in keys)]
     made = pallas.pallas_call(
         kernel,
         out_shape=[jax.typeof(x).update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in results],
@@ -357,7 +418,7 @@ def _call(
             num_scalar_prefetch=len(numbers),
             grid=(x.shape[0], blocks),
             in_specs=specs,
-            out_specs=[of_rows(inner), of_image(own), of_image(inner)] if gradient else [of_rows(own)],
+            out_specs=of_results,
             scratch_shapes=[tpu.VMEM((*shape, _LANES), jnp.float32) for shape in scratch],
         ),
         compiler_params=tpu.CompilerParams(

@@ -14,7 +14,7 @@ import pytest
 from experiments import __main__ as command
 from experiments import benchmarks
 from experiments.benchmarks import compiled
-from experiments.benchmarks.compiled import programs, targets
+from experiments.benchmarks.compiled import programs, schedule, targets
 from experiments.benchmarks.compiled.program import Program
 
 # A GPU's program in small: a loop of 5 trips, each with a kernel that reads 1 row of 8 and writes it to its place, a
@@ -239,6 +239,43 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
             assert not figures["scatters"] or half.name.startswith(scatters), half.name
             compiled += 1
     assert compiled >= len(SOME)
+
+
+# Two blocks of rows, in each of which a loop of three turns, and one whose turns the data decide, which is asked for in
+# the last turn of a loop of two inside.
+SCHEDULE = """\
+     0   :  { %s1_s0 = smov.u32 0 }
+   0x1 LB: > { %s2_s0 = sphi %s1_s0, %s3_s0 /* phi copy :: iteration index, stage = 0 */ } /* Start region 9 */
+   0x2 LB: >> { %v1_v0 = vld [vmem:[#allocation2] sm:$0xff] } /* Start region 5 :: Start region 6 */
+   0x3   : >> { %p4_p1 = scmp.ge.s32.totalorder %s9_s1, 3 /* loop exit test */ }
+   0x4   : >> { %7 = sbr.rel (!%p4_p1) target = $region5 } /* End region 6 */
+   0x5   : >> {} /* End region 5 */
+   0x6 LB: >> { %s7_s2 = smov.u32 0 } /* Start region 7 */
+   0x7 LB: >>> {} /* Start region 8 */
+   0x8   : >>> { %p5_p2 = scmp.ge.s32.totalorder %s8_s2, 2 /* loop exit test */ }
+   0x9   : >>> { %p6_p3 = scmp.ge.s32.totalorder (%p5_p2), %s7_s2, %s70_s5 /* loop exit test */ }
+   0xa   : >>> { %8 = sbr.rel (!%p5_p2) target = $region8 } /* End region 8 */
+   0xb   : >> { %9 = sbr.rel (!%p6_p3) target = $region7 } /* End region 7 */
+   0xc   : > { %p7_p0 = scmp.ge.s32.totalorder %s3_s0, 4 /* loop exit test */ }
+   0xd   :  { %10 = sbr.rel (!%p7_p0) target = $region9 } /* End region 9 */
+   0xe   :  {}
+"""
+
+
+def test_cycles_of_a_schedule():
+    outside, block, first, second, inner = 2, 3, 4 * 3, 2, 4 * 2
+    for turns in (1, 2.5):
+        assert schedule.counted(SCHEDULE, turns) == outside + 2 * (block + first + turns * (second + inner))
+
+
+def test_kernels_by_hand_are_counted_on_a_tpu():
+    reason = targets.missing("v5e")
+    if reason is not None:
+        pytest.skip(reason)
+    program = next(p for p in programs.programs("reassembly", small=True) if p.name.startswith("sapa"))
+    figures = targets.compile_for("v5e", program.function, *program.arguments)
+    assert figures["custom_calls"] == {schedule.TARGET: 1}
+    assert 10 < figures["microseconds"] < 1000
 
 
 @pytest.mark.skipif(jax.__version_info__ >= (0, 11), reason="this JAX compiles Pallas only with a GPU at hand")

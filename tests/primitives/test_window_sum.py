@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from upsampling.primitives import _common, window_sum
+from upsampling.primitives import _common, window_sum, windows_on_tpu
 from upsampling.primitives.window_sum import Geometry
 
 
@@ -133,3 +133,27 @@ def test_padding_on_gpus_by_gathers(mode):
         small = jnp.asarray(x, jnp.float32)
         np.testing.assert_array_equal(pad(small, **options), want.astype(np.float32))
         np.testing.assert_allclose(np.vdot(add(jnp.asarray(y, jnp.float32), **options), x), np.vdot(y, want), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "output", "window", "groups", "dtype"),
+    [
+        ((3, 5), (6, 10), (3, 5), 1, jnp.float32),
+        ((4, 7), (9, 7), (3, 3), 2, jnp.bfloat16),
+        ((3, 90), (6, 270), (1, 3), 1, jnp.float32),
+    ],
+)
+def test_kernels_for_a_tpu_compute_the_three_sums(size, output, window, groups, dtype):
+    centers = [np.arange(m) * n // m for n, m in zip(size, output, strict=True)]
+    geometry = window_sum.Geometry.around(size, centers, window, groups)
+    shapes = ((2, *geometry.padded, 6 * groups), (2, *output, groups, *window), (2, *output, 6 * groups))
+    rng = np.random.default_rng(0)
+    x, w, y = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)
+    assert windows_on_tpu.takes_sums(geometry, x.shape[-1], dtype)
+    for name, *arrays in (("window_sum", x, w), ("window_correlation", x, y), ("fold", w, y)):
+        by_hand = functools.partial(getattr(windows_on_tpu, name), geometry=geometry, interpret=True)
+        made, expected = jax.jit(by_hand)(*arrays), getattr(window_sum, f"_{name}")(*arrays, geometry=geometry)
+        assert made.dtype == expected.dtype == dtype
+        rounding = 1e-5 if dtype == jnp.float32 else 1e-2
+        made, expected = (np.asarray(a, np.float64) for a in (made, expected))
+        np.testing.assert_allclose(made, expected, atol=rounding * np.abs(expected).max(), err_msg=name)

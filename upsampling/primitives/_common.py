@@ -224,6 +224,7 @@ def make_primitive(
     cpu_alone: Callable[..., jax.Array] | None = None,
     gpu: Callable[..., jax.Array] | None = None,
     by_hand: Callable[..., jax.Array] | None = None,
+    by_hand_on_tpu: Callable[..., jax.Array] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
     several: Callable[..., jax.Array] | None = None,
     like: int = 0,
@@ -239,6 +240,7 @@ def make_primitive(
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
       by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
+      by_hand_on_tpu: the same for a TPU.
       several: the form for a GPU in programs for several devices, where maps may be cut along space.
       like: the number of the operand whose dtype the result has.
 
@@ -290,6 +292,15 @@ def make_primitive(
         form = (several if _devices(context) > 1 else None) or gpu or default
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
+    def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        made = None
+        if by_hand_on_tpu is not None:
+            form = nothing_of_nothing(by_hand_on_tpu)
+            made = lower_by_hand(context, form, *operands, platform="tpu", **params)
+        return made or mlir.lower_fun(nothing_of_nothing(tpu or default), multiple_results=False)(
+            context, *operands, **params
+        )
+
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_cpu, platform="cpu")
@@ -297,9 +308,7 @@ def make_primitive(
         mlir.register_lowering(primitive, lower_on_cuda, platform="cuda")
         mlir.register_lowering(primitive, lower_on_gpu, platform="rocm")
     if tpu is not None:
-        mlir.register_lowering(
-            primitive, mlir.lower_fun(nothing_of_nothing(tpu), multiple_results=False), platform="tpu"
-        )
+        mlir.register_lowering(primitive, lower_on_tpu, platform="tpu")
     return primitive
 
 

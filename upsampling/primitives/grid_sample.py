@@ -39,7 +39,15 @@ from numpy.polynomial import Polynomial
 from upsampling._arguments import Edge, is_static
 from upsampling.primitives import _kernels
 from upsampling.primitives._common import cond_in_loops, make_primitive
-from upsampling.primitives.window_sum import Geometry, fold_on_tpu, window_correlation_on_tpu, window_sum_on_tpu
+from upsampling.primitives.window_sum import (
+    Geometry,
+    fold_on_tpu,
+    fold_p,
+    window_correlation_on_tpu,
+    window_correlation_p,
+    window_sum_on_tpu,
+    window_sum_p,
+)
 
 Size = tuple[int, int]
 Orders = tuple[tuple[int, int], ...]
@@ -374,21 +382,29 @@ def _bordered(x: jax.Array) -> jax.Array:
     return jnp.pad(x.reshape(*x.shape[:3], -1), ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
+# Of several groups kernels by hand are ahead, for which primitives are bound; of one XLA's loop, which makes weights
+# where it takes them. Primitives take and give one dtype.
+
+
 def _near_sample_on_tpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     w = _scaled_window(g, positions, rule, orders, size)
-    y = window_sum_on_tpu(_bordered(x), w, geometry=_window_of(size, positions))
+    form = window_sum_p.bind if x.shape[3] > 1 else window_sum_on_tpu
+    y = form(_bordered(x), w, geometry=_window_of(size, positions))
     return y.reshape(*positions.shape[:-1], x.shape[-1])
 
 
 def _near_splat_on_tpu(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
     w = _scaled_window(g, positions, rule, orders, size)
-    x = fold_on_tpu(w, z.reshape(*z.shape[:3], -1), geometry=_window_of(size, positions))
+    form = fold_p.bind if z.shape[3] > 1 and z.dtype == w.dtype else fold_on_tpu
+    x = form(w, z.reshape(*z.shape[:3], -1), geometry=_window_of(size, positions))
     return x[:, 1:-1, 1:-1].reshape(z.shape[0], *size, *z.shape[3:])
 
 
 def _near_position_gradient_on_tpu(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
     geometry, dtype = _window_of(size, positions), positions.dtype
-    products = window_correlation_on_tpu(_bordered(x), z.reshape(*z.shape[:3], -1), geometry=geometry, dtype=dtype)
+    by_hand = x.shape[3] > 1 and x.dtype == dtype
+    form = window_correlation_p.bind if by_hand else functools.partial(window_correlation_on_tpu, dtype=dtype)
+    products = form(_bordered(x), z.reshape(*z.shape[:3], -1), geometry=geometry)
     weights = _window_weights(positions, rule, orders, size)
     return jnp.stack([(_products(rows, columns) * products).sum((-2, -1)) for rows, columns in weights], -1)
 

@@ -33,7 +33,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives import window_attention_on_tpu
+from upsampling.primitives import windows_on_tpu
 from upsampling.primitives._common import lower_by_hand, varying_alike
 from upsampling.primitives._kernels import block as _block
 from upsampling.primitives._kernels import call as _call
@@ -261,10 +261,10 @@ def lower_on_gpu(
 
 
 def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, form: Form, kernels: Callable) -> Any:
-    run = window_attention_on_tpu.attend if kernels is attend else window_attention_on_tpu.gradients_of
+    run = windows_on_tpu.attend if kernels is attend else windows_on_tpu.gradients_of
     arrays = context.avals_in[_results(form, kernels) :]
     made = None
-    if window_attention_on_tpu.takes(arrays, form):
+    if windows_on_tpu.takes(arrays, form):
         form_by_hand = functools.partial(_by_hand, form=form, kernels=kernels, run=run)
         made = lower_by_hand(context, form_by_hand, *operands, multiple_results=True, platform="tpu")
     return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)

@@ -127,7 +127,7 @@ def window_sum(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge | None
     """
     batch = x.shape[: -1 - len(geometry.size)]
     w = w.reshape(math.prod(batch), *w.shape[len(batch) :])
-    y = _window_sum_p.bind(_pad(x, geometry, edge), w, geometry=geometry)
+    y = window_sum_p.bind(_pad(x, geometry, edge), w, geometry=geometry)
     return y.reshape(*batch, *geometry.output, x.shape[-1])
 
 
@@ -136,7 +136,7 @@ def window_correlation(x: jax.Array, y: jax.Array, geometry: Geometry, edge: Edg
     """(*batch, *size, channels), (*batch, *output, channels) -> (*batch, *output, groups, *window)."""
     batch = x.shape[: -1 - len(geometry.size)]
     y = y.reshape(math.prod(batch), *y.shape[len(batch) :])
-    w = _window_correlation_p.bind(_pad(x, geometry, edge), y, geometry=geometry)
+    w = window_correlation_p.bind(_pad(x, geometry, edge), y, geometry=geometry)
     return w.reshape(*batch, *w.shape[1:])
 
 
@@ -1215,7 +1215,16 @@ def _shapes(geometry: Geometry, n: int, c: int) -> tuple[tuple[int, ...], tuple[
     )
 
 
-_window_sum_p = make_primitive(
+def _by_hand(kernel: str, form: Callable, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """The kernel of `windows_on_tpu` with this name; or the form, where there is none."""
+    from upsampling.primitives import windows_on_tpu
+
+    maps = b if kernel == "fold" else a
+    taken = windows_on_tpu.takes_sums(geometry, maps.shape[-1], a.dtype, b.dtype)
+    return (getattr(windows_on_tpu, kernel) if taken else form)(a, b, geometry=geometry)
+
+
+window_sum_p = make_primitive(
     "window_sum",
     lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
     _window_sum,
@@ -1224,8 +1233,9 @@ _window_sum_p = make_primitive(
     gpu=_window_sum_on_gpu,
     several=functools.partial(_on_several_gpus, _window_sum_on_gpu, _window_sum),
     tpu=window_sum_on_tpu,
+    by_hand_on_tpu=functools.partial(_by_hand, "window_sum", window_sum_on_tpu),
 )
-_window_correlation_p = make_primitive(
+window_correlation_p = make_primitive(
     "window_correlation",
     lambda x, y, *, geometry: _shapes(geometry, x[0], x[-1])[1],
     _window_correlation,
@@ -1234,8 +1244,9 @@ _window_correlation_p = make_primitive(
     gpu=_window_correlation_on_gpu,
     several=functools.partial(_on_several_gpus, _window_correlation_on_gpu, _window_correlation),
     tpu=window_correlation_on_tpu,
+    by_hand_on_tpu=functools.partial(_by_hand, "window_correlation", window_correlation_on_tpu),
 )
-_fold_p = make_primitive(
+fold_p = make_primitive(
     "fold",
     lambda w, y, *, geometry: _shapes(geometry, y[0], y[-1])[0],
     _fold,
@@ -1243,6 +1254,7 @@ _fold_p = make_primitive(
     gpu=_fold_on_gpu,
     several=functools.partial(_on_several_gpus, _fold_on_gpu, _fold),
     tpu=fold_on_tpu,
+    by_hand_on_tpu=functools.partial(_by_hand, "fold", fold_on_tpu),
 )
 
 _pad_p = make_primitive(
@@ -1265,17 +1277,17 @@ _add_edges_p = make_primitive(
 ad.deflinear2(_pad_p, lambda y, _, **params: [_add_edges_p.bind(y, **params)])
 ad.deflinear2(_add_edges_p, lambda x, _, **params: [_pad_p.bind(x, **params)])
 ad.defbilinear(
-    _window_sum_p,
-    lambda y, x, w, *, geometry: _fold_p.bind(w, y, geometry=geometry),
-    lambda y, x, w, *, geometry: _window_correlation_p.bind(x, y, geometry=geometry),
+    window_sum_p,
+    lambda y, x, w, *, geometry: fold_p.bind(w, y, geometry=geometry),
+    lambda y, x, w, *, geometry: window_correlation_p.bind(x, y, geometry=geometry),
 )
 ad.defbilinear(
-    _window_correlation_p,
-    lambda w, x, y, *, geometry: _fold_p.bind(w, y, geometry=geometry),
-    lambda w, x, y, *, geometry: _window_sum_p.bind(x, w, geometry=geometry),
+    window_correlation_p,
+    lambda w, x, y, *, geometry: fold_p.bind(w, y, geometry=geometry),
+    lambda w, x, y, *, geometry: window_sum_p.bind(x, w, geometry=geometry),
 )
 ad.defbilinear(
-    _fold_p,
-    lambda x, w, y, *, geometry: _window_correlation_p.bind(x, y, geometry=geometry),
-    lambda x, w, y, *, geometry: _window_sum_p.bind(x, w, geometry=geometry),
+    fold_p,
+    lambda x, w, y, *, geometry: window_correlation_p.bind(x, y, geometry=geometry),
+    lambda x, w, y, *, geometry: window_sum_p.bind(x, w, geometry=geometry),
 )

@@ -133,8 +133,8 @@ def _compile(kernel: Kernel) -> str:
 
 _BUNDLE = re.compile(r"^ *(?:0x[0-9a-f]+|0) +(?:[A-Z]{2})? *: ?>* *\{")
 _EDGES = re.compile(r"\b(Start|End) region (\d+)")
-_BACK = re.compile(r"\bsbr\.rel [^;]*?target = \$region(\d+)")
-_EXIT = re.compile(r"\bscmp\.ge\.s32\.totalorder [^;]*?(%\w+|\d+) /\* loop exit test")
+_BACK = re.compile(r"\bsbr\.rel \(!?(%p\w+)\)[^;]*? target = \$region(\d+)|\bsbr\.rel target = \$region(\d+)")
+_EXIT = re.compile(r"(%p\w+) = scmp\.ge\.s32\.totalorder [^;]*?(%\w+|\d+) /\* loop exit test")
 _OF_BLOCKS = "iteration index, stage"  # a remark on what counts blocks
 
 
@@ -158,17 +158,18 @@ def counted(text: str, turns: float = 1) -> float:
                 first.setdefault(region, number)
             else:
                 last[region] = number
+    # What a branch back asks, and the number that it is about.
+    exits = dict(found for row in rows for found in _EXIT.findall(row))
     loops = set()
     for number, row in zip(numbers, rows, strict=True):
-        back = [r for r in _BACK.findall(row) if first.get(r, math.inf) <= number]
-        loops |= {(first[r], max(last.get(r, number), number)) for r in back}
-    exits = [(number, found) for number, row in zip(numbers, rows, strict=True) for found in _EXIT.findall(row)]
+        for asked, region, always in _BACK.findall(row):
+            begin = first.get(region or always, math.inf)
+            if begin <= number:
+                loops.add((begin, max(last.get(region or always, number), number), exits.get(asked, "")))
     of_blocks = {number for number, row in zip(numbers, rows, strict=True) if _OF_BLOCKS in row}
     weights = np.ones(count + 1)
-    for begin, end in loops:
-        inner = [loop for loop in loops if begin <= loop[0] and loop[1] <= end and loop != (begin, end)]
-        own = [n for at, n in exits if begin <= at <= end and not any(a <= at <= b for a, b in inner)]
-        trips = float(own[-1]) if own and own[-1].isdigit() else turns
+    for begin, end, limit in loops:
+        trips = float(limit) if limit.isdigit() else turns
         trips -= 2 * (begin in of_blocks)  # the first turn and the last only copy
         weights[begin : end + 1] *= trips
     return float(weights.sum())

@@ -17,7 +17,7 @@ where they do not work: for TPUs before the fourth, for one axis or three, and i
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 
+from upsampling._arguments import is_static
 from upsampling.primitives.window_sum import Geometry, as_images, from_images
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 _LANES = 128
 _HELD = 32  # vectors that a loop keeps in registers, of 64
 _APART = 8  # sums that a loop adds to in turn
-_WRITTEN_OUT = 512  # products of vectors in the body of a loop
+# Products of vectors in the body of a loop: longer ones have fewer gaps, but take longer to trace, also where XLA drops
+# the sums, as those in whose place attention by hand is.
+_WRITTEN_OUT, _WRITTEN_OUT_OF_SUMS = 512, 128
 # On the chip, of 64 to 128 MB: for a block of rows, the gradients of a whole image, and logits to add.
 _BLOCK_BYTES, _MAP_BYTES, _TABLE_BYTES = 20 << 20, 16 << 20, 2 << 20
 
@@ -59,20 +62,25 @@ class _Plan(NamedTuple):
 
 
 def takes(arrays: Sequence[Any], form: "Form") -> bool:
-    """Whether the kernels compute it: in float32 or bfloat16, along two axes, with windows in order."""
-    geometry = form.geometry
+    """Whether `attend` and `gradients_of` compute it."""
+    if not _fits(form.geometry, _channels(arrays, form), [a.dtype for a in arrays]):
+        return False
+    plan = _plan(form.geometry, _channels(arrays, form))
+    filled = _filled(math.prod(form.geometry.window))
+    return len(_rows_of_tables(form)[0]) * len(plan.begin) * filled * _LANES * 4 <= _TABLE_BYTES
+
+
+def _fits(geometry: Geometry, channels: tuple[int, int], dtypes: Sequence[Any]) -> bool:
+    """Whether it is in float32 or bfloat16, along two axes, with windows in order, and no more than the chip holds."""
     if len(geometry.size) != 2 or geometry.window[1] > _LANES // 2 or any(d != 1 for d in geometry.dilation):
         return False
-    if any(a.dtype not in (jnp.float32, jnp.bfloat16) for a in arrays):
+    if any(dtype not in (jnp.float32, jnp.bfloat16) for dtype in dtypes) or not is_static(*geometry.size):
         return False
     if any(np.any(np.diff(c) < 0) for c in geometry.central):
         return False
-    channels = _channels(arrays, form)
     plan = _plan(geometry, channels)
     of_map = (plan.first[-1] + plan.span) * sum(channels) * _LANES * 4
-    tables = len(_rows_of_tables(form)[0]) * len(plan.begin) * _filled(math.prod(geometry.window)) * _LANES * 4
-    fits = _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES
-    return fits and of_map <= _MAP_BYTES and tables <= _TABLE_BYTES
+    return _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES and of_map <= _MAP_BYTES
 
 
 def attend(*arrays: jax.Array, form: "Form", dtype: DTypeLike, interpret: bool = False) -> Sequence[jax.Array]:
@@ -157,19 +165,28 @@ def _logits(given: Sequence[jax.Array], form: "Form") -> jax.Array:
     else:
         # In float32: logits are exponentiated.
         logits = given[0].astype(jnp.float32) + at_outputs(given[1].astype(jnp.float32), geometry)
-    logits = logits.reshape(-1, *geometry.output, geometry.groups, *geometry.window)
-    return jnp.swapaxes(logits, -1, -2).reshape(*logits.shape[:3], -1)
+    return _flat(logits.reshape(-1, *geometry.output, geometry.groups, *geometry.window), geometry)
 
 
-def _inputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
-    """(n, *size, channels of all groups) -> (images, padded rows, channels of one, 128)."""
+def _inputs(
+    a: jax.Array, geometry: Geometry, plan: _Plan, padded: bool = False, channels: int | None = None
+) -> jax.Array:
+    """(n, *size, channels of all groups), or what is padded, -> (images, padded rows, channels of one, 128).
+
+    Channels are filled up to so many, or to whole vectors.
+    """
     a = as_images(geometry, a)
-    rows, columns = geometry.reach
-    below = max(plan.first[-1] + plan.span - rows - a.shape[1], rows)
+    channels = channels or a.shape[2] + _up(a.shape[2], a.dtype)
+    rows, columns = (0, 0) if padded else geometry.reach
+    below = _padded_rows(geometry, plan) - rows - a.shape[1]
     right = max(plan.begin[-1] + _LANES - columns - a.shape[3], 0)
-    a = _padded(a, (0, 0), (rows, below), (0, _up(a.shape[2], a.dtype)), (columns, right))
+    a = _padded(a, (0, 0), (rows, below), (0, channels - a.shape[2]), (columns, right))
     blocks = [lax.slice_in_dim(a, begin, begin + _LANES, axis=3) for begin in plan.begin]
     return jnp.stack(blocks, 1).reshape(-1, *a.shape[1:3], _LANES)
+
+
+def _padded_rows(geometry: Geometry, plan: _Plan) -> int:
+    return max(plan.first[-1] + plan.span, geometry.padded[0])
 
 
 def _outputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
@@ -201,7 +218,12 @@ def _up(channels: int, dtype: DTypeLike) -> int:
 def _channels(arrays: Sequence[Any], form: "Form") -> tuple[int, int]:
     """Those of `x` and of keys, of one group, filled up; no keys where logits are given."""
     own, inner = (arrays[i].shape[-1] // form.geometry.groups for i in (0, 2 if form.compares else 0))
-    return own + _up(own, jnp.bfloat16), form.compares * (inner + _up(inner, jnp.bfloat16))
+    return _filled_up(own), form.compares * _filled_up(inner)
+
+
+def _filled_up(channels: int) -> int:
+    """What they are in any dtype at most."""
+    return channels + _up(channels, jnp.bfloat16)
 
 
 def _filled(taps: int) -> int:
@@ -287,7 +309,6 @@ def _call(
     the chip.
     """
     from jax.experimental import pallas
-    from jax.experimental.pallas import tpu
 
     gradient, compares = cotangent is not None, form.compares
     (x, outputs, *keys), operands = arrays, [*arrays, *([] if cotangent is None else [cotangent])]
@@ -383,42 +404,103 @@ def _call(
             _fold(spread_keys, by_logits, outputs_ref, tables, block, down, apart=form.most is not None)
             _move_back(spread_keys, matrices[0], results_refs[2], first, block)
 
-    def of_rows(n: int) -> Any:
-        return pallas.BlockSpec((1, plan.rows, n, _LANES), lambda image, block, *_: (image, block, 0, 0))
-
-    def reached(n: int) -> Any:
-        shape = tuple(map(pallas.Element, (1, plan.span, n, _LANES)))
-        return pallas.BlockSpec(shape, lambda image, block, first, *_: (image, first[block], 0, 0))
-
-    def of_image(n: int) -> Any:
-        return pallas.BlockSpec((1, x.shape[1], n, _LANES), lambda image, *_: (image, 0, 0, 0))
-
-    def of_side(*shape: int) -> Any:
-        return pallas.BlockSpec((1, *shape), lambda image, *_: (image % sides, *[0] * len(shape)))
-
+    specs_of = _Specs(plan, x.shape[1])
     constants = [jnp.asarray(plan.places[:, :, None]), jnp.asarray(added)]
     added_spec = pallas.BlockSpec(
         (len(added), 1, filled, _LANES), lambda image, *_: (0, image % sides if form.tables else 0, 0, 0)
     )
-    specs = [reached(own), of_rows(outputs.shape[2]), *(reached(a.shape[2]) for a in keys)]
-    specs += [*[of_rows(own)] * gradient, of_side(across, 1, _LANES), added_spec]
+    specs = [specs_of.reached(own), specs_of.rows(outputs.shape[2]), *(specs_of.reached(a.shape[2]) for a in keys)]
+    specs += [*[specs_of.rows(own)] * gradient, specs_of.side(across, 1, _LANES), added_spec]
     scratch = [(plan.span, across, own), (at_once, filled * 8), (plan.rows if gradient else at_once, filled)]
     scratch += [(plan.span, across, a.shape[2]) for a in keys]
     if gradient:
         constants.append(jnp.asarray(_matrices(plan), jnp.bfloat16))
-        specs.append(of_side(across, _LANES, _LANES))
+        specs.append(specs_of.side(across, _LANES, _LANES))
         scratch += [(plan.rows, filled)] * compares
-    of_results = [of_rows(own)]
+    of_results = [specs_of.rows(own)]
     if gradient:
-        of_results = [of_rows(outputs.shape[2]), of_image(own), *(of_image(a.shape[2]) for a in keys)]
-    made = pallas.pallas_call(
+        of_results = [specs_of.rows(outputs.shape[2]), specs_of.image(own), *(specs_of.image(a.shape[2]) for a in keys)]
+    return _run(
         kernel,
-        out_shape=[jax.typeof(x).update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in results],
+        plan,
+        numbers,
+        ([*operands, *constants], specs),
+        (results, of_results),
+        scratch,
+        interpret,
+        "window_attention_gradient" if gradient else "window_attention",
+        turns,
+    )
+
+
+class _Specs(NamedTuple):
+    """Which part of an array a block has: of (images, rows, n, 128), or of a constant."""
+
+    plan: _Plan
+    height: int  # of the padded input
+
+    def rows(self, n: int) -> Any:
+        """Rows of the output."""
+        from jax.experimental import pallas
+
+        return pallas.BlockSpec((1, self.plan.rows, n, _LANES), lambda image, block, *_: (image, block, 0, 0))
+
+    def reached(self, n: int) -> Any:
+        """Those rows of the input that their windows reach."""
+        from jax.experimental import pallas
+
+        shape = tuple(map(pallas.Element, (1, self.plan.span, n, _LANES)))
+        return pallas.BlockSpec(shape, lambda image, block, first, *_: (image, first[block], 0, 0))
+
+    def image(self, n: int) -> Any:
+        """All rows of the input, to add to."""
+        from jax.experimental import pallas
+
+        return pallas.BlockSpec((1, self.height, n, _LANES), lambda image, *_: (image, 0, 0, 0))
+
+    def side(self, *shape: int) -> Any:
+        """What a block of columns has of a constant."""
+        from jax.experimental import pallas
+
+        sides = len(self.plan.begin)
+        return pallas.BlockSpec((1, *shape), lambda image, *_: (image % sides, *[0] * len(shape)))
+
+
+def _run(
+    kernel: Callable[..., None],
+    plan: _Plan,
+    numbers: Sequence[np.ndarray],
+    given: tuple[Sequence[jax.Array], Sequence[Any]],
+    made: tuple[Sequence[Any], Sequence[Any]],
+    scratch: Sequence[tuple[int, ...]],
+    interpret: bool,
+    name: str,
+    turns: float = 1.0,
+) -> list[jax.Array]:
+    """Runs a kernel for all images and blocks of rows.
+
+    Args:
+      kernel: of references to the numbers, to what is given and made, and to what is held on the chip.
+      plan: the blocks.
+      numbers: tables that the kernel looks up.
+      given: arrays, of which the first has all images, and which part of each a block has.
+      made: the same of the results.
+      scratch: shapes of what is held.
+      interpret: whether JAX computes what the kernel would, on a CPU.
+      name: what a program shows.
+      turns: of loops whose length the program does not tell, in the mean, for who reads the program.
+    """
+    from jax.experimental import pallas
+    from jax.experimental.pallas import tpu
+
+    call = pallas.pallas_call(
+        kernel,
+        out_shape=[jax.typeof(given[0][0]).update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in made[0]],
         grid_spec=tpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(numbers),
-            grid=(x.shape[0], blocks),
-            in_specs=specs,
-            out_specs=of_results,
+            grid=(given[0][0].shape[0], len(plan.first)),
+            in_specs=given[1],
+            out_specs=made[1],
             scratch_shapes=[tpu.VMEM((*shape, _LANES), jnp.float32) for shape in scratch],
         ),
         compiler_params=tpu.CompilerParams(
@@ -426,10 +508,120 @@ def _call(
             vmem_limit_bytes=_BLOCK_BYTES + 2 * (_MAP_BYTES + _TABLE_BYTES),
         ),
         interpret=interpret,
-        name="window_attention_gradient" if gradient else "window_attention",
+        name=name,
         metadata={"turns": str(turns)},
     )
-    return made(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *operands, *constants)
+    return call(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *given[0])
+
+
+# --- sums over windows whose weights are given ------------------------------------------------------------------------
+
+Sum = Literal["sum", "correlation", "fold"]
+
+
+def takes_sums(geometry: Geometry, channels: int, *dtypes: DTypeLike) -> bool:
+    """Whether `window_sum`, `window_correlation` and `fold` compute it, of so many channels in all."""
+    return _fits(geometry, (_filled_up(channels // geometry.groups), 0), dtypes)
+
+
+def window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry, interpret: bool = False) -> jax.Array:
+    """(n, *padded, channels), (n, *output, groups, *window) -> (n, *output, channels)."""
+    plan = _plan(geometry, (_filled_up(x.shape[-1] // geometry.groups), 0))
+    operands = _inputs(x, geometry, plan, padded=True), _outputs(_flat(w, geometry), geometry, plan)
+    y = _sum("sum", geometry, plan, *operands, x.dtype, interpret)
+    return _outputs_back(y, geometry, plan, x.shape[-1] // geometry.groups)
+
+
+def window_correlation(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, dtype: DTypeLike | None = None, interpret: bool = False
+) -> jax.Array:
+    """(n, *padded, channels), (n, *output, channels) -> (n, *output, groups, *window), in a dtype if it is given."""
+    plan = _plan(geometry, (_filled_up(x.shape[-1] // geometry.groups), 0))
+    operands = _inputs(x, geometry, plan, padded=True), _outputs(y, geometry, plan)
+    w = _sum("correlation", geometry, plan, *operands, dtype or x.dtype, interpret)
+    w = _outputs_back(w, geometry, plan, math.prod(geometry.window))
+    return jnp.swapaxes(w.reshape(*w.shape[:3], geometry.groups, *reversed(geometry.window)), -1, -2)
+
+
+def fold(w: jax.Array, y: jax.Array, *, geometry: Geometry, interpret: bool = False) -> jax.Array:
+    """(n, *output, groups, *window), (n, *output, channels) -> (n, *padded, channels), in the dtype of `w`."""
+    plan = _plan(geometry, (_filled_up(y.shape[-1] // geometry.groups), 0))
+    operands = _outputs(y, geometry, plan), _outputs(_flat(w, geometry), geometry, plan)
+    x = _sum("fold", geometry, plan, *operands, w.dtype, interpret)
+    shape = jax.typeof(y).update(shape=(y.shape[0], *geometry.padded, y.shape[-1]), dtype=w.dtype)
+    inputs = functools.partial(_inputs, geometry=geometry, plan=plan, padded=True, channels=x.shape[2])
+    (x,) = jax.linear_transpose(inputs, shape)(x.astype(w.dtype))
+    return x
+
+
+def _sum(
+    what: Sum, geometry: Geometry, plan: _Plan, a: jax.Array, b: jax.Array, dtype: DTypeLike, interpret: bool
+) -> jax.Array:
+    """Of `x` and weights; of `x` and outputs; or of outputs and weights."""
+    from jax.experimental import pallas
+
+    own, (down, across), filled = a.shape[2], geometry.window, _filled(math.prod(geometry.window))
+    padded, blocks, height = _padded_rows(geometry, plan), len(plan.first), b.shape[1]
+    starts = np.pad(geometry.central[0], (0, blocks * plan.rows - height), mode="edge")
+    starts = (starts - np.repeat(plan.first, plan.rows)).reshape(blocks, plan.rows)
+    numbers, at_once = [np.asarray(plan.first), starts], 2 - plan.rows % 2
+    paired, turns = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2]), 1.0
+    if what == "fold":
+        numbers += _seen_by_rows(starts, height, plan.span, down)
+        turns = float(np.mean(numbers[-1] - numbers[-2])) / (1 + paired)
+
+    def kernel(*refs: Any) -> None:
+        (first, start, *seen), (a_ref, b_ref, constant, result, spread, held) = (
+            refs[: len(numbers)],
+            refs[len(numbers) :],
+        )
+        block = pallas.program_id(1)
+        if what != "fold":
+            _spread(a_ref, spread, constant)
+
+        def row_of(row: Any, turn: int) -> None:
+            begin = start[block * plan.rows + row]
+            if what == "correlation":
+                made = _products(b_ref, row, spread, begin, down, held.at[turn], most=_WRITTEN_OUT_OF_SUMS)
+                nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (result.shape[2] // 8 - len(made))
+                _store(result, row, 0, [*made, *nothing])
+                return
+            _hold(held, turn if what == "sum" else row, _vectors(b_ref, row, 0, b.shape[2])[: filled // 8])
+            if what == "sum":
+                _sums(held, turn, spread, begin, down, result, row, most=_WRITTEN_OUT_OF_SUMS)
+
+        def some(number: Any, carry: Any) -> Any:
+            for turn in range(at_once):
+                row_of(number * at_once + turn, turn)
+            return carry
+
+        if what == "correlation" and filled > down * across:
+            held[:, down * across * 8 :] = jnp.zeros((at_once, (filled - down * across) * 8, _LANES), jnp.float32)
+        lax.fori_loop(0, plan.rows // at_once, some, 0)
+        if what == "fold":
+            _fold(spread, held, a_ref, (start, *seen, 1 + paired), block, down, apart=False)
+            _move_back(spread, constant, result, first, block)
+
+    specs_of = _Specs(plan, padded)
+    constant, of_constant = jnp.asarray(plan.places[:, :, None]), specs_of.side(across, 1, _LANES)
+    if what == "fold":
+        constant, of_constant = jnp.asarray(_matrices(plan), jnp.bfloat16), specs_of.side(across, _LANES, _LANES)
+    of_a = (specs_of.rows if what == "fold" else specs_of.reached)(own)
+    channels = filled + _up(filled, dtype) if what == "correlation" else own
+    result = jax.ShapeDtypeStruct((a.shape[0], height, channels, _LANES), dtype)
+    of_result = specs_of.rows(channels)
+    if what == "fold":
+        result, of_result = jax.ShapeDtypeStruct((a.shape[0], padded, own, _LANES), jnp.float32), specs_of.image(own)
+    holds = {"sum": (at_once, filled), "correlation": (at_once, filled * 8), "fold": (plan.rows, filled)}
+    given = [a, b, constant], [of_a, specs_of.rows(b.shape[2]), of_constant]
+    scratch = [(plan.span, across, own), holds[what]]
+    (made,) = _run(kernel, plan, numbers, given, ([result], [of_result]), scratch, interpret, f"window_{what}", turns)
+    return made
+
+
+def _flat(w: jax.Array, geometry: Geometry) -> jax.Array:
+    """Weights or logits, (n, *output, groups, *window), with a window's columns one after the other, on one axis."""
+    return jnp.swapaxes(w, -1, -2).reshape(-1, *geometry.output, geometry.groups * math.prod(geometry.window))
 
 
 def _seen_by_rows(starts: np.ndarray, height: int, span: int, down: int) -> list[np.ndarray]:
@@ -455,9 +647,9 @@ def _vectors(ref: Any, row: Any, begin: int, end: int) -> list[jax.Array]:
     return [a[i : i + 8] for a in read for i in range(0, step, 8)]
 
 
-def _each(count: int, work: int, body: Callable[[Any, Any], Any], carry: Any) -> Any:
+def _each(count: int, work: int, body: Callable[[Any, Any], Any], carry: Any, most: int) -> Any:
     """A loop, which is written out where that is not too long."""
-    if count * work > _WRITTEN_OUT:
+    if count * work > most:
         return lax.fori_loop(0, count, body, carry)
     return functools.reduce(lambda carry, i: body(i, carry), range(count), carry)
 
@@ -480,7 +672,7 @@ def _spread(ref: Any, spread: Any, places: Any) -> None:
     def move(row: Any, carry: Any) -> Any:
         for begin, end in _chunks(channels, _HELD):
             vectors = _vectors(ref, row, begin, end)
-            _each(across, len(vectors), functools.partial(column, row, begin, vectors), 0)
+            _each(across, len(vectors), functools.partial(column, row, begin, vectors), 0, _WRITTEN_OUT_OF_SUMS)
         return carry
 
     lax.fori_loop(0, span, move, 0)
@@ -500,7 +692,7 @@ def _permuted(a: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def _products(
-    ref: Any, row: Any, spread: Any, begin: Any, down: int, part: Any, squared: bool = False
+    ref: Any, row: Any, spread: Any, begin: Any, down: int, part: Any, squared: bool = False, most: int | None = None
 ) -> list[jax.Array]:
     """Of an output row with what each tap sees, for 8 taps in each array: (8, 128). Or their squared distances."""
     from jax.experimental import pallas
@@ -517,7 +709,13 @@ def _products(
 
     for chunk, end in _chunks(channels, _HELD):
         values = _vectors(ref, row, chunk, end)
-        _each(across, down * len(values), functools.partial(column, chunk, values), 0)
+        _each(
+            across,
+            down * len(values),
+            functools.partial(column, chunk, values),
+            0,
+            _WRITTEN_OUT if most is None else most,
+        )
     sums = []
     for first in range(0, part.shape[0], 64):
         sums.append(functools.reduce(jnp.add, (part[pallas.ds(first + i, 8, stride=8)] for i in range(8))))
@@ -543,7 +741,17 @@ def _of_tap(held: Any, row: Any, tap: Any) -> jax.Array:
     return jnp.broadcast_to(held[row, pallas.ds(tap, 1)], (8, _LANES))
 
 
-def _sums(held: Any, index: Any, spread: Any, begin: Any, down: int, result: Any, row: Any, less: Any = None) -> None:
+def _sums(
+    held: Any,
+    index: Any,
+    spread: Any,
+    begin: Any,
+    down: int,
+    result: Any,
+    row: Any,
+    less: Any = None,
+    most: int | None = None,
+) -> None:
     """Writes an output row: the sum of what the taps see, or of its difference to the row of `less`, times weights."""
     _, across, channels, _ = spread.shape
 
@@ -560,7 +768,8 @@ def _sums(held: Any, index: Any, spread: Any, begin: Any, down: int, result: Any
         origin, count = None if less is None else _vectors(less, row, chunk, end), (end - chunk) // 8
         # Several sums for each vector: an addition waits for the one before.
         nothing = ((jnp.zeros((8, _LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
-        totals = _each(across, down * count, functools.partial(column, chunk, origin), nothing)
+        some = functools.partial(column, chunk, origin)
+        totals = _each(across, down * count, some, nothing, _WRITTEN_OUT if most is None else most)
         _store(result, row, chunk, [functools.reduce(jnp.add, terms) for terms in zip(*totals, strict=True)])
 
 
@@ -640,7 +849,7 @@ def _move_back(spread: Any, matrices: Any, result: Any, first: Any, block: Any) 
             )
             return total + functools.reduce(jnp.add, jnp.split(moved, 3))
 
-        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32))
+        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32), _WRITTEN_OUT)
         place = (0, pallas.ds(first[block] + row, count))
         result[place] = result[place] + total.reshape(count, channels, _LANES)
 

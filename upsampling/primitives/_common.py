@@ -366,14 +366,14 @@ def is_on() -> bool:
 
 
 def is_on_for_tpus() -> bool:
-    """Whether there are TPUs that kernels can be for: those before the fourth cannot permute columns."""
+    """Whether there are TPUs that kernels can be for: those before the fifth hold too little on the chip."""
     if os.environ.get(SWITCH_ON_TPU, "1") == "0":
         return False
     try:
         devices = jax.local_devices(backend="tpu")
     except RuntimeError:
         return True  # compiled ahead of time for one that is not here
-    return all(not device.device_kind.startswith(("TPU v2", "TPU v3")) for device in devices)
+    return all(not device.device_kind.startswith(("TPU v2", "TPU v3", "TPU v4")) for device in devices)
 
 
 @functools.cache

@@ -14,7 +14,8 @@ of a window sum with respect to weights and input. They are primitives with thes
 order, forward or reverse, are as fast as the functions. None of them stores the windows as an array, and none scatters.
 
 Each has a form that XLA fuses everywhere, one for GPUs, a single kernel, and one for TPUs, with columns in the last
-axis. Window sum and correlation have one more for a CPU.
+axis, which programs for several devices hold: others hold kernels by hand there (`windows_on_tpu`). Window sum and
+correlation have one more for a CPU.
 """
 
 import functools

@@ -1,17 +1,18 @@
-"""Attention to windows in one kernel on a TPU, and its gradient in one: what `window_attention` lowers to there.
+"""Sums over windows, and attention to them, by hand on a TPU: what `window_attention` and `window_sum` lower to there.
 
 A TPU's vectors are 8 x 128 numbers. Here they are 8 channels of 128 columns of one row, so that every tap is products
 and sums of whole vectors. What the taps of a column of the window read is the same rows of the input, their columns
 moved and repeated, by any amounts, by the unit that permutes them. A block of rows does this once for all of its pixels
 and taps; a window's rows need no move. The sum over 8 channels is one over vectors that are read with a stride.
 
-The gradient holds a block's weights, and what the gradient makes of them, on the chip. It sums what each input row is
-seen by, still in the places of the outputs, and moves columns back by products with matrices of zeros and ones, in
-three parts, which is exact.
+Attention is one kernel, and one for its gradient, which holds a block's weights, and what the gradient makes of them,
+on the chip. It sums what each input row is seen by, still in the places of the outputs, and moves columns back by
+products with matrices of zeros and ones, in three parts, which is exact. Queries may be normalized, logits given, and
+values gated before or after, by XLA. Window sum, correlation and fold are a kernel each, of the same parts.
 
 They are Pallas', by its back end to Mosaic. They were compiled for TPUs, and interpreted on a CPU, but have not run on
 a TPU so far. What is compiled with `UPSAMPLING_TPU_KERNELS=0` in the environment is compiled without them. So it is
-where they do not work: for TPUs before the fourth, for one axis or three, and in 64 and 16 bits, but for bfloat16.
+where they do not work: for TPUs before the fifth, for one axis or three, and in 64 and 16 bits, but for bfloat16.
 """
 
 import functools

@@ -5,6 +5,12 @@ _BY_HAND = (
     "each other's windows is taken to come from the cache, as it is for XLA's own."
 )
 
+_BY_HAND_ON_TPU = (
+    "A kernel by hand, tpu_custom_call, stands with the bundles of instructions that the compiler's schedule of it has, "
+    "loops times their turns, one bundle a cycle, or with the time in which memory moves its arguments and results "
+    "where that is more. Copies and waits of the kernel itself are not in it. None has run on a TPU."
+)
+
 NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "interpolation": (
         (
@@ -84,32 +90,27 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             _BY_HAND,
         ),
         (
+            _BY_HAND_ON_TPU,
             (
-                "Columns are last, and pixels are shifted along rows by a product with a matrix of zeros and ones. "
-                "Shifts in place of the product came to 48 of need, one product for each column and slices of rows to "
-                "25, a loop over rows to 157."
+                "All rows are kernels by hand. XLA's own forms, which programs for several devices hold, are 15.3 and, "
+                "with the gradient, 25.7 of need for reassemble, 30.5 and 33.0 for sapa, 155 and 226 for neighborhood "
+                "attention, in bfloat16 24.4 and 40.2, 57.2 and 66.5, 316 and 458, and compile 10 to 16 s with the "
+                "gradient. There columns are last and shifted along rows by products with matrices of zeros and ones, "
+                "and windows of more than 32 taps are a loop over their columns, with the softmax in passes through "
+                "memory. Tried: shifts in place of the product, 48; one product for each column and slices of rows, "
+                "25; loops over rows, 157 and, for attention, 342 and 628; tiles of the output as products of "
+                "matrices, 1205 and 1431."
             ),
             (
-                "Windows of more than 32 taps are a loop over the window's columns; groups are images of their own, "
-                "and rows at the edges, whose windows stand still, are one sum over all taps. Row by row of taps, "
-                "with a gather for each, neighborhood attention was 342 of need and 628 with its gradient, besides "
-                "1.5 and 4.5 GB through gathers. What is left is the softmax over 81 taps, in passes for the maximum, "
-                "the sum and the quotient, the two sums themselves, a quarter of the estimate, and the many small "
-                "operations of each trip. Tried: tiles of the output as products of matrices, 1205 and 1431; slices "
-                "of one product for each column, 1.3 times the time of the window sum; a loop over single taps, three "
-                "times."
+                "In the kernels of neighborhood attention the products and sums of vectors take half of the bundles, "
+                "four in each, and loads as many; the rest waits. Moving columns anew for each row of taps was 7 "
+                "times the time, since the unit that permutes gives a vector every second cycle; one row of outputs "
+                "at a time, and not two, 1.1 times; one sum and not several in turn, as much. Loops in place of what "
+                "is written out trace two to three times as fast and are 1.1 to 1.6 times the time."
             ),
             (
-                "The loop's form for few taps is ahead for some, SAPA at 29 with its gradient, and behind for others: "
-                "CARAFE's layer came to 415, because XLA then holds its weights with the taps in the last axes."
-            ),
-            (
-                "Half precision takes nearly the time of float32 for half the need: every tap is converted, "
-                "multiplied and added in float32, which v5e has no half-precision unit beside the products for."
-            ),
-            (
-                "Where compiling takes more than 10 s, with gradients, it goes with the number of operations: each "
-                "tap is a product, a sum and its slices, and the gradient has three of each."
+                "Half precision takes the time of float32 for half the need: v5e multiplies and adds in float32 alone, "
+                "beside the products of matrices."
             ),
         ),
     ),
@@ -142,6 +143,12 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "XLA sorts for each of DySample's four scatters, and compiles both branches three times as long as "
                 "those of one group."
             ),
+            (
+                "Of several groups the windows are kernels by hand, whose weights are written: dysample was 20.6 and "
+                "42.2 by XLA. Of one group XLA's loop, which makes the weights where it takes them, is ahead: 12.3 "
+                "for 15.8."
+            ),
+            _BY_HAND_ON_TPU,
             (
                 "In half precision positions and their weights are float32 and windows are summed in float32, so that "
                 "it takes nearly the time of float32 for half the need."
@@ -258,19 +265,18 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
         ),
         (
+            _BY_HAND_ON_TPU,
             (
-                "Joint bilateral stands with the branch for guides of any range, whose differences are shifted as the "
-                "similarities in SAPA are; as a loop over rows of taps it was 137 of need, and 497 with its gradient."
+                "Attention, given logits and sums over windows are kernels by hand. By XLA, which several devices "
+                "have, SAPA is 64.7 and, with the gradient, 116 of need, joint bilateral 49.4 and 307, CARAFE 41.0 "
+                "and 57.6, FADE 44.6 and 53.9, FADE-Lite 34.9 and 56.8, DySample 45.4 and 97.4, JBU 187 and 214, NAF "
+                "688 and 1008, AnyUp 320 and 460, FreqFusion 334."
             ),
             (
-                "Each of 25 taps is a matrix product that shifts columns: they compile slowly, and are what SAPA and "
-                "FADE wait for."
+                "AnyUp averages the weights of its heads, and JBU's windows go through a network: their similarities "
+                "and sums are kernels of their own, with weights in memory between. FreqFusion has three windows, of "
+                "9, 25 and 25 taps, and the encoders of its filters."
             ),
-            (
-                "The windows of JBU, NAF and AnyUp are loops over their columns; by rows of taps they were 281, 1062 "
-                "and 525 of need."
-            ),
-            "FreqFusion sums over windows of 9, 25 and 25 taps.",
             "The gradients of samplers stand with the branch for positions anywhere.",
             (
                 "A2U's two filters of cells are a grouped convolution each, 43 µs, with the gradient 97; as windows "
@@ -284,8 +290,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
             (
                 "Columns are last in windows, and the maps of these rows have 32 and 64, which fill a quarter and a "
-                "half of the lanes: SAPA as a function, with 64 and 128 columns, comes to half, and so do DySample's "
-                "samples."
+                "half of the lanes: SAPA as a function, with 64 and 128 columns, comes to a quarter, and so do "
+                "DySample's samples to less."
             ),
             (
                 "The encoders of JBU, UPLiFT, NAF, AnyUp, JAFAR and LoftUp run at the high resolution, most with 128 "

@@ -8,9 +8,9 @@ predict them. Queries may be a guide's pixels, which the kernels normalize.
 Callers state it as similarities, a softmax and a window sum, which is what CPUs compute, as do programs for several
 devices and those that are exported. Of that XLA for GPUs writes the similarities, as many for each pixel as its window
 has taps, and reads them for their maximum, for their sum and for the window sum. The kernels here write none: each
-computes them anew, in float32. Logits that are given they read as the network wrote them, and write no weights. (Those
-for TPUs are in `windows_on_tpu`.) They are Pallas', by its back end to Triton. That of the gradient of keys and `x` gathers what each of their pixels is
-seen by, so that nothing is added up in memory.
+computes them anew, in float32. Logits that are given they read as the network wrote them, and write no weights. They
+are Pallas', by its back end to Triton. That of the gradient of keys and `x` gathers what each of their pixels is seen
+by, so that nothing is added up in memory. Those for TPUs are in `windows_on_tpu`.
 
 They were compiled for a GPU, and interpreted on a CPU, but have not run on a GPU so far. What is compiled with
 `UPSAMPLING_GPU_KERNELS=0` in the environment is compiled without them. So it is where they do not work: for GPUs before

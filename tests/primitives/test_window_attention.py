@@ -402,6 +402,10 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     assert kernels(jax.vmap(gradient), *arrays) == 1 + 1
     assert kernels(functools.partial(up.neighborhood_attention, heads=1, kernel_size=3), *arrays) == 1
     assert kernels(up.joint_bilateral, arrays[0], guide) == 1
+    mesh, axis = Mesh(np.array(jax.devices()[:1]), ("devices",)), PartitionSpec("devices")
+    assert kernels(jax.shard_map(gradient, mesh=mesh, in_specs=axis, out_specs=axis), *arrays) == 1 + 1
+    with jax.enable_x64(True):
+        assert kernels(lambda *arrays: gradient(*arrays), *arrays) == 1 + 1
     # Which have none: one axis, other dtypes, more than the chip holds; or none are wanted.
     assert kernels(functools.partial(up.sapa, scale=(2,), kernel_size=(3,)), *(a[0, 0] for a in arrays)) == 0
     assert kernels(sapa, *(a.astype(jnp.float16) for a in arrays)) == 0

@@ -344,7 +344,9 @@ def lower_by_hand(
         return None
     lower = mlir.lower_fun(form, multiple_results=multiple_results)
     if platform == "tpu":
-        return lower(context, *operands, **params) if is_on_for_tpus() else None
+        # Whole numbers of 64 bits, as JAX would have them of 64-bit programs, are none of Mosaic's.
+        with jax.enable_x64(False):
+            return lower(context, *operands, **params) if is_on_for_tpus() else None
     if is_on():
         # From 0.11 on JAX does not lower the kernels without a GPU at hand.
         with _quietly(), contextlib.suppress(RuntimeError):

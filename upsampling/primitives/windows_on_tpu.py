@@ -27,6 +27,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
+from upsampling.primitives._common import varying_alike
 from upsampling.primitives.window_sum import Geometry, as_images, from_images
 
 if TYPE_CHECKING:
@@ -494,9 +495,11 @@ def _run(
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 
+    operands = varying_alike(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *given[0])
+    like = jax.typeof(operands[-1])
     call = pallas.pallas_call(
         kernel,
-        out_shape=[jax.typeof(given[0][0]).update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in made[0]],
+        out_shape=[like.update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in made[0]],
         grid_spec=tpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=len(numbers),
             grid=(given[0][0].shape[0], len(plan.first)),
@@ -512,7 +515,8 @@ def _run(
         name=name,
         metadata={"turns": str(turns)},
     )
-    return call(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *given[0])
+    # What a kernel makes varies over devices as what it is given, which JAX does not say of it.
+    return varying_alike(*call(*operands), operands[-1])[:-1]
 
 
 # --- sums over windows whose weights are given ------------------------------------------------------------------------

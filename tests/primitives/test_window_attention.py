@@ -122,6 +122,7 @@ def test_kernels_compute_sums_over_windows_and_their_gradients(case):
 # By name: the form, channels of `x` and of queries, the dtype, and what of the kernels' sizes is small.
 ON_A_TPU = {
     "windows that move inward": (moved_inward((4, 3), (8, 7), (3, 2), 2), 2, 4, jnp.float32, {}),
+    "no whole factor": (uneven((3, 4), (4, 5), (3, 3), 1), 3, 2, jnp.float32, {"_WRITTEN_OUT": 0}),
     "distances, blocks of rows": (
         moved_inward((4, 3), (9, 7), (3, 3), 1, 1e30),
         3,
@@ -229,13 +230,14 @@ def test_kernels_take_logits_that_are_given(kernels, case):
     check(form, channels, shapes, dtype, stated_of_given, kernels, roundings)
 
 
-def test_distances_are_bounded_as_elsewhere():
+@pytest.mark.parametrize("kernels", [window_attention, windows_on_tpu])
+def test_distances_are_bounded_as_elsewhere(kernels):
     form = moved_inward((2, 2), (4, 4), (3, 3), 1, 100.0)
     key = jnp.asarray([0.0, 50.0, 100.0, 1e20]).reshape(1, 2, 2, 1)
     x, query = jnp.arange(4.0).reshape(1, 2, 2, 1), jnp.full((1, 4, 4, 1), 0.5)
     arrays = (x, query, key)
-    (y,) = attend(*arrays, form=form, dtype=jnp.float32, interpret=True)
-    by_x, by_query, by_key = gradients_of(*arrays, jnp.ones_like(y), form=form, interpret=True)
+    (y,) = kernels.attend(*arrays, form=form, dtype=jnp.float32, interpret=True)
+    by_x, by_query, by_key = kernels.gradients_of(*arrays, jnp.ones_like(y), form=form, interpret=True)
     weights = np.exp([-0.125, -50, -50, -50])
     weights /= weights.sum()
     np.testing.assert_allclose(y, weights @ np.arange(4), rtol=1e-6)

@@ -61,13 +61,13 @@ def test_opencv_s_cubic_of_four_channels():
     for seed in (19, 33, 36, 56, 103):
         x = grey_levels((1500, 6), 4, seed)
         expected = cv2.resize(x, (11, 2300), interpolation=cv2.INTER_CUBIC)
-        if "AVX-512" in cv2.ipp.getIppVersion():
-            np.testing.assert_array_equal(resize(x), expected)
-        else:
-            # IPP and XLA write other loops for other processors: with AVX2 alone a few sums of 100000 round apart.
+        if "AVX2" in cv2.ipp.getIppVersion():
+            # IPP writes other loops for processors without AVX-512, and XLA too: here two sums of 100000 round apart.
             apart = np.abs(np.asarray(resize(x), int) - expected)
             assert apart.max() <= 1
-            assert apart.sum() <= 5
+            assert apart.sum() <= 2
+        else:
+            np.testing.assert_array_equal(resize(x), expected)
 
 
 def test_opencv_with_a_scale_and_channels_first():

@@ -65,24 +65,25 @@ class _Plan(NamedTuple):
 
 def takes(arrays: Sequence[Any], form: "Form") -> bool:
     """Whether `attend` and `gradients_of` compute it."""
-    if not _fits(form.geometry, _channels(arrays, form), [a.dtype for a in arrays]):
+    plan = _plan_that_fits(form.geometry, _channels(arrays, form), [a.dtype for a in arrays])
+    if plan is None:
         return False
-    plan = _plan(form.geometry, _channels(arrays, form))
     filled = _filled(math.prod(form.geometry.window))
     return len(_rows_of_tables(form)[0]) * len(plan.begin) * filled * _LANES * 4 <= _TABLE_BYTES
 
 
-def _fits(geometry: Geometry, channels: tuple[int, int], dtypes: Sequence[Any]) -> bool:
-    """Whether it is in float32 or bfloat16, along two axes, with windows in order, and no more than the chip holds."""
+def _plan_that_fits(geometry: Geometry, channels: tuple[int, int], dtypes: Sequence[Any]) -> _Plan | None:
+    """The blocks, if it is in float32 or bfloat16, along two axes, with windows in order, and the chip holds it."""
     if len(geometry.size) != 2 or geometry.window[1] > _LANES // 2 or any(d != 1 for d in geometry.dilation):
-        return False
+        return None
     if any(dtype not in (jnp.float32, jnp.bfloat16) for dtype in dtypes) or not is_static(*geometry.size):
-        return False
+        return None
     if any(np.any(np.diff(c) < 0) for c in geometry.central):
-        return False
+        return None
     plan = _plan(geometry, channels)
     of_map = (plan.first[-1] + plan.span) * sum(channels) * _LANES * 4
-    return _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES and of_map <= _MAP_BYTES
+    fits = _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES and of_map <= _MAP_BYTES
+    return plan if fits else None
 
 
 def attend(*arrays: jax.Array, form: "Form", dtype: DTypeLike, interpret: bool = False) -> Sequence[jax.Array]:
@@ -316,31 +317,23 @@ def _call(
     (x, outputs, *keys), operands = arrays, [*arrays, *([] if cotangent is None else [cotangent])]
     height, (down, across) = outputs.shape[1], form.geometry.window
     own, taps = x.shape[2], down * across
-    filled, blocks, sides = _filled(taps), len(plan.first), len(plan.begin)
+    filled, sides = _filled(taps), len(plan.begin)
     added, kinds = _tables(form, plan)
-    starts = np.pad(form.geometry.central[0], (0, blocks * plan.rows - height), mode="edge")
-    starts = (starts - np.repeat(plan.first, plan.rows)).reshape(blocks, plan.rows)
-    numbers = [np.asarray(plan.first), starts, np.pad(kinds, (0, starts.size - height), mode="edge")]
-    at_once = 2 - plan.rows % 2  # rows, so that one waits less for its sums while the other goes on
-    # Two outputs of a center are folded together.
-    paired = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2])
-    turns = 1.0  # of loops whose length the program does not tell, in the mean
-    if gradient:
-        numbers += _seen_by_rows(starts, height, plan.span, down)
-        turns = float(np.mean(numbers[-1] - numbers[-2])) / (1 + paired)
+    rows = _Rows.of(form.geometry, plan, height, seen=gradient)
+    numbers = [*rows.tables, np.pad(kinds, (0, len(plan.first) * plan.rows - height), mode="edge")]
+    at_once = rows.at_once
 
     def kernel(*refs: Any) -> None:
         remaining = list(refs)
         take = lambda n: [remaining.pop(0) for _ in range(n)]  # noqa: E731
-        first, start, kind, *seen = take(len(numbers))
+        first, start, *seen, kind = take(len(numbers))
         x_ref, outputs_ref, *keys_ref = take(len(arrays))
         cotangent_ref = take(1)[0] if gradient else None
         places, added_ref, *matrices = take(2 + gradient)
         results_refs, (spread_x, part, weights, *others) = take(len(results)), remaining
         spread_keys, by_logits = others if compares and gradient else (*others, None, None)[:2]
         block = pallas.program_id(1)
-        if filled > taps:
-            part[:, taps * 8 :] = jnp.zeros((at_once, (filled - taps) * 8, _LANES), jnp.float32)
+        _clear_after(part, taps)
         _spread(x_ref, spread_x, places)
         if compares:
             _spread(keys_ref[0], spread_keys, places)
@@ -379,8 +372,7 @@ def _call(
             mean = jnp.sum(means, 0, keepdims=True)
             slopes = [w * (g - mean) for w, g in zip(own_weights, gains, strict=True)]
             if not compares:
-                nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (outputs.shape[2] // 8 - len(slopes))
-                _store(results_refs[0], row, 0, [*slopes, *nothing])
+                _store_taps(results_refs[0], row, slopes)
                 return
             if sloping is not None:
                 slopes = [a * s for a, s in zip(slopes, sloping, strict=True)]
@@ -390,16 +382,10 @@ def _call(
             less = None if form.most is None else outputs_ref
             _sums(by_logits, row, spread_keys, begin, down, results_refs[0], row, less)
 
-        # Rows below the image too, of what lies in memory there: nothing reads what becomes of them.
-        def some(number: Any, carry: Any) -> Any:
-            for turn in range(at_once):
-                (gradient_of if gradient else value)(number * at_once + turn, turn)
-            return carry
-
-        lax.fori_loop(0, plan.rows // at_once, some, 0)
+        rows.each(gradient_of if gradient else value)
         if not gradient:
             return
-        tables = (start, *seen, 1 + paired)
+        tables = (start, *seen, rows.alike)
         _fold(spread_x, weights, cotangent_ref, tables, block, down, apart=False)
         _move_back(spread_x, matrices[0], results_refs[1], first, block)
         if compares:
@@ -431,8 +417,53 @@ def _call(
         scratch,
         interpret,
         "window_attention_gradient" if gradient else "window_attention",
-        turns,
+        rows.turns,
     )
+
+
+class _Rows(NamedTuple):
+    """How kernels go over the rows of a block.
+
+    Attributes:
+      tables: of each block the first row that it reaches, of each output row the first of its window, counted from
+        there; and, where outputs are summed, of each row that a block reaches the first output that sees it, and the
+        one after the last.
+      length: how many a block has.
+      at_once: how many are computed in one turn, so that one waits less for its sums while the other goes on.
+      alike: how many outputs that follow each other have one window, and are summed together.
+      turns: of these sums, which the program does not tell, in the mean.
+    """
+
+    tables: list[np.ndarray]
+    length: int
+    at_once: int
+    alike: int
+    turns: float
+
+    @classmethod
+    def of(cls, geometry: Geometry, plan: _Plan, height: int, seen: bool) -> "_Rows":
+        starts = np.pad(geometry.central[0], (0, len(plan.first) * plan.rows - height), mode="edge")
+        starts = (starts - np.repeat(plan.first, plan.rows)).reshape(-1, plan.rows)
+        at_once = 2 - plan.rows % 2
+        paired = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2])
+        tables, turns = [np.asarray(plan.first), starts], 1.0
+        if seen:
+            tables += _seen_by_rows(starts, height, plan.span, geometry.window[0])
+            turns = float(np.mean(tables[-1] - tables[-2])) / (1 + paired)
+        return cls(tables, plan.rows, at_once, 2 if paired else 1, turns)
+
+    def each(self, compute: Callable[[Any, int], None]) -> None:
+        """`compute(row, turn)` for all rows, turn below `at_once`.
+
+        For rows below the image too, of what lies in memory there: nothing reads what becomes of them.
+        """
+
+        def some(number: Any, carry: Any) -> Any:
+            for turn in range(self.at_once):
+                compute(number * self.at_once + turn, turn)
+            return carry
+
+        lax.fori_loop(0, self.length // self.at_once, some, 0)
 
 
 class _Specs(NamedTuple):
@@ -526,7 +557,7 @@ Sum = Literal["sum", "correlation", "fold"]
 
 def takes_sums(geometry: Geometry, channels: int, *dtypes: DTypeLike) -> bool:
     """Whether `window_sum`, `window_correlation` and `fold` compute it, of so many channels in all."""
-    return _fits(geometry, (_filled_up(channels // geometry.groups), 0), dtypes)
+    return _plan_that_fits(geometry, (_filled_up(channels // geometry.groups), 0), dtypes) is not None
 
 
 def window_sum(x: jax.Array, w: jax.Array, *, geometry: Geometry, interpret: bool = False) -> jax.Array:
@@ -566,19 +597,14 @@ def _sum(
     from jax.experimental import pallas
 
     own, (down, across), filled = a.shape[2], geometry.window, _filled(math.prod(geometry.window))
-    padded, blocks, height = _padded_rows(geometry, plan), len(plan.first), b.shape[1]
-    starts = np.pad(geometry.central[0], (0, blocks * plan.rows - height), mode="edge")
-    starts = (starts - np.repeat(plan.first, plan.rows)).reshape(blocks, plan.rows)
-    numbers, at_once = [np.asarray(plan.first), starts], 2 - plan.rows % 2
-    paired, turns = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2]), 1.0
-    if what == "fold":
-        numbers += _seen_by_rows(starts, height, plan.span, down)
-        turns = float(np.mean(numbers[-1] - numbers[-2])) / (1 + paired)
+    padded, height = _padded_rows(geometry, plan), b.shape[1]
+    rows = _Rows.of(geometry, plan, height, seen=what == "fold")
+    at_once = rows.at_once
 
     def kernel(*refs: Any) -> None:
         (first, start, *seen), (a_ref, b_ref, constant, result, spread, held) = (
-            refs[: len(numbers)],
-            refs[len(numbers) :],
+            refs[: len(rows.tables)],
+            refs[len(rows.tables) :],
         )
         block = pallas.program_id(1)
         if what != "fold":
@@ -588,23 +614,17 @@ def _sum(
             begin = start[block * plan.rows + row]
             if what == "correlation":
                 made = _products(b_ref, row, spread, begin, down, held.at[turn], most=_WRITTEN_OUT_OF_SUMS)
-                nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (result.shape[2] // 8 - len(made))
-                _store(result, row, 0, [*made, *nothing])
+                _store_taps(result, row, made)
                 return
             _hold(held, turn if what == "sum" else row, _vectors(b_ref, row, 0, b.shape[2])[: filled // 8])
             if what == "sum":
                 _sums(held, turn, spread, begin, down, result, row, most=_WRITTEN_OUT_OF_SUMS)
 
-        def some(number: Any, carry: Any) -> Any:
-            for turn in range(at_once):
-                row_of(number * at_once + turn, turn)
-            return carry
-
-        if what == "correlation" and filled > down * across:
-            held[:, down * across * 8 :] = jnp.zeros((at_once, (filled - down * across) * 8, _LANES), jnp.float32)
-        lax.fori_loop(0, plan.rows // at_once, some, 0)
+        if what == "correlation":
+            _clear_after(held, down * across)
+        rows.each(row_of)
         if what == "fold":
-            _fold(spread, held, a_ref, (start, *seen, 1 + paired), block, down, apart=False)
+            _fold(spread, held, a_ref, (start, *seen, rows.alike), block, down, apart=False)
             _move_back(spread, constant, result, first, block)
 
     specs_of = _Specs(plan, padded)
@@ -620,7 +640,8 @@ def _sum(
     holds = {"sum": (at_once, filled), "correlation": (at_once, filled * 8), "fold": (plan.rows, filled)}
     given = [a, b, constant], [of_a, specs_of.rows(b.shape[2]), of_constant]
     scratch = [(plan.span, across, own), holds[what]]
-    (made,) = _run(kernel, plan, numbers, given, ([result], [of_result]), scratch, interpret, f"window_{what}", turns)
+    name, results = f"window_{what}", ([result], [of_result])
+    (made,) = _run(kernel, plan, rows.tables, given, results, scratch, interpret, name, rows.turns)
     return made
 
 
@@ -652,9 +673,9 @@ def _vectors(ref: Any, row: Any, begin: int, end: int) -> list[jax.Array]:
     return [a[i : i + 8] for a in read for i in range(0, step, 8)]
 
 
-def _each(count: int, work: int, body: Callable[[Any, Any], Any], carry: Any, most: int) -> Any:
+def _each(count: int, work: int, body: Callable[[Any, Any], Any], carry: Any, most: int | None = None) -> Any:
     """A loop, which is written out where that is not too long."""
-    if count * work > most:
+    if count * work > (_WRITTEN_OUT if most is None else most):
         return lax.fori_loop(0, count, body, carry)
     return functools.reduce(lambda carry, i: body(i, carry), range(count), carry)
 
@@ -714,13 +735,7 @@ def _products(
 
     for chunk, end in _chunks(channels, _HELD):
         values = _vectors(ref, row, chunk, end)
-        _each(
-            across,
-            down * len(values),
-            functools.partial(column, chunk, values),
-            0,
-            _WRITTEN_OUT if most is None else most,
-        )
+        _each(across, down * len(values), functools.partial(column, chunk, values), 0, most)
     sums = []
     for first in range(0, part.shape[0], 64):
         sums.append(functools.reduce(jnp.add, (part[pallas.ds(first + i, 8, stride=8)] for i in range(8))))
@@ -774,7 +789,7 @@ def _sums(
         # Several sums for each vector: an addition waits for the one before.
         nothing = ((jnp.zeros((8, _LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
         some = functools.partial(column, chunk, origin)
-        totals = _each(across, down * count, some, nothing, _WRITTEN_OUT if most is None else most)
+        totals = _each(across, down * count, some, nothing, most)
         _store(result, row, chunk, [functools.reduce(jnp.add, terms) for terms in zip(*totals, strict=True)])
 
 
@@ -783,6 +798,19 @@ def _store(ref: Any, row: Any, begin: int, vectors: Sequence[jax.Array]) -> None
     for i in range(0, len(vectors), step):
         a = vectors[i] if step == 1 else jnp.concatenate(vectors[i : i + step])
         ref[0, row, begin + 8 * i : begin + 8 * (i + step)] = a.astype(ref.dtype)
+
+
+def _store_taps(ref: Any, row: Any, vectors: Sequence[jax.Array]) -> None:
+    """Those of all taps, and zeros for what fills them up."""
+    nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (ref.shape[2] // 8 - len(vectors))
+    _store(ref, row, 0, [*vectors, *nothing])
+
+
+def _clear_after(part: Any, taps: int) -> None:
+    """Zeros for the sums of taps that there are not, which fill vectors up."""
+    at_once, count, _ = part.shape
+    if count > taps * 8:
+        part[:, taps * 8 :] = jnp.zeros((at_once, count - taps * 8, _LANES), jnp.float32)
 
 
 def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: Any, down: int, apart: bool) -> None:
@@ -854,7 +882,7 @@ def _move_back(spread: Any, matrices: Any, result: Any, first: Any, block: Any) 
             )
             return total + functools.reduce(jnp.add, jnp.split(moved, 3))
 
-        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32), _WRITTEN_OUT)
+        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32))
         place = (0, pallas.ds(first[block] + row, count))
         result[place] = result[place] + total.reshape(count, channels, _LANES)
 

@@ -224,7 +224,7 @@ def make_primitive(
     cpu_alone: Callable[..., jax.Array] | None = None,
     gpu: Callable[..., jax.Array] | None = None,
     by_hand: Callable[..., jax.Array] | None = None,
-    by_hand_on_tpu: Callable[..., jax.Array] | None = None,
+    by_hand_on_tpu: Callable[..., Callable[..., jax.Array] | None] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
     several: Callable[..., jax.Array] | None = None,
     like: int = 0,
@@ -240,7 +240,7 @@ def make_primitive(
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
       by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
-      by_hand_on_tpu: the same for a TPU.
+      by_hand_on_tpu: `(*avals, **static)` to the form with kernels by hand for a TPU, or to None where there is none.
       several: the form for a GPU in programs for several devices, where maps may be cut along space.
       like: the number of the operand whose dtype the result has.
 
@@ -293,10 +293,9 @@ def make_primitive(
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
     def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        made = None
-        if by_hand_on_tpu is not None:
-            form = nothing_of_nothing(by_hand_on_tpu)
-            made = lower_by_hand(context, form, *operands, platform="tpu", **params)
+        made, form = None, by_hand_on_tpu and by_hand_on_tpu(*context.avals_in, **params)
+        if form is not None:
+            made = lower_by_hand(context, nothing_of_nothing(form), *operands, platform="tpu", **params)
         return made or mlir.lower_fun(nothing_of_nothing(tpu or default), multiple_results=False)(
             context, *operands, **params
         )
@@ -344,7 +343,8 @@ def lower_by_hand(
         return None
     lower = mlir.lower_fun(form, multiple_results=multiple_results)
     if platform == "tpu":
-        # Whole numbers of 64 bits, as JAX would have them of 64-bit programs, are none of Mosaic's.
+        # Whole numbers of 64 bits, as JAX would have them of 64-bit programs, are none of Mosaic's. The form must not
+        # be given floating ones of 64 bits, which would be truncated.
         with jax.enable_x64(False):
             return lower(context, *operands, **params) if is_on_for_tpus() else None
     if is_on():

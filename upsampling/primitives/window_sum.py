@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.interpreters import ad
 from jax.typing import DTypeLike
 
@@ -1216,13 +1217,13 @@ def _shapes(geometry: Geometry, n: int, c: int) -> tuple[tuple[int, ...], tuple[
     )
 
 
-def _by_hand(kernel: str, form: Callable, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """The kernel of `windows_on_tpu` with this name; or the form, where there is none."""
+def _by_hand(kernel: str, a: ShapedArray, b: ShapedArray, *, geometry: Geometry) -> Callable | None:
+    """The kernel of `windows_on_tpu` with this name, if it takes such operands."""
     from upsampling.primitives import windows_on_tpu
 
     maps = b if kernel == "fold" else a
     taken = windows_on_tpu.takes_sums(geometry, maps.shape[-1], a.dtype, b.dtype)
-    return (getattr(windows_on_tpu, kernel) if taken else form)(a, b, geometry=geometry)
+    return getattr(windows_on_tpu, kernel) if taken else None
 
 
 window_sum_p = make_primitive(
@@ -1234,7 +1235,7 @@ window_sum_p = make_primitive(
     gpu=_window_sum_on_gpu,
     several=functools.partial(_on_several_gpus, _window_sum_on_gpu, _window_sum),
     tpu=window_sum_on_tpu,
-    by_hand_on_tpu=functools.partial(_by_hand, "window_sum", window_sum_on_tpu),
+    by_hand_on_tpu=functools.partial(_by_hand, "window_sum"),
 )
 window_correlation_p = make_primitive(
     "window_correlation",
@@ -1245,7 +1246,7 @@ window_correlation_p = make_primitive(
     gpu=_window_correlation_on_gpu,
     several=functools.partial(_on_several_gpus, _window_correlation_on_gpu, _window_correlation),
     tpu=window_correlation_on_tpu,
-    by_hand_on_tpu=functools.partial(_by_hand, "window_correlation", window_correlation_on_tpu),
+    by_hand_on_tpu=functools.partial(_by_hand, "window_correlation"),
 )
 fold_p = make_primitive(
     "fold",
@@ -1255,7 +1256,7 @@ fold_p = make_primitive(
     gpu=_fold_on_gpu,
     several=functools.partial(_on_several_gpus, _fold_on_gpu, _fold),
     tpu=fold_on_tpu,
-    by_hand_on_tpu=functools.partial(_by_hand, "fold", fold_on_tpu),
+    by_hand_on_tpu=functools.partial(_by_hand, "fold"),
 )
 
 _pad_p = make_primitive(

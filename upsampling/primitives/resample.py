@@ -7,10 +7,10 @@ How it is computed depends on the platform:
 
 * CPU and GPU: a sum of gathers for each axis, one per tap, which XLA fuses into one loop. Several axes in one loop
   cost the product of their taps but no intermediate array; where that product is large the intermediate is written.
-* TPU, whose gathers are slow and whose matrix unit is not: a dense matrix per axis; of a long axis, those blocks of it
-  that hold taps. This spreads a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md.
-  Pixels that are only copied go through no matrix: whole factors are one sum over windows of zeros and one pixel, and
-  so is the gradient.
+* TPU: kernels by hand along two axes, where channels fill vectors (`resample_on_tpu`). Elsewhere, since gathers are
+  slow there and the matrix unit is not, a dense matrix per axis; of a long axis, those blocks of it that hold taps.
+  Matrices spread a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md. Pixels that are
+  only copied go through neither: whole factors are one sum over windows of zeros and one pixel, and so is the gradient.
 * Several devices, CPU and GPU: a sum of shifted images, so that where an axis is cut over the devices only edges move.
   On one GPU it would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is by matrices, whose
   results the partitioner adds up over the devices where the axis is cut.
@@ -28,9 +28,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.interpreters import ad, batching
 
+from upsampling.primitives import resample_on_tpu
 from upsampling.primitives._common import accumulator, make_primitive
 from upsampling.primitives.taps import Taps
 
@@ -329,6 +331,12 @@ def _blocks(taps: Taps) -> list[tuple[int, int, np.ndarray]]:
     return blocks
 
 
+def _by_hand_on_tpu(x: ShapedArray, *, operators: Operators) -> Callable | None:
+    # Copies, and sums of what was copied, XLA computes in any layout.
+    left = all(taps.selection for _, taps in operators) or all(taps.transpose.repeats for _, taps in operators)
+    return None if left else resample_on_tpu.choose(x, operators, DENSE)
+
+
 # --- the primitive ----------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +350,7 @@ _resample_p = make_primitive(
     # The partitioner knows no layout constraints and would gather all shards for them.
     cpu_alone=functools.partial(_by_gathers_on_cpu, order=_row_major),
     tpu=_on_tpu,
+    by_hand_on_tpu=_by_hand_on_tpu,
 )
 
 

@@ -27,13 +27,12 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._common import varying_alike
+from upsampling.primitives._mosaic import LANES, parts, run
 from upsampling.primitives.window_sum import Geometry, as_images, from_images
 
 if TYPE_CHECKING:
     from upsampling.primitives.window_attention import Form
 
-_LANES = 128
 _HELD = 32  # vectors that a loop keeps in registers, of 64
 _APART = 8  # sums that a loop adds to in turn
 # Products of vectors in the body of a loop: longer ones have fewer gaps, but take longer to trace, also where XLA drops
@@ -41,6 +40,7 @@ _APART = 8  # sums that a loop adds to in turn
 _WRITTEN_OUT, _WRITTEN_OUT_OF_SUMS = 512, 128
 # On the chip, of 64 to 128 MB: for a block of rows, the gradients of a whole image, and logits to add.
 _BLOCK_BYTES, _MAP_BYTES, _TABLE_BYTES = 20 << 20, 16 << 20, 2 << 20
+_MOST_BYTES = _BLOCK_BYTES + 2 * (_MAP_BYTES + _TABLE_BYTES)
 
 
 class _Plan(NamedTuple):
@@ -69,19 +69,19 @@ def takes(arrays: Sequence[Any], form: "Form") -> bool:
     if plan is None:
         return False
     filled = _filled(math.prod(form.geometry.window))
-    return len(_rows_of_tables(form)[0]) * len(plan.begin) * filled * _LANES * 4 <= _TABLE_BYTES
+    return len(_rows_of_tables(form)[0]) * len(plan.begin) * filled * LANES * 4 <= _TABLE_BYTES
 
 
 def _plan_that_fits(geometry: Geometry, channels: tuple[int, int], dtypes: Sequence[Any]) -> _Plan | None:
     """The blocks, if it is in float32 or bfloat16, along two axes, with windows in order, and the chip holds it."""
-    if len(geometry.size) != 2 or geometry.window[1] > _LANES // 2 or any(d != 1 for d in geometry.dilation):
+    if len(geometry.size) != 2 or geometry.window[1] > LANES // 2 or any(d != 1 for d in geometry.dilation):
         return None
     if any(dtype not in (jnp.float32, jnp.bfloat16) for dtype in dtypes) or not is_static(*geometry.size):
         return None
     if any(np.any(np.diff(c) < 0) for c in geometry.central):
         return None
     plan = _plan(geometry, channels)
-    of_map = (plan.first[-1] + plan.span) * sum(channels) * _LANES * 4
+    of_map = (plan.first[-1] + plan.span) * sum(channels) * LANES * 4
     fits = _block_bytes(geometry, channels, plan.rows, plan.span) <= _BLOCK_BYTES and of_map <= _MAP_BYTES
     return plan if fits else None
 
@@ -182,10 +182,10 @@ def _inputs(
     channels = channels or a.shape[2] + _up(a.shape[2], a.dtype)
     rows, columns = (0, 0) if padded else geometry.reach
     below = _padded_rows(geometry, plan) - rows - a.shape[1]
-    right = max(plan.begin[-1] + _LANES - columns - a.shape[3], 0)
+    right = max(plan.begin[-1] + LANES - columns - a.shape[3], 0)
     a = _padded(a, (0, 0), (rows, below), (0, channels - a.shape[2]), (columns, right))
-    blocks = [lax.slice_in_dim(a, begin, begin + _LANES, axis=3) for begin in plan.begin]
-    return jnp.stack(blocks, 1).reshape(-1, *a.shape[1:3], _LANES)
+    blocks = [lax.slice_in_dim(a, begin, begin + LANES, axis=3) for begin in plan.begin]
+    return jnp.stack(blocks, 1).reshape(-1, *a.shape[1:3], LANES)
 
 
 def _padded_rows(geometry: Geometry, plan: _Plan) -> int:
@@ -198,7 +198,7 @@ def _outputs(a: jax.Array, geometry: Geometry, plan: _Plan) -> jax.Array:
     a = _padded(a, (0, 0), (0, 0), (0, _up(a.shape[2], a.dtype)), (0, count * plan.columns - a.shape[3]))
     a = a.reshape(*a.shape[:3], count, plan.columns).transpose(0, 3, 1, 2, 4)
     a = a.reshape(-1, *a.shape[2:])
-    return _padded(a, (0, 0), (0, 0), (0, 0), (0, _LANES - plan.columns))
+    return _padded(a, (0, 0), (0, 0), (0, 0), (0, LANES - plan.columns))
 
 
 def _outputs_back(y: jax.Array, geometry: Geometry, plan: _Plan, channels: int) -> jax.Array:
@@ -238,12 +238,12 @@ def _filled(taps: int) -> int:
 
 def _plan(geometry: Geometry, channels: tuple[int, int]) -> _Plan:
     rows, columns = geometry.central
-    width = min(len(columns), _LANES)
-    while any(_reached(columns[i : i + width], geometry.window[1]) > _LANES for i in range(0, len(columns), width)):
+    width = min(len(columns), LANES)
+    while any(_reached(columns[i : i + width], geometry.window[1]) > LANES for i in range(0, len(columns), width)):
         width -= 1
     cuts = range(0, len(columns), width)
     begin = tuple(int(columns[i]) for i in cuts)
-    places = np.zeros((len(cuts), geometry.window[1], _LANES), np.int32)
+    places = np.zeros((len(cuts), geometry.window[1], LANES), np.int32)
     for block, i in enumerate(cuts):
         own = columns[i : i + width] - begin[block]
         places[block, :, : len(own)] = own + np.arange(geometry.window[1])[:, None]
@@ -267,7 +267,7 @@ def _block_bytes(geometry: Geometry, channels: tuple[int, int], rows: int, span:
     taps = _filled(math.prod(geometry.window))
     vectors = span * (geometry.window[1] + 2) * (own + inner) + 8 * taps  # spread, and twice as they come
     held = 4 * rows * (own + (inner or taps)) + 2 * rows * taps
-    return (vectors + held) * _LANES * 4
+    return (vectors + held) * LANES * 4
 
 
 def _rows_of_tables(form: "Form") -> tuple[list[tuple[float, ...]], np.ndarray]:
@@ -286,11 +286,11 @@ def _tables(form: "Form", plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
     columns = np.zeros((count * plan.columns, window[1]))
     if form.tables:
         columns[: len(form.tables[1])] = form.tables[1]
-    columns = np.pad(columns.reshape(count, plan.columns, -1), [(0, 0), (0, _LANES - plan.columns), (0, 0)])
+    columns = np.pad(columns.reshape(count, plan.columns, -1), [(0, 0), (0, LANES - plan.columns), (0, 0)])
     if not form.tables:
         columns = columns[:1]
     added = np.asarray(different)[:, None, None, :, None] + columns.transpose(0, 2, 1)[None, :, :, None, :]
-    added = added.reshape(len(different), len(columns), -1, _LANES)
+    added = added.reshape(len(different), len(columns), -1, LANES)
     filled = _filled(added.shape[2]) - added.shape[2]
     return np.pad(added, [(0, 0), (0, 0), (0, filled), (0, 0)], constant_values=-np.inf).astype(np.float32), numbers
 
@@ -395,29 +395,30 @@ def _call(
     specs_of = _Specs(plan, x.shape[1])
     constants = [jnp.asarray(plan.places[:, :, None]), jnp.asarray(added)]
     added_spec = pallas.BlockSpec(
-        (len(added), 1, filled, _LANES), lambda image, *_: (0, image % sides if form.tables else 0, 0, 0)
+        (len(added), 1, filled, LANES), lambda image, *_: (0, image % sides if form.tables else 0, 0, 0)
     )
     specs = [specs_of.reached(own), specs_of.rows(outputs.shape[2]), *(specs_of.reached(a.shape[2]) for a in keys)]
-    specs += [*[specs_of.rows(own)] * gradient, specs_of.side(across, 1, _LANES), added_spec]
+    specs += [*[specs_of.rows(own)] * gradient, specs_of.side(across, 1, LANES), added_spec]
     scratch = [(plan.span, across, own), (at_once, filled * 8), (plan.rows if gradient else at_once, filled)]
     scratch += [(plan.span, across, a.shape[2]) for a in keys]
     if gradient:
         constants.append(jnp.asarray(_matrices(plan), jnp.bfloat16))
-        specs.append(specs_of.side(across, _LANES, _LANES))
+        specs.append(specs_of.side(across, LANES, LANES))
         scratch += [(plan.rows, filled)] * compares
     of_results = [specs_of.rows(own)]
     if gradient:
         of_results = [specs_of.rows(outputs.shape[2]), specs_of.image(own), *(specs_of.image(a.shape[2]) for a in keys)]
-    return _run(
+    return run(
         kernel,
-        plan,
+        (x.shape[0], len(plan.first)),
         numbers,
         ([*operands, *constants], specs),
         (results, of_results),
-        scratch,
-        interpret,
-        "window_attention_gradient" if gradient else "window_attention",
-        rows.turns,
+        [(*shape, LANES) for shape in scratch],
+        most_bytes=_MOST_BYTES,
+        interpret=interpret,
+        name="window_attention_gradient" if gradient else "window_attention",
+        turns=rows.turns,
     )
 
 
@@ -476,20 +477,20 @@ class _Specs(NamedTuple):
         """Rows of the output."""
         from jax.experimental import pallas
 
-        return pallas.BlockSpec((1, self.plan.rows, n, _LANES), lambda image, block, *_: (image, block, 0, 0))
+        return pallas.BlockSpec((1, self.plan.rows, n, LANES), lambda image, block, *_: (image, block, 0, 0))
 
     def reached(self, n: int) -> Any:
         """Those rows of the input that their windows reach."""
         from jax.experimental import pallas
 
-        shape = tuple(map(pallas.Element, (1, self.plan.span, n, _LANES)))
+        shape = tuple(map(pallas.Element, (1, self.plan.span, n, LANES)))
         return pallas.BlockSpec(shape, lambda image, block, first, *_: (image, first[block], 0, 0))
 
     def image(self, n: int) -> Any:
         """All rows of the input, to add to."""
         from jax.experimental import pallas
 
-        return pallas.BlockSpec((1, self.height, n, _LANES), lambda image, *_: (image, 0, 0, 0))
+        return pallas.BlockSpec((1, self.height, n, LANES), lambda image, *_: (image, 0, 0, 0))
 
     def side(self, *shape: int) -> Any:
         """What a block of columns has of a constant."""
@@ -497,57 +498,6 @@ class _Specs(NamedTuple):
 
         sides = len(self.plan.begin)
         return pallas.BlockSpec((1, *shape), lambda image, *_: (image % sides, *[0] * len(shape)))
-
-
-def _run(
-    kernel: Callable[..., None],
-    plan: _Plan,
-    numbers: Sequence[np.ndarray],
-    given: tuple[Sequence[jax.Array], Sequence[Any]],
-    made: tuple[Sequence[Any], Sequence[Any]],
-    scratch: Sequence[tuple[int, ...]],
-    interpret: bool,
-    name: str,
-    turns: float = 1.0,
-) -> list[jax.Array]:
-    """Runs a kernel for all images and blocks of rows.
-
-    Args:
-      kernel: of references to the numbers, to what is given and made, and to what is held on the chip.
-      plan: the blocks.
-      numbers: tables that the kernel looks up.
-      given: arrays, of which the first has all images, and which part of each a block has.
-      made: the same of the results.
-      scratch: shapes of what is held.
-      interpret: whether JAX computes what the kernel would, on a CPU.
-      name: what a program shows.
-      turns: of loops whose length the program does not tell, in the mean, for who reads the program.
-    """
-    from jax.experimental import pallas
-    from jax.experimental.pallas import tpu
-
-    operands = varying_alike(*(jnp.asarray(a.reshape(-1), jnp.int32) for a in numbers), *given[0])
-    like = jax.typeof(operands[-1])
-    call = pallas.pallas_call(
-        kernel,
-        out_shape=[like.update(shape=a.shape, dtype=jnp.dtype(a.dtype)) for a in made[0]],
-        grid_spec=tpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=len(numbers),
-            grid=(given[0][0].shape[0], len(plan.first)),
-            in_specs=given[1],
-            out_specs=made[1],
-            scratch_shapes=[tpu.VMEM((*shape, _LANES), jnp.float32) for shape in scratch],
-        ),
-        compiler_params=tpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"),
-            vmem_limit_bytes=_BLOCK_BYTES + 2 * (_MAP_BYTES + _TABLE_BYTES),
-        ),
-        interpret=interpret,
-        name=name,
-        metadata={"turns": str(turns)},
-    )
-    # What a kernel makes varies over devices as what it is given, which JAX does not say of it.
-    return varying_alike(*call(*operands), operands[-1])[:-1]
 
 
 # --- sums over windows whose weights are given ------------------------------------------------------------------------
@@ -628,20 +578,28 @@ def _sum(
             _move_back(spread, constant, result, first, block)
 
     specs_of = _Specs(plan, padded)
-    constant, of_constant = jnp.asarray(plan.places[:, :, None]), specs_of.side(across, 1, _LANES)
+    constant, of_constant = jnp.asarray(plan.places[:, :, None]), specs_of.side(across, 1, LANES)
     if what == "fold":
-        constant, of_constant = jnp.asarray(_matrices(plan), jnp.bfloat16), specs_of.side(across, _LANES, _LANES)
+        constant, of_constant = jnp.asarray(_matrices(plan), jnp.bfloat16), specs_of.side(across, LANES, LANES)
     of_a = (specs_of.rows if what == "fold" else specs_of.reached)(own)
     channels = filled + _up(filled, dtype) if what == "correlation" else own
-    result = jax.ShapeDtypeStruct((a.shape[0], height, channels, _LANES), dtype)
+    result = jax.ShapeDtypeStruct((a.shape[0], height, channels, LANES), dtype)
     of_result = specs_of.rows(channels)
     if what == "fold":
-        result, of_result = jax.ShapeDtypeStruct((a.shape[0], padded, own, _LANES), jnp.float32), specs_of.image(own)
+        result, of_result = jax.ShapeDtypeStruct((a.shape[0], padded, own, LANES), jnp.float32), specs_of.image(own)
     holds = {"sum": (at_once, filled), "correlation": (at_once, filled * 8), "fold": (plan.rows, filled)}
-    given = [a, b, constant], [of_a, specs_of.rows(b.shape[2]), of_constant]
-    scratch = [(plan.span, across, own), holds[what]]
-    name, results = f"window_{what}", ([result], [of_result])
-    (made,) = _run(kernel, plan, rows.tables, given, results, scratch, interpret, name, rows.turns)
+    (made,) = run(
+        kernel,
+        (a.shape[0], len(plan.first)),
+        rows.tables,
+        ([a, b, constant], [of_a, specs_of.rows(b.shape[2]), of_constant]),
+        ([result], [of_result]),
+        [(plan.span, across, own, LANES), (*holds[what], LANES)],
+        most_bytes=_MOST_BYTES,
+        interpret=interpret,
+        name=f"window_{what}",
+        turns=rows.turns,
+    )
     return made
 
 
@@ -662,8 +620,8 @@ def _seen_by_rows(starts: np.ndarray, height: int, span: int, down: int) -> list
 
 def _matrices(plan: _Plan) -> np.ndarray:
     """What moves columns of outputs to those of their taps: (blocks of columns, columns of a window, 128, 128)."""
-    ones = plan.places[..., None] == np.arange(_LANES)
-    return ones & (np.arange(_LANES) < plan.columns)[:, None]
+    ones = plan.places[..., None] == np.arange(LANES)
+    return ones & (np.arange(LANES) < plan.columns)[:, None]
 
 
 def _vectors(ref: Any, row: Any, begin: int, end: int) -> list[jax.Array]:
@@ -690,7 +648,7 @@ def _spread(ref: Any, spread: Any, places: Any) -> None:
     span, across, channels, _ = spread.shape
 
     def column(row: Any, begin: int, vectors: list[jax.Array], col: Any, carry: Any) -> Any:
-        place = jnp.broadcast_to(places[0, col], (8, _LANES))
+        place = jnp.broadcast_to(places[0, col], (8, LANES))
         for i, a in enumerate(vectors):
             spread[row, col, begin + 8 * i : begin + 8 * i + 8] = _permuted(a, place)
         return carry
@@ -758,7 +716,7 @@ def _of_tap(held: Any, row: Any, tap: Any) -> jax.Array:
     """One tap's, for 8 channels."""
     from jax.experimental import pallas
 
-    return jnp.broadcast_to(held[row, pallas.ds(tap, 1)], (8, _LANES))
+    return jnp.broadcast_to(held[row, pallas.ds(tap, 1)], (8, LANES))
 
 
 def _sums(
@@ -787,7 +745,7 @@ def _sums(
     for chunk, end in _chunks(channels, _HELD // 2):
         origin, count = None if less is None else _vectors(less, row, chunk, end), (end - chunk) // 8
         # Several sums for each vector: an addition waits for the one before.
-        nothing = ((jnp.zeros((8, _LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
+        nothing = ((jnp.zeros((8, LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
         some = functools.partial(column, chunk, origin)
         totals = _each(across, down * count, some, nothing, most)
         _store(result, row, chunk, [functools.reduce(jnp.add, terms) for terms in zip(*totals, strict=True)])
@@ -802,7 +760,7 @@ def _store(ref: Any, row: Any, begin: int, vectors: Sequence[jax.Array]) -> None
 
 def _store_taps(ref: Any, row: Any, vectors: Sequence[jax.Array]) -> None:
     """Those of all taps, and zeros for what fills them up."""
-    nothing = [jnp.zeros((8, _LANES), jnp.float32)] * (ref.shape[2] // 8 - len(vectors))
+    nothing = [jnp.zeros((8, LANES), jnp.float32)] * (ref.shape[2] // 8 - len(vectors))
     _store(ref, row, 0, [*vectors, *nothing])
 
 
@@ -810,7 +768,7 @@ def _clear_after(part: Any, taps: int) -> None:
     """Zeros for the sums of taps that there are not, which fill vectors up."""
     at_once, count, _ = part.shape
     if count > taps * 8:
-        part[:, taps * 8 :] = jnp.zeros((at_once, count - taps * 8, _LANES), jnp.float32)
+        part[:, taps * 8 :] = jnp.zeros((at_once, count - taps * 8, LANES), jnp.float32)
 
 
 def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: Any, down: int, apart: bool) -> None:
@@ -842,7 +800,7 @@ def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: An
                 columns = range(side, min(side + most, across))
                 places = [(row, col, slice(at, at + 8)) for col in columns for at in range(begin, end, 8)]
                 less = [spread[place] for place in places] if apart else None
-                nothing = tuple(jnp.zeros((8, _LANES), jnp.float32) for _ in places)
+                nothing = tuple(jnp.zeros((8, LANES), jnp.float32) for _ in places)
                 some = functools.partial(add, row, (begin, end), columns, less)
                 for place, total in zip(places, lax.fori_loop(lower, upper, some, nothing), strict=True):
                     spread[place] = total
@@ -856,35 +814,30 @@ def _move_back(spread: Any, matrices: Any, result: Any, first: Any, block: Any) 
     from jax.experimental import pallas
 
     span, across, channels, _ = spread.shape
-    at_once = max(min(_LANES // channels, span), 1)
+    at_once = max(min(LANES // channels, span), 1)
 
     @pallas.when(block == 0)
     def _() -> None:
         def clear(row: Any, carry: Any) -> Any:
-            result[0, row] = jnp.zeros((channels, _LANES), jnp.float32)
+            result[0, row] = jnp.zeros((channels, LANES), jnp.float32)
             return carry
 
         lax.fori_loop(0, result.shape[1], clear, 0)
 
     def move(row: Any, count: int) -> None:
         def column(col: Any, total: jax.Array) -> jax.Array:
-            remaining = spread[pallas.ds(row, count), col].reshape(count * channels, _LANES)
-            # Three parts have all the digits of float32.
-            parts = []
-            for _ in range(3):
-                parts.append(remaining.astype(jnp.bfloat16))
-                remaining = remaining - parts[-1].astype(jnp.float32)
+            given = spread[pallas.ds(row, count), col].reshape(count * channels, LANES)
             moved = lax.dot_general(
-                jnp.concatenate(parts),
+                jnp.concatenate(parts(given, 3)),
                 matrices[0, col],
                 (((1,), (0,)), ((), ())),
                 preferred_element_type=jnp.float32,
             )
             return total + functools.reduce(jnp.add, jnp.split(moved, 3))
 
-        total = _each(across, _LANES, column, jnp.zeros((count * channels, _LANES), jnp.float32))
+        total = _each(across, LANES, column, jnp.zeros((count * channels, LANES), jnp.float32))
         place = (0, pallas.ds(first[block] + row, count))
-        result[place] = result[place] + total.reshape(count, channels, _LANES)
+        result[place] = result[place] + total.reshape(count, channels, LANES)
 
     whole = span // at_once
 

@@ -95,6 +95,29 @@ def _interpolation(small: bool) -> Iterator[Program]:
                 ),
             )
 
+    # Maps lie otherwise there than in what a program is given: the layout of the convolutions.
+    shapes = ((DEVICES, 8, 8, 128),) if small else ((8, 64, 64, 128), (8, 128, 128, 128), (8, 128, 128, 32))
+    for n, height, width, channels in shapes:
+        shape, size = (n, height, width, channels), (2 * height, 2 * width)
+        yield Program(
+            f"bilinear ×2 between convolutions {_words(shape)}",
+            functools.partial(_between_convolutions, functools.partial(up.bilinear, size=size)),
+            (_spec(*shape), (_spec(3, 3, channels, channels),) * 2),
+            wanted=2,
+            peer=functools.partial(
+                _between_convolutions,
+                functools.partial(jax.image.resize, shape=(n, *size, channels), method="bilinear"),
+            ),
+            shared=1,
+        )
+
+
+def _between_convolutions(resize: Callable, x: jax.Array, kernels: tuple[jax.Array, jax.Array]) -> jax.Array:
+    convolve = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1, 1), padding="SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return convolve(resize(jax.nn.relu(convolve(x, kernels[0]))), kernels[1])
+
 
 def _convolution(small: bool) -> Iterator[Program]:
     shape, out = ((DEVICES, 8, 8, 8), 8) if small else ((8, 64, 64, 64), 32)

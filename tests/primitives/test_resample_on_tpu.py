@@ -1,0 +1,147 @@
+"""Interpolation by hand on a TPU: interpreted here, against matrices in float64; test_compiled compiles it."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import upsampling as up
+from upsampling import conventions
+from upsampling.primitives import _common, resample_on_tpu, taps
+
+# In the vectors: images and channels (few, many, odd, images alone); channels and columns (several of each); rows and
+# columns (batch axes, none, channels first, rows that fill no vector).
+BY_TAPS = [((8, 9, 10, 96), (13, 15)), ((4, 7, 5, 128), (3, 10)), ((16, 1, 3, 256), (4, 1)), ((250, 5, 6, 7), (10, 12))]
+BY_MATRICES = [((2, 9, 40, 8), (18, 80)), ((1, 12, 300, 16), (5, 411)), ((3, 1, 130, 24), (7, 60))]
+OF_PLANES = [
+    ((2, 41, 90, 5), (61, 270)),
+    ((140, 100, 3), (21, 120)),
+    ((2, 3, 17, 300), (33, 100)),
+    ((1, 64, 99, 3), (7, 99)),
+]
+
+
+def operators_of(shape, size, method="cubic"):
+    first = len(shape) - 2 if size == (33, 100) else len(shape) - 3
+    axes = tuple(map(taps.Axis, shape[first : first + 2], size))
+    made = zip((first, first + 1), taps.operators(axes, method, conventions.torch, True), strict=True)
+    return tuple(made)
+
+
+def image(*shape):
+    return np.random.default_rng(0).standard_normal(shape)
+
+
+def in_float64(x, operators):
+    for axis, operator in operators:
+        x = np.moveaxis(np.tensordot(np.asarray(x, np.float64), operator.matrix(), (axis, 1)), -1, axis)
+    return x
+
+
+def interpreted(kernel, x, operators):
+    return jax.jit(functools.partial(kernel, operators=operators, interpret=True))(x)
+
+
+@pytest.mark.parametrize("rows", ["all", "blocks"])
+@pytest.mark.parametrize(
+    ("kernel", "shape", "size"),
+    [
+        *(("by_taps", *given) for given in BY_TAPS),
+        *(("by_matrices", *given) for given in BY_MATRICES),
+        *(("of_planes", *given) for given in OF_PLANES),
+    ],
+)
+def test_kernels_are_the_taps_and_their_transpose(kernel, shape, size, rows, monkeypatch):
+    if rows == "blocks":  # of which the last is not whole
+        monkeypatch.setattr(resample_on_tpu, "_plan", lambda taps, _, whole=1: plan_of(taps, 3 * whole, whole))
+    forward = operators_of(shape, size)
+    backward = tuple((axis, operator.transpose) for axis, operator in forward)
+    for operators, dtype in itertools.product((forward, backward), (jnp.float32, jnp.bfloat16)):
+        sizes = {axis: operator.size for axis, operator in operators}
+        x = jnp.asarray(image(*(sizes.get(axis, n) for axis, n in enumerate(shape))), dtype)
+        chosen = resample_on_tpu.choose(x, operators, dense=1)
+        if kernel == "by_matrices" and dtype == jnp.bfloat16 and shape[3] % 16:
+            assert chosen is None  # channels do not fill vectors of half precision
+            continue
+        assert chosen is getattr(resample_on_tpu, kernel)
+        y, expected = interpreted(chosen, x, operators), in_float64(x, operators)
+        assert y.dtype == dtype
+        rounding = 1e-6 if dtype == jnp.float32 else float(jnp.finfo(dtype).eps) / 2 * 1.01
+        np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=0, atol=rounding * np.abs(expected).max())
+
+
+def plan_of(operator, rows, whole=1):
+    read = [operator.indices[i : i + rows] for i in range(0, operator.outputs, rows)]
+    first = np.asarray([block.min() // whole * whole for block in read])
+    span = max(-(-int(block.max() + 1 - at) // whole) * whole for block, at in zip(read, first, strict=True))
+    return resample_on_tpu._Plan(rows, np.minimum(first, operator.size - span), span)
+
+
+def test_blocks_are_as_large_as_the_chip_holds():
+    ((_, operator), _) = operators_of((1, 64, 64, 1), (128, 128), "linear")
+    for bytes_of_row in (1, 1 << 20, resample_on_tpu._BLOCK_BYTES // 3):
+        plan = resample_on_tpu._plan(operator, lambda rows, span, each=bytes_of_row: each * (rows + span))
+        assert plan is not None
+        assert bytes_of_row * (plan.rows + plan.span) <= resample_on_tpu._BLOCK_BYTES
+        for block, first in enumerate(plan.first):
+            read = operator.indices[block * plan.rows : (block + 1) * plan.rows]
+            assert first <= read.min()
+            assert read.max() < first + plan.span <= operator.size
+        expected = plan_of(operator, plan.rows)
+        np.testing.assert_array_equal(plan.first, expected.first)
+    assert resample_on_tpu._plan(operator, lambda rows, span: resample_on_tpu._BLOCK_BYTES * rows + span) is None
+
+
+def test_what_is_no_number_stays_in_its_place_where_taps_are_summed():
+    x = image(8, 6, 7, 96)
+    x[3, 2, 4, 5] = np.nan
+    operators = operators_of(x.shape, (12, 10), "linear")
+    rows, columns = (operator.matrix() for _, operator in operators)
+    y = np.isnan(interpreted(resample_on_tpu.by_taps, jnp.asarray(x, jnp.float32), operators))
+    np.testing.assert_array_equal(y[3, :, :, 5], (rows[:, 2:3] != 0) & (columns[:, 4] != 0))
+    assert y.sum() == y[3, :, :, 5].sum()
+
+
+def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch):
+    def kernels(shape, dtype=jnp.float32, method=up.bilinear, gradient=False, **sizes):
+        function = functools.partial(method, **(sizes or {"scale": 2}))
+        call = (lambda x: jax.vjp(function, x)[1](function(x))) if gradient else lambda x: function(x)
+        program = jax.jit(call).trace(jax.ShapeDtypeStruct(shape, dtype)).lower(lowering_platforms=("tpu",))
+        return program.as_text().count('kernel_name = "resample_')
+
+    assert kernels((8, 16, 16, 128)) == kernels((2, 8, 40, 16)) == 1
+    assert kernels((8, 16, 16, 128), gradient=True) == kernels((2, 8, 40, 16), jnp.bfloat16, gradient=True) == 2
+    with jax.enable_x64(True):
+        assert kernels((8, 16, 16, 128), method=up.bicubic) == 1
+        assert kernels((8, 16, 16, 128), jnp.float64) == 0
+    assert (
+        kernels((1, 200, 300, 3))
+        == kernels((200, 300, 3), jnp.bfloat16)
+        == kernels((1, 3, 150, 260), axes=(2, 3), scale=2)
+    )
+    assert kernels((1, 200, 300, 3), gradient=True) == 2
+    # Which have none: few images of few channels, small images, other dtypes, one axis or three, copies, rows too long
+    # for the chip, more taps than are written out.
+    assert kernels((2, 16, 16, 64)) == kernels((8, 64, 64, 3)) == kernels((8, 16, 16, 128), jnp.float16) == 0
+    assert kernels((8, 16, 128), scale=(2,)) == kernels((2, 8, 8, 8, 128), scale=(2, 2, 2)) == 0
+    assert kernels((8, 16, 16, 128), method=up.nearest) == 0
+    assert kernels((8, 16, 16, 128), method=up.nearest, gradient=True) == 0
+    assert kernels((8, 2, 9000, 128)) == kernels((8, 300, 2, 128), size=(2, 3), antialias=True) == 0
+    monkeypatch.setenv(_common.SWITCH_ON_TPU, "0")
+    assert kernels((8, 16, 16, 128)) == 0
+
+
+@pytest.mark.parametrize("kernel", ["by_matrices", "of_planes"])
+def test_products_spread_what_is_no_number_over_the_columns_of_their_blocks(kernel):
+    """As the page on accelerators says: over the blocks of 128 columns that read its 128; and over the rows that read
+    it, or all of a block."""
+    x = image(1, 12, 300, 8)
+    x[0, 5, 270, 3] = np.nan
+    operators = operators_of(x.shape, (24, 411), "linear")
+    y = np.isnan(interpreted(getattr(resample_on_tpu, kernel), jnp.asarray(x, jnp.float32), operators))
+    rows = operators[0][1].matrix()[:, 5] != 0 if kernel == "by_matrices" else np.ones(24, bool)
+    np.testing.assert_array_equal(y[0, :, :, 3], rows[:, None] & (np.arange(411) >= 256))
+    assert y.sum() == y[0, :, :, 3].sum()

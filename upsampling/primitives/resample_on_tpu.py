@@ -1,0 +1,467 @@
+"""Taps along rows and columns by hand on a TPU: what `resample` lowers to there, where that moves less memory.
+
+How a map lies in memory is the compiler's choice, and a kernel by hand has it in one layout, or a copy in that. There
+are three kernels, for the layouts that matter:
+
+* Convolutions of 4 images and more have pixels outermost, and images and channels in the vectors. There every tap is
+  products and sums of whole vectors (`by_taps`). It is for maps whose images and channels fill vectors.
+* Of less channels programs have channels and columns in the vectors of what they are given and return. There columns
+  are interpolated by products of matrices, and rows as above (`by_matrices`). Between convolutions the copies cost what
+  the kernel saves.
+* Of still less, or in other numbers than eights, they have rows and columns there: products of matrices along both
+  (`of_planes`). It is for long axes. XLA's own products are ahead for short ones, since it takes what follows in; for
+  long ones, cut into blocks, they take longer, and up to a hundred seconds to compile.
+
+All read each input once or little more, and write each result once. Columns are interpolated first, for the input rows
+that a block of rows reads, and are held on the chip. They were compiled for TPUs, and interpreted on a CPU, but have
+not run on a TPU so far. What is compiled with `UPSAMPLING_TPU_KERNELS=0` in the environment is compiled without them.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import DTypeLike
+
+from upsampling._arguments import is_static
+from upsampling.primitives._mosaic import LANES, parts, run
+from upsampling.primitives.taps import Taps
+
+Operators = Sequence[tuple[int, Taps]]
+
+_SUBLANES = 8
+# Less full vectors are moved for nothing: of 64 channels, half, a twentieth is gained between two convolutions, and
+# more than that lost after them.
+_FULL = 0.6
+_IMAGES = 4  # of fewer the compiler makes more, by cutting them, for its convolutions
+_TAPS = 64  # written out
+_NUMBERS = 1 << 16  # that tables may have
+# XLA keeps no maps where a kernel needs the chip: of twice as much, gradients between convolutions were 1.3 of this.
+_BLOCK_BYTES, _MOST_BYTES = 14 << 20, 24 << 20
+_HELD = 16  # vectors that are summed at once
+_PRODUCT_ROWS = 512  # of a product of matrices: few do not pay for loading the matrix
+
+
+def choose(x: Any, operators: Operators, dense: int) -> Callable[..., jax.Array] | None:
+    """The kernel for an array of this shape and dtype, if there is one; `dense` is the longest of short axes."""
+    if len(operators) != 2 or x.dtype not in (jnp.float32, jnp.bfloat16) or not is_static(*x.shape):
+        return None
+    widths = [taps.indices.shape[1] for _, taps in operators]
+    few = max(widths) <= _TAPS and sum(taps.indices.size for _, taps in operators) <= _NUMBERS
+    if few and x.ndim == 4 and _plan_by_taps(x, operators) is not None:
+        return by_taps
+    if few and x.ndim == 4 and _is_by_columns(x, operators) and _plan_by_matrices(x, operators) is not None:
+        return by_matrices
+    long = max(max(taps.size, taps.outputs) for _, taps in operators) > dense
+    if long and _is_planes(x, operators) and _plan_of_planes(x, operators) is not None:
+        return of_planes
+    return None
+
+
+class _Plan(NamedTuple):
+    """How the output rows are cut into blocks.
+
+    Attributes:
+      rows: how many a block has.
+      first: of each block the first input row that it reads.
+      span: how many input rows a block reads.
+    """
+
+    rows: int
+    first: np.ndarray
+    span: int
+
+
+def _plan(taps: Taps, bytes_of: Callable[[int, int], int], whole: int = 1) -> _Plan | None:
+    """The largest blocks that the chip holds; None if it does not hold the smallest.
+
+    Args:
+      taps: of the rows.
+      bytes_of: what a block of so many rows, which reads so many, takes.
+      whole: rows, and those that are read, are multiples of this, as the size must be; the first ones too.
+    """
+    rows = _whole(taps.outputs, whole)
+    while True:
+        blocks = [taps.indices[i : i + rows] for i in range(0, taps.outputs, rows)]
+        first = np.asarray([block.min() for block in blocks]) // whole * whole
+        last = np.asarray([block.max() + 1 for block in blocks])
+        span = _whole(int((last - first).max()), whole)
+        if bytes_of(rows, span) <= _BLOCK_BYTES:
+            return _Plan(rows, np.minimum(first, taps.size - span), span)
+        if rows == whole:
+            return None
+        rows = _whole(-(-rows // 2), whole)
+
+
+def _whole(n: int, parts: int) -> int:
+    return -(-n // parts) * parts
+
+
+def _sum_rows(plan: _Plan, taps: Taps, tables: tuple[Any, Any], held: Any, store: Callable, count: int) -> None:
+    """Interpolates between the rows that are held, (rows, length, ...), for `count` of the length at once."""
+    from jax.experimental import pallas
+
+    (indices, weights), width, length = tables, taps.indices.shape[1], held.shape[1]
+    count = min(count, length)
+    block = pallas.program_id(_axis_of_rows(held))
+
+    def sum_some(row: Any, start: Any, count: int) -> None:
+        first = (block * plan.rows + row) * width
+        places = pallas.ds(start, count)
+        terms = [weights[first + tap] * held[indices[first + tap], places] for tap in range(width)]
+        store(row, places, functools.reduce(jnp.add, terms))
+
+    def sum_row(row: Any, carry: Any) -> Any:
+        def some(number: Any, carry: Any) -> Any:
+            sum_some(row, pallas.multiple_of(number * count, count), count)
+            return carry
+
+        lax.fori_loop(0, length // count, some, 0)
+        if length % count:
+            sum_some(row, length // count * count, length % count)
+        return carry
+
+    lax.fori_loop(0, plan.rows, sum_row, 0)
+
+
+def _axis_of_rows(held: Any) -> int:
+    """The last of the grid's."""
+    return 2 if held.ndim == 4 else 1
+
+
+def _tables_of_rows(plan: _Plan, taps: Taps) -> tuple[np.ndarray, jax.Array]:
+    """Taps counted from a block's first row, for whole blocks: nothing reads what becomes of rows below the image."""
+    blocks = len(plan.first)
+    more = ((0, blocks * plan.rows - taps.outputs), (0, 0))
+    indices = np.pad(taps.indices, more, mode="edge") - np.repeat(plan.first, plan.rows)[:, None]
+    return indices, _numbers(np.pad(taps.weights, more, mode="edge"))
+
+
+def _numbers(a: np.ndarray) -> jax.Array:
+    return jnp.asarray(a.reshape(-1), jnp.float32)
+
+
+# --- images and channels in the vectors -------------------------------------------------------------------------------
+
+
+def _layout_of_convolutions(shape: Sequence[int], operators: Operators) -> tuple[int, int] | None:
+    """Which of the other axes a TPU's convolutions have in a vector's rows and columns: those that fill it better.
+
+    None for few images, and where they fill it badly.
+    """
+    outer, inner = (axis for axis in range(4) if axis not in (operators[0][0], operators[1][0]))
+    candidates = [(outer, inner), (inner, outer)]
+    down, across = min(candidates, key=lambda axes: _tile_of(shape, axes))
+    sublanes = _whole(shape[down], 4 if shape[down] <= 4 else _SUBLANES)
+    filled = shape[down] * shape[across] / (sublanes * _whole(shape[across], LANES))
+    return (down, across) if filled >= _FULL and min(shape[down], shape[across]) >= _IMAGES else None
+
+
+def _tile_of(shape: Sequence[int], axes: tuple[int, int]) -> int:
+    down, across = axes
+    return _whole(shape[down], _SUBLANES) * _whole(shape[across], LANES)
+
+
+def _block_by_taps(shape: Sequence[int], operators: Operators) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """The axes in vectors, and how much of each a block has."""
+    axes = _layout_of_convolutions(shape, operators)
+    if axes is None:
+        return None
+    down, across = (shape[axis] for axis in axes)
+    return axes, (_SUBLANES if down % _SUBLANES == 0 else down, LANES if across % LANES == 0 else across)
+
+
+def _plan_by_taps(x: Any, operators: Operators) -> _Plan | None:
+    found = _block_by_taps(x.shape, operators)
+    if found is None:
+        return None
+    (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
+    numbers = _tile_of(found[1], (0, 1))
+
+    def bytes_of(height: int, span: int) -> int:
+        moved = itemsize * (height * columns.outputs + span * columns.size)
+        return numbers * (2 * moved + 4 * span * columns.outputs)
+
+    return _plan(rows, bytes_of)
+
+
+def by_taps(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
+    """Rows and columns outermost: all taps are sums of whole vectors."""
+    from jax.experimental import pallas
+    from jax.experimental.pallas import tpu
+
+    found, plan = _block_by_taps(x.shape, operators), _plan_by_taps(x, operators)
+    assert found is not None
+    assert plan is not None
+    (axes, (sublanes, lanes)), (row_axis, rows), (column_axis, columns) = found, *operators
+    order = (row_axis, column_axis, *axes)
+    x = x.transpose(order)
+    down, across = x.shape[2:]
+    row_indices, row_weights = _tables_of_rows(plan, rows)
+    width = columns.indices.shape[1]
+
+    def kernel(first: Any, at: Any, column_at: Any, by: Any, column_by: Any, x_ref: Any, y_ref: Any, held: Any) -> None:
+        def sum_column(column: Any, carry: Any) -> Any:
+            for start in range(0, plan.span, _HELD):
+                some, terms = slice(start, min(start + _HELD, plan.span)), []
+                for tap in (column * width + tap for tap in range(width)):
+                    terms.append(column_by[tap] * x_ref[some, column_at[tap]].astype(jnp.float32))
+                held[some, column] = functools.reduce(jnp.add, terms)
+            return carry
+
+        def store(row: Any, places: Any, a: jax.Array) -> None:
+            y_ref[row, places] = a.astype(y_ref.dtype)
+
+        lax.fori_loop(0, columns.outputs, sum_column, 0)
+        _sum_rows(plan, rows, (at, by), held, store, _SUBLANES)
+
+    in_numbers = pallas.BlockSpec(memory_space=tpu.SMEM)
+    shape = (plan.span, columns.size, sublanes, lanes)
+    # An index that is not known to be a whole number of vectors is none to Mosaic, were it always zero.
+    place = lambda i, part, whole: i * part if whole > part else 0  # noqa: E731
+    specs = [
+        in_numbers,
+        in_numbers,
+        pallas.BlockSpec(
+            tuple(map(pallas.Element, shape)),
+            lambda i, j, block, first, *_: (first[block], 0, place(i, sublanes, down), place(j, lanes, across)),
+        ),
+    ]
+    result = jax.ShapeDtypeStruct((rows.outputs, columns.outputs, down, across), x.dtype)
+    of_result = pallas.BlockSpec(
+        (plan.rows, columns.outputs, sublanes, lanes), lambda i, j, block, *_: (block, 0, i, j)
+    )
+    (y,) = run(
+        kernel,
+        (down // sublanes, across // lanes, len(plan.first)),
+        [plan.first, row_indices, columns.indices],
+        ([row_weights, _numbers(columns.weights), x], specs),
+        ([result], [of_result]),
+        [(plan.span, columns.outputs, sublanes, lanes)],
+        most_bytes=_MOST_BYTES,
+        interpret=interpret,
+        name="resample_by_taps",
+    )
+    return y.transpose(np.argsort(order))
+
+
+# --- channels and columns in the vectors ------------------------------------------------------------------------------
+
+
+def _is_by_columns(x: Any, operators: Operators) -> bool:
+    """Whether programs have columns in the vectors of (n, rows, columns, channels) that they are given."""
+    (row_axis, _), (column_axis, columns) = operators
+    size, channels = x.shape[2:]
+    full = channels % _sublanes(x) == 0
+    return (row_axis, column_axis) == (1, 2) and full and min(size, columns.outputs) > channels
+
+
+class _Products(NamedTuple):
+    """An operator along columns as products of matrices.
+
+    Attributes:
+      blocks: for each vector of outputs the first and last input, whole vectors of them, and which matrix.
+      matrices: different ones, each in half precision, (parts, inputs, 128).
+    """
+
+    blocks: list[tuple[int, int, int]]
+    matrices: list[np.ndarray]
+
+    @classmethod
+    def of(cls, taps: Taps, dtype: DTypeLike) -> "_Products":
+        dense = taps.matrix()
+        blocks, different = [], {}
+        for start in range(0, taps.outputs, LANES):
+            part = dense[start : start + LANES]
+            read = np.flatnonzero(np.any(part != 0, axis=0))
+            first, last = (int(read[0]), int(read[-1]) + 1) if len(read) else (0, 1)
+            first, last = first // LANES * LANES, min(_whole(last, LANES), taps.size)
+            matrix = _halves(np.pad(part[:, first:last].T, [(0, 0), (0, LANES - len(part))]), dtype)
+            number, _ = different.setdefault(matrix.tobytes(), (len(different), matrix))
+            blocks.append((first, last, number))
+        return cls(blocks, [matrix for _, matrix in different.values()])
+
+    @property
+    def bytes(self) -> int:
+        return sum(2 * matrix.nbytes for matrix in self.matrices)
+
+    @property
+    def outputs(self) -> int:
+        return len(self.blocks) * LANES
+
+
+def _digits(dtype: DTypeLike) -> int:
+    """How many parts in half precision have the digits of a sum: one more than those of its result, or all."""
+    return 3 if dtype == jnp.float32 else 2
+
+
+def _halves(matrix: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """A matrix in half precision, (parts, ...): those of twice the size have one, since their weights are in 256ths."""
+    rest, found = matrix.astype(np.float32), []
+    while not found or (np.any(rest) and len(found) < _digits(dtype)):
+        found.append(rest.astype(jnp.bfloat16))
+        rest = rest - found[-1].astype(np.float32)
+    return np.stack(found)
+
+
+def _plan_by_matrices(x: Any, operators: Operators) -> _Plan | None:
+    (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
+    products, channels, size = _Products.of(columns, x.dtype), x.shape[3], _whole(columns.size, LANES)
+
+    def bytes_of(height: int, span: int) -> int:
+        moved = itemsize * (height * products.outputs + span * size)
+        return channels * (2 * moved + 4 * span * products.outputs) + products.bytes
+
+    return _plan(rows, bytes_of)
+
+
+def _product(a: Sequence[jax.Array], b: Sequence[jax.Array], dtype: DTypeLike) -> jax.Array:
+    """The product of matrices that are given in parts, to the digits that the dtype of the result needs."""
+    pairs = [(i, j) for i in range(len(a)) for j in range(len(b)) if i + j < _digits(dtype)]
+    small_first = sorted(pairs, key=sum, reverse=True)
+    return functools.reduce(jnp.add, (jnp.dot(a[i], b[j], preferred_element_type=jnp.float32) for i, j in small_first))
+
+
+def _split(a: jax.Array) -> list[jax.Array]:
+    return [a] if a.dtype == jnp.bfloat16 else parts(a, 3)
+
+
+def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
+    """Columns innermost, by products of matrices; rows are sums of whole vectors."""
+    from jax.experimental import pallas
+    from jax.experimental.pallas import tpu
+
+    plan = _plan_by_matrices(x, operators)
+    assert plan is not None
+    (_, rows), (_, columns) = operators
+    x = jnp.swapaxes(x, 2, 3)
+    n, _, channels, size = x.shape
+    products = _Products.of(columns, x.dtype)
+    row_indices, row_weights = _tables_of_rows(plan, rows)
+    at_once = min(max(_PRODUCT_ROWS // channels, 1), plan.span)
+
+    def kernel(first: Any, at: Any, by: Any, *refs: Any) -> None:
+        *matrices, x_ref, y_ref, held = refs
+
+        def multiply(number: Any, carry: Any) -> Any:
+            some = pallas.ds(jnp.minimum(number * at_once, plan.span - at_once), at_once)
+            for i, (begin, end, number) in enumerate(products.blocks):
+                seen = x_ref[0, some, :, begin:end].reshape(at_once * channels, end - begin)
+                y = _product(_split(seen), matrices[number], x_ref.dtype)
+                held[some, :, i * LANES : (i + 1) * LANES] = y.reshape(at_once, channels, LANES)
+            return carry
+
+        def store(row: Any, places: Any, a: jax.Array) -> None:
+            y_ref[0, row, places] = a[:, : columns.outputs].astype(y_ref.dtype)
+
+        lax.fori_loop(0, -(-plan.span // at_once), multiply, 0)
+        count = min(max(_HELD // (2 * len(products.blocks)), 1) * 2 * _SUBLANES, channels)
+        _sum_rows(plan, rows, (at, by), held, store, count)
+
+    spec = pallas.BlockSpec(
+        tuple(map(pallas.Element, (1, plan.span, channels, size))),
+        lambda image, block, first, *_: (image, first[block], 0, 0),
+    )
+    constants = list(map(jnp.asarray, products.matrices))
+    specs = [pallas.BlockSpec(a.shape, lambda *_: (0, 0, 0)) for a in constants]
+    result = jax.ShapeDtypeStruct((n, rows.outputs, channels, columns.outputs), x.dtype)
+    shape = (1, plan.rows, channels, columns.outputs)
+    of_result = pallas.BlockSpec(shape, lambda image, block, *_: (image, block, 0, 0))
+    (y,) = run(
+        kernel,
+        (n, len(plan.first)),
+        [plan.first, row_indices],
+        ([row_weights, *constants, x], [pallas.BlockSpec(memory_space=tpu.SMEM), *specs, spec]),
+        ([result], [of_result]),
+        [(plan.span, channels, products.outputs)],
+        most_bytes=_MOST_BYTES,
+        interpret=interpret,
+        name="resample_by_matrices",
+    )
+    return jnp.swapaxes(y, 2, 3)
+
+
+# --- rows and columns in the vectors ----------------------------------------------------------------------------------
+
+
+def _is_planes(x: Any, operators: Operators) -> bool:
+    """Whether programs have rows and columns in the vectors: they fill most of them, and more than channels do."""
+    (_, rows), (column_axis, columns) = operators
+    sizes = (rows.size, columns.size), (rows.outputs, columns.outputs)
+    filled = min(height * width / _tile_of((height, width), (0, 1)) for height, width in sizes)
+    of_channels = x.shape[-1] / _whole(x.shape[-1], LANES) if column_axis < x.ndim - 1 else 0
+    return filled > max(of_channels, 0.5)
+
+
+def _plan_of_planes(x: Any, operators: Operators) -> _Plan | None:
+    (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
+    products, size, whole = _Products.of(columns, x.dtype), _whole(columns.size, LANES), _sublanes(x)
+
+    def bytes_of(height: int, span: int) -> int:
+        moved = itemsize * (height * products.outputs + span * size)
+        held = 4 * span * products.outputs + 2 * 2 * _digits(x.dtype) * height * _whole(span, LANES)
+        # No more rows than a matrix unit is long: most of a longer row of the matrix is zeros.
+        return _BLOCK_BYTES + 1 if span > LANES and height > whole else 2 * moved + held + products.bytes
+
+    return _plan(Taps(_whole(rows.size, whole), rows.indices, rows.weights), bytes_of, whole)
+
+
+def _sublanes(x: Any) -> int:
+    """How many rows a vector of this dtype has."""
+    return _SUBLANES * 4 // jnp.dtype(x.dtype).itemsize
+
+
+def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
+    """Rows and columns innermost, each by products of matrices."""
+    from jax.experimental import pallas
+
+    plan = _plan_of_planes(x, operators)
+    assert plan is not None
+    (row_axis, rows), (column_axis, columns) = operators
+    order = (*(axis for axis in range(x.ndim) if axis not in (row_axis, column_axis)), row_axis, column_axis)
+    x = x.transpose(order)
+    given, (size, width), whole = x.shape[:-2], x.shape[-2:], _sublanes(x)
+    x, more = x.reshape(-1, size, width), -size % whole
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, more, 0), (0, 0, 0)])
+    products, digits = _Products.of(columns, x.dtype), _digits(x.dtype)
+    dense = np.pad(rows.matrix(), [(0, len(plan.first) * plan.rows - rows.outputs), (0, more)])
+    blocks = [dense[i * plan.rows : (i + 1) * plan.rows, f : f + plan.span] for i, f in enumerate(plan.first)]
+    by = np.moveaxis(_halves(np.stack(blocks), x.dtype), 0, 1)
+
+    def kernel(first: Any, by_ref: Any, *refs: Any) -> None:
+        *matrices, x_ref, y_ref, held = refs
+        for i, (begin, end, number) in enumerate(products.blocks):
+            seen = _split(x_ref[0, :, begin:end])
+            held[:, i * LANES : (i + 1) * LANES] = _product(seen, matrices[number], x_ref.dtype)
+        for i in range(len(products.blocks)):
+            last = min((i + 1) * LANES, columns.outputs)
+            y = _product(by_ref[0], parts(held[:, i * LANES : last], digits), x_ref.dtype)
+            y_ref[0, :, i * LANES : last] = y.astype(y_ref.dtype)
+
+    constants = list(map(jnp.asarray, products.matrices))
+    specs = [
+        pallas.BlockSpec((1, *by.shape[1:]), lambda plane, block, *_: (block, 0, 0, 0)),
+        *(pallas.BlockSpec(a.shape, lambda *_: (0, 0, 0)) for a in constants),
+        pallas.BlockSpec(
+            tuple(map(pallas.Element, (1, plan.span, width))),
+            lambda plane, block, first: (plane, pallas.multiple_of(first[block], whole), 0),
+        ),
+    ]
+    result = jax.ShapeDtypeStruct((x.shape[0], rows.outputs, columns.outputs), x.dtype)
+    of_result = pallas.BlockSpec((1, plan.rows, columns.outputs), lambda plane, block, *_: (plane, block, 0))
+    (y,) = run(
+        kernel,
+        (x.shape[0], len(plan.first)),
+        [plan.first],
+        ([jnp.asarray(by), *constants, x], specs),
+        ([result], [of_result]),
+        [(plan.span, products.outputs)],
+        most_bytes=_MOST_BYTES,
+        interpret=interpret,
+        name="resample_of_planes",
+    )
+    return y.reshape(*given, rows.outputs, columns.outputs).transpose(np.argsort(order))

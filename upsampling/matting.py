@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from upsampling._arguments import Numbers
 from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, core, pad_edges
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
+
+_Arrays = tuple[jax.Array, ...]
 
 
 def index_upsample(x: jax.Array, logits: jax.Array, *, scale: Numbers = 2, size: Numbers | None = None) -> jax.Array:
@@ -195,16 +198,21 @@ def cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
             f"{name}: x must have even height and width, and kernels must not be empty; got shapes {x.shape} and "
             f"{kernels.shape}."
         )
-    return _cell_convolution(*_arguments.promote(x, kernels))
+    return _cell_convolutions(*_arguments.promote(x, kernels))[0]
 
 
 @core()
-def _cell_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
+def _cell_convolutions(x: jax.Array, *kernels: jax.Array) -> _Arrays:
+    """One for each of the kernels, which are of one size."""
+
+    def apart(form: Callable[..., jax.Array]) -> Callable[..., _Arrays]:
+        return lambda x, *kernels: tuple(form(x, k) for k in kernels)
+
     # What the taps of windows read is written, as many maps as taps in a row.
     large = not _arguments.is_static(*x.shape) or x.size * x.dtype.itemsize > _common.TILE_BYTES
-    form = _by_taps if large else _by_windows
-    on_tpu = _by_convolution if _arguments.is_static(*x.shape) and x.size else form
-    return lax.platform_dependent(x, kernels, cuda=_by_taps, rocm=_by_taps, tpu=on_tpu, default=form)
+    by_taps, default = apart(_by_taps), apart(_by_taps if large else _by_windows)
+    on_tpu = _by_convolution if _arguments.is_static(*x.shape) and x.size else default
+    return lax.platform_dependent(x, *kernels, cuda=by_taps, rocm=by_taps, tpu=on_tpu, default=default)
 
 
 def _by_taps(x: jax.Array, kernels: jax.Array) -> jax.Array:
@@ -245,28 +253,33 @@ def _by_windows(x: jax.Array, kernels: jax.Array) -> jax.Array:
     return y.reshape(*batch, *size, 4, channels).astype(accumulator(x.dtype)).sum(-2).astype(x.dtype)
 
 
-def _by_convolution(x: jax.Array, kernels: jax.Array) -> jax.Array:
-    """One strided convolution, of which each channel of each image is a group: on a TPU a quarter of the time."""
-    *batch, height, width, channels = x.shape
-    images, k = math.prod(batch), kernels.shape[-2]
-    low = (k - 1) // 2
-    kernels = jnp.broadcast_to(kernels, (*kernels.shape[:-1], channels))
+def _by_convolution(x: jax.Array, *kernels: jax.Array) -> _Arrays:
+    """One strided convolution, of which each channel of each image is a group: on a TPU a quarter of the time.
 
-    def side_by_side(a: jax.Array) -> jax.Array:
-        a = jnp.moveaxis(a.reshape(images, *a.shape[-3:]), 0, 2)
-        return a.reshape(*a.shape[:2], images * channels)
+    `x` is in it once for each of the kernels: with several results for a group the compiler does not see, of its
+    gradient, that channels stay apart, and multiplies by zeros.
+    """
+    *batch, height, width, channels = x.shape
+    images, k, count = math.prod(batch), kernels[0].shape[-2], len(kernels)
+    low = (k - 1) // 2
+
+    def side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
+        """(*batch, rows, columns, channels) of each -> (rows, columns, groups)."""
+        a = jnp.stack([jnp.broadcast_to(a, (*a.shape[:-1], channels)) for a in arrays])
+        a = jnp.moveaxis(a.reshape(count * images, *a.shape[-3:]), 0, 2)
+        return a.reshape(*a.shape[:2], -1)
 
     y = lax.conv_general_dilated(
-        side_by_side(x)[None],
+        side_by_side([x] * count)[None],
         side_by_side(kernels)[:, :, None],
         (2, 2),
         [(low, max(k - 2 - low, 0))] * 2,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=images * channels,
+        feature_group_count=count * images * channels,
         precision=lax.Precision.HIGHEST,
     )
-    y = jnp.moveaxis(y.reshape(height // 2, width // 2, images, channels), 2, 0)
-    return y.reshape(*batch, *y.shape[1:])
+    y = jnp.moveaxis(y.reshape(height // 2, width // 2, count * images, channels), 2, 0)
+    return tuple(y.reshape(count, *batch, *y.shape[1:]))
 
 
 def whole_cells(x: jax.Array) -> jax.Array:

@@ -1,5 +1,7 @@
 """IndexNet and A2U against plain statements in PyTorch, under their authors' names."""
 
+import chex
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -113,7 +115,20 @@ def test_published_sizes():
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_forms_of_convolutions_of_cells(k):
+    """Of one kernel and of two at once, forward and backward, by all images of a batch and under vmap."""
     x, kernels = normal(0, 2, 6, 8, 4), normal(1, 2, k, k, 4)
-    for own in (kernels, kernels[..., :1]):
-        for form in (matting._by_taps, matting._by_convolution):
-            np.testing.assert_allclose(form(x, own), matting._by_windows(x, own), atol=2e-5)
+    cotangents = tuple(normal(i, 2, 3, 4, 4) for i in (2, 3))
+
+    def pulled(forms, *arrays):
+        y, pull_back = jax.vjp(forms, *arrays)
+        return y, pull_back(cotangents)
+
+    def apart(form):
+        return lambda x, *own: tuple(form(x, k) for k in own)
+
+    for own in ((kernels, kernels[..., ::-1]), (kernels[..., :1], kernels[..., 1:2])):
+        expected = pulled(apart(matting._by_windows), x, *own)
+        for form in (apart(matting._by_taps), matting._by_convolution, jax.vmap(matting._by_convolution)):
+            chex.assert_trees_all_close(pulled(form, x, *own), expected, atol=5e-5)
+    (alone,) = matting._by_convolution(x, kernels)
+    np.testing.assert_allclose(alone, matting._by_windows(x, kernels), atol=2e-5)

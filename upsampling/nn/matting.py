@@ -254,12 +254,13 @@ class A2U(AnySize):
         whole = matting.whole_cells(guide)
         parts = interpolation.area(whole, (self.encoder_kernel_size,) * 2)
 
-        def filtered(linear: nnx.Linear, norm: nnx.GroupNorm) -> jax.Array:
-            found = matting.cell_convolution(whole, _linear(parts, linear))
-            return _layers.relu(_layers.group_norm(found, norm), 0.01)
-
         prediction = _linear(interpolation.area(whole, (1, 1))[..., 0, 0, :], self.prediction)
-        first, second = filtered(self.first, self.first_norm), filtered(self.second, self.second_norm)
+        # Both read the guide: together they are one convolution where one is used.
+        found = matting._cell_convolutions(whole, _linear(parts, self.first), _linear(parts, self.second))
+        first, second = (
+            _layers.relu(_layers.group_norm(y, norm), 0.01)
+            for y, norm in zip(found, (self.first_norm, self.second_norm), strict=True)
+        )
         return matting.affinity_logits(first, second, prediction, guide.shape[-3:-1])
 
 

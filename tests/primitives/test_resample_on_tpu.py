@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 import upsampling as up
 from upsampling import conventions
@@ -56,7 +57,9 @@ def interpreted(kernel, x, operators):
 )
 def test_kernels_are_the_taps_and_their_transpose(kernel, shape, size, rows, monkeypatch):
     if rows == "blocks":  # of which the last is not whole
-        monkeypatch.setattr(resample_on_tpu, "_plan", lambda taps, _, whole=1: plan_of(taps, 3 * whole, whole))
+        monkeypatch.setattr(
+            resample_on_tpu, "_plan", lambda taps, _, whole=1, longest=0: plan_of(taps, 3 * whole, whole)
+        )
     forward = operators_of(shape, size)
     backward = tuple((axis, operator.transpose) for axis, operator in forward)
     for operators, dtype in itertools.product((forward, backward), (jnp.float32, jnp.bfloat16)):
@@ -77,22 +80,26 @@ def plan_of(operator, rows, whole=1):
     read = [operator.indices[i : i + rows] for i in range(0, operator.outputs, rows)]
     first = np.asarray([block.min() // whole * whole for block in read])
     span = max(-(-int(block.max() + 1 - at) // whole) * whole for block, at in zip(read, first, strict=True))
-    return resample_on_tpu._Plan(rows, np.minimum(first, operator.size - span), span)
+    return resample_on_tpu._Plan(rows, np.minimum(first, operator.size - span), span, bytes=0)
 
 
-def test_blocks_are_as_large_as_the_chip_holds():
+def test_blocks_are_as_large_as_the_chip_holds_and_read_few_rows_twice():
     ((_, operator), _) = operators_of((1, 64, 64, 1), (128, 128), "linear")
-    for bytes_of_row in (1, 1 << 20, resample_on_tpu._BLOCK_BYTES // 3):
+    usual, most = resample_on_tpu._BLOCK_BYTES, resample_on_tpu._MOST_BYTES
+    for bytes_of_row, largest in ((1, usual), (1 << 20, usual), (most // 5, most), (most // 3, most)):
         plan = resample_on_tpu._plan(operator, lambda rows, span, each=bytes_of_row: each * (rows + span))
         assert plan is not None
-        assert bytes_of_row * (plan.rows + plan.span) <= resample_on_tpu._BLOCK_BYTES
+        assert plan.bytes == bytes_of_row * (plan.rows + plan.span) <= largest
         for block, first in enumerate(plan.first):
             read = operator.indices[block * plan.rows : (block + 1) * plan.rows]
             assert first <= read.min()
             assert read.max() < first + plan.span <= operator.size
-        expected = plan_of(operator, plan.rows)
-        np.testing.assert_array_equal(plan.first, expected.first)
-    assert resample_on_tpu._plan(operator, lambda rows, span: resample_on_tpu._BLOCK_BYTES * rows + span) is None
+        np.testing.assert_array_equal(plan.first, plan_of(operator, plan.rows).first)
+        assert plan.span <= 2 * plan.rows / 2 or largest == most
+    assert resample_on_tpu._plan(operator, lambda rows, span: most * rows + span) is None
+    short = resample_on_tpu._plan(operator, lambda rows, span: 1, whole=8, longest=16)
+    assert short is not None
+    assert (short.rows, short.span) == (8, 16)  # 6 rows, in two eights; of 16 they are in three
 
 
 def test_what_is_no_number_stays_in_its_place_where_taps_are_summed():
@@ -109,7 +116,8 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     def kernels(shape, dtype=jnp.float32, method=up.bilinear, gradient=False, **sizes):
         function = functools.partial(method, **(sizes or {"scale": 2}))
         call = (lambda x: jax.vjp(function, x)[1](function(x))) if gradient else lambda x: function(x)
-        program = jax.jit(call).trace(jax.ShapeDtypeStruct(shape, dtype)).lower(lowering_platforms=("tpu",))
+        with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+            program = jax.jit(call).trace(jax.ShapeDtypeStruct(shape, dtype)).lower(lowering_platforms=("tpu",))
         return program.as_text().count('kernel_name = "resample_')
 
     assert kernels((8, 16, 16, 128)) == kernels((2, 8, 40, 16)) == 1
@@ -123,6 +131,9 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
         == kernels((1, 3, 150, 260), axes=(2, 3), scale=2)
     )
     assert kernels((1, 200, 300, 3), gradient=True) == 2
+    mesh, axis = Mesh(np.array(jax.devices()[:1]), ("devices",)), PartitionSpec("devices")
+    by_shards = jax.shard_map(functools.partial(up.bilinear, scale=2), mesh=mesh, in_specs=axis, out_specs=axis)
+    assert kernels((8, 16, 16, 128), method=lambda x, **_: by_shards(x), gradient=True) == 2
     # Which have none: few images of few channels, small images, other dtypes, one axis or three, copies, rows too long
     # for the chip, more taps than are written out.
     assert kernels((2, 16, 16, 64)) == kernels((8, 64, 64, 3)) == kernels((8, 16, 16, 128), jnp.float16) == 0

@@ -41,7 +41,8 @@ _IMAGES = 4  # of fewer the compiler makes more, by cutting them, for its convol
 _TAPS = 64  # written out
 _NUMBERS = 1 << 16  # that tables may have
 # XLA keeps no maps where a kernel needs the chip: of twice as much, gradients between convolutions were 1.3 of this.
-_BLOCK_BYTES, _MOST_BYTES = 14 << 20, 24 << 20
+# More is taken where blocks would read most of their rows twice. The rest is what a kernel takes besides.
+_BLOCK_BYTES, _MOST_BYTES, _REST_BYTES = 14 << 20, 36 << 20, 10 << 20
 _HELD = 16  # vectors that are summed at once
 _PRODUCT_ROWS = 512  # of a product of matrices: few do not pay for loading the matrix
 
@@ -69,45 +70,52 @@ class _Plan(NamedTuple):
       rows: how many a block has.
       first: of each block the first input row that it reads.
       span: how many input rows a block reads.
+      bytes: what a block takes on the chip.
     """
 
     rows: int
     first: np.ndarray
     span: int
+    bytes: int
 
 
-def _plan(taps: Taps, bytes_of: Callable[[int, int], int], whole: int = 1) -> _Plan | None:
-    """The largest blocks that the chip holds; None if it does not hold the smallest.
+def _plan(taps: Taps, bytes_of: Callable[[int, int], int], whole: int = 1, longest: int | None = None) -> _Plan | None:
+    """Blocks that the chip holds, as large as is worth it; None if it holds none.
 
     Args:
       taps: of the rows.
       bytes_of: what a block of so many rows, which reads so many, takes.
       whole: rows, and those that are read, are multiples of this, as the size must be; the first ones too.
+      longest: how many rows a block may read, unless it is the smallest.
     """
-    rows = _whole(taps.outputs, whole)
+    rows, held = _whole(taps.outputs, whole), None
     while True:
         blocks = [taps.indices[i : i + rows] for i in range(0, taps.outputs, rows)]
         first = np.asarray([block.min() for block in blocks]) // whole * whole
         last = np.asarray([block.max() + 1 for block in blocks])
         span = _whole(int((last - first).max()), whole)
-        if bytes_of(rows, span) <= _BLOCK_BYTES:
-            return _Plan(rows, np.minimum(first, taps.size - span), span)
+        plan = _Plan(rows, np.minimum(first, taps.size - span), span, bytes_of(rows, span))
+        if plan.bytes <= _MOST_BYTES and (longest is None or span <= longest or rows == whole):
+            held = held or plan
+            if plan.bytes <= _BLOCK_BYTES:
+                return plan if span * taps.outputs <= 2 * rows * taps.size else held
         if rows == whole:
-            return None
+            return held
         rows = _whole(-(-rows // 2), whole)
 
 
-def _whole(n: int, parts: int) -> int:
-    return -(-n // parts) * parts
+def _whole(n: int, unit: int) -> int:
+    return -(-n // unit) * unit
 
 
-def _sum_rows(plan: _Plan, taps: Taps, tables: tuple[Any, Any], held: Any, store: Callable, count: int) -> None:
+def _sum_rows(
+    block: Any, plan: _Plan, taps: Taps, tables: tuple[Any, Any], held: Any, store: Callable, count: int
+) -> None:
     """Interpolates between the rows that are held, (rows, length, ...), for `count` of the length at once."""
     from jax.experimental import pallas
 
     (indices, weights), width, length = tables, taps.indices.shape[1], held.shape[1]
     count = min(count, length)
-    block = pallas.program_id(_axis_of_rows(held))
 
     def sum_some(row: Any, start: Any, count: int) -> None:
         first = (block * plan.rows + row) * width
@@ -126,11 +134,6 @@ def _sum_rows(plan: _Plan, taps: Taps, tables: tuple[Any, Any], held: Any, store
         return carry
 
     lax.fori_loop(0, plan.rows, sum_row, 0)
-
-
-def _axis_of_rows(held: Any) -> int:
-    """The last of the grid's."""
-    return 2 if held.ndim == 4 else 1
 
 
 def _tables_of_rows(plan: _Plan, taps: Taps) -> tuple[np.ndarray, jax.Array]:
@@ -217,7 +220,7 @@ def by_taps(x: jax.Array, *, operators: Operators, interpret: bool = False) -> j
             y_ref[row, places] = a.astype(y_ref.dtype)
 
         lax.fori_loop(0, columns.outputs, sum_column, 0)
-        _sum_rows(plan, rows, (at, by), held, store, _SUBLANES)
+        _sum_rows(pallas.program_id(2), plan, rows, (at, by), held, store, _SUBLANES)
 
     in_numbers = pallas.BlockSpec(memory_space=tpu.SMEM)
     shape = (plan.span, columns.size, sublanes, lanes)
@@ -242,7 +245,7 @@ def by_taps(x: jax.Array, *, operators: Operators, interpret: bool = False) -> j
         ([row_weights, _numbers(columns.weights), x], specs),
         ([result], [of_result]),
         [(plan.span, columns.outputs, sublanes, lanes)],
-        most_bytes=_MOST_BYTES,
+        most_bytes=plan.bytes + _REST_BYTES,
         interpret=interpret,
         name="resample_by_taps",
     )
@@ -281,7 +284,7 @@ class _Products(NamedTuple):
             first, last = (int(read[0]), int(read[-1]) + 1) if len(read) else (0, 1)
             first, last = first // LANES * LANES, min(_whole(last, LANES), taps.size)
             matrix = _halves(np.pad(part[:, first:last].T, [(0, 0), (0, LANES - len(part))]), dtype)
-            number, _ = different.setdefault(matrix.tobytes(), (len(different), matrix))
+            number, _ = different.setdefault((matrix.shape, matrix.tobytes()), (len(different), matrix))
             blocks.append((first, last, number))
         return cls(blocks, [matrix for _, matrix in different.values()])
 
@@ -360,7 +363,7 @@ def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) 
 
         lax.fori_loop(0, -(-plan.span // at_once), multiply, 0)
         count = min(max(_HELD // (2 * len(products.blocks)), 1) * 2 * _SUBLANES, channels)
-        _sum_rows(plan, rows, (at, by), held, store, count)
+        _sum_rows(pallas.program_id(1), plan, rows, (at, by), held, store, count)
 
     spec = pallas.BlockSpec(
         tuple(map(pallas.Element, (1, plan.span, channels, size))),
@@ -378,7 +381,7 @@ def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) 
         ([row_weights, *constants, x], [pallas.BlockSpec(memory_space=tpu.SMEM), *specs, spec]),
         ([result], [of_result]),
         [(plan.span, channels, products.outputs)],
-        most_bytes=_MOST_BYTES,
+        most_bytes=plan.bytes + _REST_BYTES,
         interpret=interpret,
         name="resample_by_matrices",
     )
@@ -404,10 +407,10 @@ def _plan_of_planes(x: Any, operators: Operators) -> _Plan | None:
     def bytes_of(height: int, span: int) -> int:
         moved = itemsize * (height * products.outputs + span * size)
         held = 4 * span * products.outputs + 2 * 2 * _digits(x.dtype) * height * _whole(span, LANES)
-        # No more rows than a matrix unit is long: most of a longer row of the matrix is zeros.
-        return _BLOCK_BYTES + 1 if span > LANES and height > whole else 2 * moved + held + products.bytes
+        return 2 * moved + held + products.bytes
 
-    return _plan(Taps(_whole(rows.size, whole), rows.indices, rows.weights), bytes_of, whole)
+    # No more rows than the matrix unit is long: most of a longer row of the matrix is zeros.
+    return _plan(Taps(_whole(rows.size, whole), rows.indices, rows.weights), bytes_of, whole, longest=LANES)
 
 
 def _sublanes(x: Any) -> int:
@@ -460,7 +463,7 @@ def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) ->
         ([jnp.asarray(by), *constants, x], specs),
         ([result], [of_result]),
         [(plan.span, products.outputs)],
-        most_bytes=_MOST_BYTES,
+        most_bytes=plan.bytes + _REST_BYTES,
         interpret=interpret,
         name="resample_of_planes",
     )

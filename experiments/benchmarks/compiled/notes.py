@@ -290,11 +290,11 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
             "The gradients of samplers stand with the branch for positions anywhere.",
             (
-                "A2U's two filters of cells are one grouped convolution, which reads the guide twice: with one for each "
-                "filter, of 43 µs and, with the gradient, 97, the layer was 262 and 799. As windows of cells they were "
-                "215 and 512, as sums of every second pixel, each of which is written, 114 and 350. One with two results "
-                "for each group is ahead, 173, but its gradient multiplies by zeros, 40275, or is 581 with one for each "
-                "filter there; and v6e compiles it 64 s."
+                "A2U's two filters of cells are one grouped convolution, which reads the guide twice: with one for "
+                "each filter, of 43 µs and, with the gradient, 97, the layer was 262 and 799. As windows of cells they "
+                "were 215 and 512, as sums of every second pixel, each of which is written, 114 and 350. One with two "
+                "results for each group is ahead, 173, but its gradient multiplies by zeros, 40275, or is 581 with one "
+                "for each filter there; and v6e compiles it 64 s."
             ),
             (
                 "LIIF is 249 of 412 µs products of 256 channels for each of four corners, and 108 one ReLU that XLA "

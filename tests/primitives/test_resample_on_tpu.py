@@ -96,6 +96,9 @@ def test_blocks_are_as_large_as_the_chip_holds_and_read_few_rows_twice():
             assert read.max() < first + plan.span <= operator.size
         np.testing.assert_array_equal(plan.first, plan_of(operator, plan.rows).first)
         assert plan.span <= 2 * plan.rows / 2 or largest == most
+    wide = resample_on_tpu._plan(operator, lambda rows, span: usual // 3 * (rows + span))
+    assert wide is not None
+    assert (wide.rows, wide.span) == (2, 3)  # one row, which would be held as usual, reads each of its rows twice
     assert resample_on_tpu._plan(operator, lambda rows, span: most * rows + span) is None
     short = resample_on_tpu._plan(operator, lambda rows, span: 1, whole=8, longest=16)
     assert short is not None

@@ -131,13 +131,7 @@ def _transposed_conv_on_one_cpu(x: jax.Array, kernel: jax.Array, *, sizes: _Size
 
 
 def _transposed_conv_on_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    product = _product_on_tpu(sizes.geometry)
-    return _form(sizes.geometry, x, kernel, product=product, other=_by_dilation)(sizes.geometry, x, kernel)
-
-
-def _product_on_tpu(geometry: Geometry) -> Callable:
-    """Where every output pixel has one tap. A TPU interleaves a product's results well by twos alone."""
-    return _by_product if set(geometry.strides) <= {1, 2} else _by_dilation
+    return _form(sizes.geometry, x, kernel, product=_by_dilation, other=_by_dilation)(sizes.geometry, x, kernel)
 
 
 def _form(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, product: Callable, other: Callable) -> Callable:
@@ -157,7 +151,7 @@ def _input_gradient(
 
 
 def _input_gradient_on_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    return _input_gradient(y, kernel, sizes=sizes, product=_product_on_tpu(sizes.geometry))
+    return _input_gradient(y, kernel, sizes=sizes, product=_by_dilation)
 
 
 def _kernel_gradient(

@@ -259,7 +259,7 @@ def _is_by_columns(x: Any, operators: Operators) -> bool:
     """Whether programs have columns in the vectors of (n, rows, columns, channels) that they are given."""
     (row_axis, _), (column_axis, columns) = operators
     size, channels = x.shape[2:]
-    full = channels % _sublanes(x) == 0
+    full = channels % _SUBLANES == 0
     return (row_axis, column_axis) == (1, 2) and full and min(size, columns.outputs) > channels
 
 
@@ -402,7 +402,7 @@ def _is_planes(x: Any, operators: Operators) -> bool:
 
 def _plan_of_planes(x: Any, operators: Operators) -> _Plan | None:
     (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
-    products, size, whole = _Products.of(columns, x.dtype), _whole(columns.size, LANES), _sublanes(x)
+    products, size = _Products.of(columns, x.dtype), _whole(columns.size, LANES)
 
     def bytes_of(height: int, span: int) -> int:
         moved = itemsize * (height * products.outputs + span * size)
@@ -410,12 +410,8 @@ def _plan_of_planes(x: Any, operators: Operators) -> _Plan | None:
         return 2 * moved + held + products.bytes
 
     # No more rows than the matrix unit is long: most of a longer row of the matrix is zeros.
-    return _plan(Taps(_whole(rows.size, whole), rows.indices, rows.weights), bytes_of, whole, longest=LANES)
-
-
-def _sublanes(x: Any) -> int:
-    """How many rows a vector of this dtype has."""
-    return _SUBLANES * 4 // jnp.dtype(x.dtype).itemsize
+    in_eights = Taps(_whole(rows.size, _SUBLANES), rows.indices, rows.weights)
+    return _plan(in_eights, bytes_of, _SUBLANES, longest=LANES)
 
 
 def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
@@ -427,8 +423,8 @@ def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) ->
     (row_axis, rows), (column_axis, columns) = operators
     order = (*(axis for axis in range(x.ndim) if axis not in (row_axis, column_axis)), row_axis, column_axis)
     x = x.transpose(order)
-    given, (size, width), whole = x.shape[:-2], x.shape[-2:], _sublanes(x)
-    x, more = x.reshape(-1, size, width), -size % whole
+    given, (size, width) = x.shape[:-2], x.shape[-2:]
+    x, more = x.reshape(-1, size, width), -size % _SUBLANES
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, more, 0), (0, 0, 0)])
     products, digits = _Products.of(columns, x.dtype), _digits(x.dtype)
     dense = np.pad(rows.matrix(), [(0, len(plan.first) * plan.rows - rows.outputs), (0, more)])
@@ -451,7 +447,7 @@ def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) ->
         *(pallas.BlockSpec(a.shape, lambda *_: (0, 0, 0)) for a in constants),
         pallas.BlockSpec(
             tuple(map(pallas.Element, (1, plan.span, width))),
-            lambda plane, block, first: (plane, pallas.multiple_of(first[block], whole), 0),
+            lambda plane, block, first: (plane, pallas.multiple_of(first[block], _SUBLANES), 0),
         ),
     ]
     result = jax.ShapeDtypeStruct((x.shape[0], rows.outputs, columns.outputs), x.dtype)

@@ -16,20 +16,20 @@ from upsampling.primitives import _common, resample_on_tpu, taps
 # In the vectors: images and channels (few, many, odd, images alone); channels and columns (several of each); rows and
 # columns (batch axes, none, channels first, rows that fill no vector).
 BY_TAPS = [((8, 9, 10, 96), (13, 15)), ((4, 7, 5, 128), (3, 10)), ((16, 1, 3, 256), (4, 1)), ((250, 5, 6, 7), (10, 12))]
+CHANNELS_FIRST = (2, 3, 17, 300)
 BY_MATRICES = [((2, 9, 40, 8), (18, 80)), ((1, 12, 300, 16), (5, 411)), ((3, 1, 130, 24), (7, 60))]
 OF_PLANES = [
     ((2, 41, 90, 5), (61, 270)),
     ((140, 100, 3), (21, 120)),
-    ((2, 3, 17, 300), (33, 100)),
+    (CHANNELS_FIRST, (33, 100)),
     ((1, 64, 99, 3), (7, 99)),
 ]
 
 
 def operators_of(shape, size, method="cubic"):
-    first = len(shape) - 2 if size == (33, 100) else len(shape) - 3
+    first = len(shape) - (2 if shape == CHANNELS_FIRST else 3)
     axes = tuple(map(taps.Axis, shape[first : first + 2], size))
-    made = zip((first, first + 1), taps.operators(axes, method, conventions.torch, True), strict=True)
-    return tuple(made)
+    return tuple(zip((first, first + 1), taps.operators(axes, method, conventions.torch, True), strict=True))
 
 
 def image(*shape):
@@ -57,9 +57,7 @@ def interpreted(kernel, x, operators):
 )
 def test_kernels_are_the_taps_and_their_transpose(kernel, shape, size, rows, monkeypatch):
     if rows == "blocks":  # of which the last is not whole
-        monkeypatch.setattr(
-            resample_on_tpu, "_plan", lambda taps, _, whole=1, longest=0: plan_of(taps, 3 * whole, whole)
-        )
+        monkeypatch.setattr(resample_on_tpu, "_plan", lambda taps, _, unit=1, longest=0: plan_of(taps, 3 * unit, unit))
     forward = operators_of(shape, size)
     backward = tuple((axis, operator.transpose) for axis, operator in forward)
     for operators, dtype in itertools.product((forward, backward), (jnp.float32, jnp.bfloat16)):
@@ -69,14 +67,16 @@ def test_kernels_are_the_taps_and_their_transpose(kernel, shape, size, rows, mon
         assert chosen is getattr(resample_on_tpu, kernel)
         y, expected = interpreted(chosen, x, operators), in_float64(x, operators)
         assert y.dtype == dtype
-        rounding = 1e-6 if dtype == jnp.float32 else float(jnp.finfo(dtype).eps) / 2 * 1.01
-        np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=0, atol=rounding * np.abs(expected).max())
+        # A number of half precision is rounded once, from sums of which 16 bits count.
+        own, of_sums = (0, 3e-7) if dtype == jnp.float32 else (float(jnp.finfo(dtype).eps) / 2, 4e-6)
+        atol = of_sums * np.abs(expected).max()
+        np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=own, atol=atol)
 
 
-def plan_of(operator, rows, whole=1):
+def plan_of(operator, rows, unit=1):
     read = [operator.indices[i : i + rows] for i in range(0, operator.outputs, rows)]
-    first = np.asarray([block.min() // whole * whole for block in read])
-    span = max(-(-int(block.max() + 1 - at) // whole) * whole for block, at in zip(read, first, strict=True))
+    first = np.asarray([block.min() // unit * unit for block in read])
+    span = max(-(-int(block.max() + 1 - at) // unit) * unit for block, at in zip(read, first, strict=True))
     return resample_on_tpu._Plan(rows, np.minimum(first, operator.size - span), span, bytes=0)
 
 
@@ -92,12 +92,13 @@ def test_blocks_are_as_large_as_the_chip_holds_and_read_few_rows_twice():
             assert first <= read.min()
             assert read.max() < first + plan.span <= operator.size
         np.testing.assert_array_equal(plan.first, plan_of(operator, plan.rows).first)
-        assert plan.span <= 2 * plan.rows / 2 or largest == most
+        if largest == usual:  # at most twice the half of its rows that a block reads
+            assert plan.span <= plan.rows
     wide = resample_on_tpu._plan(operator, lambda rows, span: usual // 3 * (rows + span))
     assert wide is not None
     assert (wide.rows, wide.span) == (2, 3)  # one row, which would be held as usual, reads each of its rows twice
     assert resample_on_tpu._plan(operator, lambda rows, span: most * rows + span) is None
-    short = resample_on_tpu._plan(operator, lambda rows, span: 1, whole=8, longest=16)
+    short = resample_on_tpu._plan(operator, lambda rows, span: 1, unit=8, longest=16)
     assert short is not None
     assert (short.rows, short.span) == (8, 16)  # 6 rows, in two eights; of 16 they are in three
 
@@ -125,11 +126,8 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     with jax.enable_x64(True):
         assert kernels((8, 16, 16, 128), method=up.bicubic) == 1
         assert kernels((8, 16, 16, 128), jnp.float64) == 0
-    assert (
-        kernels((1, 200, 300, 3))
-        == kernels((200, 300, 3), jnp.bfloat16)
-        == kernels((1, 3, 150, 260), axes=(2, 3), scale=2)
-    )
+    assert kernels((1, 200, 300, 3)) == kernels((200, 300, 3), jnp.bfloat16) == 1
+    assert kernels((1, 3, 150, 260), axes=(2, 3), scale=2) == 1
     assert kernels((1, 200, 300, 3), gradient=True) == 2
     mesh, axis = Mesh(np.array(jax.devices()[:1]), ("devices",)), PartitionSpec("devices")
     by_shards = jax.shard_map(functools.partial(up.bilinear, scale=2), mesh=mesh, in_specs=axis, out_specs=axis)

@@ -65,6 +65,11 @@ def run(
     return varying_alike(*call(*operands), operands[-1])[:-1]
 
 
+def whole(n: int, unit: int) -> int:
+    """`n`, filled up to a multiple of the unit."""
+    return -(-n // unit) * unit
+
+
 def parts(a: Any, count: int) -> list[Any]:
     """Numbers of half precision whose sum is `a` to 8 bits for each; three have all the digits of float32."""
     found = []

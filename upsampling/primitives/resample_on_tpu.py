@@ -28,7 +28,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._mosaic import LANES, parts, run
+from upsampling.primitives._mosaic import LANES, parts, run, whole
 from upsampling.primitives.taps import Taps
 
 Operators = Sequence[tuple[int, Taps]]
@@ -79,33 +79,29 @@ class _Plan(NamedTuple):
     bytes: int
 
 
-def _plan(taps: Taps, bytes_of: Callable[[int, int], int], whole: int = 1, longest: int | None = None) -> _Plan | None:
+def _plan(taps: Taps, bytes_of: Callable[[int, int], int], unit: int = 1, longest: int | None = None) -> _Plan | None:
     """Blocks that the chip holds, as large as is worth it; None if it holds none.
 
     Args:
       taps: of the rows.
       bytes_of: what a block of so many rows, which reads so many, takes.
-      whole: rows, and those that are read, are multiples of this, as the size must be; the first ones too.
+      unit: rows, and those that are read, are multiples of this, as the size must be; the first ones too.
       longest: how many rows a block may read, unless it is the smallest.
     """
-    rows, held = _whole(taps.outputs, whole), None
+    rows, held = whole(taps.outputs, unit), None
     while True:
         blocks = [taps.indices[i : i + rows] for i in range(0, taps.outputs, rows)]
-        first = np.asarray([block.min() for block in blocks]) // whole * whole
+        first = np.asarray([block.min() for block in blocks]) // unit * unit
         last = np.asarray([block.max() + 1 for block in blocks])
-        span = _whole(int((last - first).max()), whole)
+        span = whole(int((last - first).max()), unit)
         plan = _Plan(rows, np.minimum(first, taps.size - span), span, bytes_of(rows, span))
-        if plan.bytes <= _MOST_BYTES and (longest is None or span <= longest or rows == whole):
+        if plan.bytes <= _MOST_BYTES and (longest is None or span <= longest or rows == unit):
             held = held or plan
             if plan.bytes <= _BLOCK_BYTES:
                 return plan if span * taps.outputs <= 2 * rows * taps.size else held
-        if rows == whole:
+        if rows == unit:
             return held
-        rows = _whole(-(-rows // 2), whole)
-
-
-def _whole(n: int, unit: int) -> int:
-    return -(-n // unit) * unit
+        rows = whole(-(-rows // 2), unit)
 
 
 def _sum_rows(
@@ -159,14 +155,14 @@ def _layout_of_convolutions(shape: Sequence[int], operators: Operators) -> tuple
     outer, inner = (axis for axis in range(4) if axis not in (operators[0][0], operators[1][0]))
     candidates = [(outer, inner), (inner, outer)]
     down, across = min(candidates, key=lambda axes: _tile_of(shape, axes))
-    sublanes = _whole(shape[down], 4 if shape[down] <= 4 else _SUBLANES)
-    filled = shape[down] * shape[across] / (sublanes * _whole(shape[across], LANES))
+    sublanes = whole(shape[down], 4 if shape[down] <= 4 else _SUBLANES)
+    filled = shape[down] * shape[across] / (sublanes * whole(shape[across], LANES))
     return (down, across) if filled >= _FULL and min(shape[down], shape[across]) >= _IMAGES else None
 
 
 def _tile_of(shape: Sequence[int], axes: tuple[int, int]) -> int:
     down, across = axes
-    return _whole(shape[down], _SUBLANES) * _whole(shape[across], LANES)
+    return whole(shape[down], _SUBLANES) * whole(shape[across], LANES)
 
 
 def _block_by_taps(shape: Sequence[int], operators: Operators) -> tuple[tuple[int, int], tuple[int, int]] | None:
@@ -225,7 +221,7 @@ def by_taps(x: jax.Array, *, operators: Operators, interpret: bool = False) -> j
     in_numbers = pallas.BlockSpec(memory_space=tpu.SMEM)
     shape = (plan.span, columns.size, sublanes, lanes)
     # An index that is not known to be a whole number of vectors is none to Mosaic, were it always zero.
-    place = lambda i, part, whole: i * part if whole > part else 0  # noqa: E731
+    place = lambda i, part, length: i * part if length > part else 0  # noqa: E731
     specs = [
         in_numbers,
         in_numbers,
@@ -276,13 +272,12 @@ class _Products(NamedTuple):
 
     @classmethod
     def of(cls, taps: Taps, dtype: DTypeLike) -> "_Products":
-        dense = taps.matrix()
         blocks, different = [], {}
         for start in range(0, taps.outputs, LANES):
-            part = dense[start : start + LANES]
+            part = taps[start : start + LANES].matrix()
             read = np.flatnonzero(np.any(part != 0, axis=0))
             first, last = (int(read[0]), int(read[-1]) + 1) if len(read) else (0, 1)
-            first, last = first // LANES * LANES, min(_whole(last, LANES), taps.size)
+            first, last = first // LANES * LANES, min(whole(last, LANES), taps.size)
             matrix = _halves(np.pad(part[:, first:last].T, [(0, 0), (0, LANES - len(part))]), dtype)
             number, _ = different.setdefault((matrix.shape, matrix.tobytes()), (len(different), matrix))
             blocks.append((first, last, number))
@@ -304,16 +299,13 @@ def _digits(dtype: DTypeLike) -> int:
 
 def _halves(matrix: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     """A matrix in half precision, (parts, ...): those of twice the size have one, since their weights are in 256ths."""
-    rest, found = matrix.astype(np.float32), []
-    while not found or (np.any(rest) and len(found) < _digits(dtype)):
-        found.append(rest.astype(jnp.bfloat16))
-        rest = rest - found[-1].astype(np.float32)
-    return np.stack(found)
+    first, *others = parts(matrix.astype(np.float32), _digits(dtype))
+    return np.stack([first, *filter(np.any, others)])
 
 
 def _plan_by_matrices(x: Any, operators: Operators) -> _Plan | None:
     (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
-    products, channels, size = _Products.of(columns, x.dtype), x.shape[3], _whole(columns.size, LANES)
+    products, channels, size = _Products.of(columns, x.dtype), x.shape[3], whole(columns.size, LANES)
 
     def bytes_of(height: int, span: int) -> int:
         moved = itemsize * (height * products.outputs + span * size)
@@ -352,9 +344,9 @@ def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) 
 
         def multiply(number: Any, carry: Any) -> Any:
             some = pallas.ds(jnp.minimum(number * at_once, plan.span - at_once), at_once)
-            for i, (begin, end, number) in enumerate(products.blocks):
+            for i, (begin, end, which) in enumerate(products.blocks):
                 seen = x_ref[0, some, :, begin:end].reshape(at_once * channels, end - begin)
-                y = _product(_split(seen), matrices[number], x_ref.dtype)
+                y = _product(_split(seen), matrices[which], x_ref.dtype)
                 held[some, :, i * LANES : (i + 1) * LANES] = y.reshape(at_once, channels, LANES)
             return carry
 
@@ -396,21 +388,21 @@ def _is_planes(x: Any, operators: Operators) -> bool:
     (_, rows), (column_axis, columns) = operators
     sizes = (rows.size, columns.size), (rows.outputs, columns.outputs)
     filled = min(height * width / _tile_of((height, width), (0, 1)) for height, width in sizes)
-    of_channels = x.shape[-1] / _whole(x.shape[-1], LANES) if column_axis < x.ndim - 1 else 0
+    of_channels = x.shape[-1] / whole(x.shape[-1], LANES) if column_axis < x.ndim - 1 else 0
     return filled > max(of_channels, 0.5)
 
 
 def _plan_of_planes(x: Any, operators: Operators) -> _Plan | None:
     (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
-    products, size = _Products.of(columns, x.dtype), _whole(columns.size, LANES)
+    products, size = _Products.of(columns, x.dtype), whole(columns.size, LANES)
 
     def bytes_of(height: int, span: int) -> int:
         moved = itemsize * (height * products.outputs + span * size)
-        held = 4 * span * products.outputs + 2 * 2 * _digits(x.dtype) * height * _whole(span, LANES)
+        held = 4 * span * products.outputs + 2 * 2 * _digits(x.dtype) * height * whole(span, LANES)
         return 2 * moved + held + products.bytes
 
     # No more rows than the matrix unit is long: most of a longer row of the matrix is zeros.
-    in_eights = Taps(_whole(rows.size, _SUBLANES), rows.indices, rows.weights)
+    in_eights = Taps(whole(rows.size, _SUBLANES), rows.indices, rows.weights)
     return _plan(in_eights, bytes_of, _SUBLANES, longest=LANES)
 
 
@@ -433,9 +425,9 @@ def of_planes(x: jax.Array, *, operators: Operators, interpret: bool = False) ->
 
     def kernel(first: Any, by_ref: Any, *refs: Any) -> None:
         *matrices, x_ref, y_ref, held = refs
-        for i, (begin, end, number) in enumerate(products.blocks):
+        for i, (begin, end, which) in enumerate(products.blocks):
             seen = _split(x_ref[0, :, begin:end])
-            held[:, i * LANES : (i + 1) * LANES] = _product(seen, matrices[number], x_ref.dtype)
+            held[:, i * LANES : (i + 1) * LANES] = _product(seen, matrices[which], x_ref.dtype)
         for i in range(len(products.blocks)):
             last = min((i + 1) * LANES, columns.outputs)
             y = _product(by_ref[0], parts(held[:, i * LANES : last], digits), x_ref.dtype)

@@ -27,7 +27,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._mosaic import LANES, parts, run
+from upsampling.primitives._mosaic import LANES, parts, run, whole
 from upsampling.primitives.window_sum import Geometry, as_images, from_images
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _filled_up(channels: int) -> int:
 
 
 def _filled(taps: int) -> int:
-    return -(-taps // 8) * 8
+    return whole(taps, 8)
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------

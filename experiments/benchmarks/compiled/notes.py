@@ -8,7 +8,8 @@ _BY_HAND = (
 _BY_HAND_ON_TPU = (
     "A kernel by hand, tpu_custom_call, stands with the bundles of instructions that the compiler's schedule of it "
     "has, loops times their turns, one bundle a cycle, or with the time in which memory moves its arguments and "
-    "results where that is more. Copies and waits of the kernel itself are not in it. None has run on a TPU."
+    "results where that is more. Copies and waits of the kernel itself are not in it, and rows that two blocks read "
+    "count once. None has run on a TPU."
 )
 
 NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

@@ -258,10 +258,13 @@ def _bilateral_kernel(embedding: jax.Array, temperature: jax.Array, sigma_spatia
     logits = window_correlation(embedding, embedding, geometry, "reflect")[..., 0, :, :]
     offsets = jnp.linspace(-1, 1, 2 * radius + 1, dtype=logits.dtype) if radius else jnp.zeros(1, logits.dtype)
     squares = (offsets[:, None] ** 2 + offsets[None, :] ** 2) / (2 * sigma_spatial.astype(logits.dtype) ** 2)
-    kernel = jax.nn.softmax(temperature.astype(logits.dtype) * logits, axis=(-2, -1))
-    kernel = kernel * with_axes(jnp.exp(-squares), kernel.ndim)
+    logits = temperature.astype(logits.dtype) * logits
+    # The softmax's own sum cancels, but for the floor: both sums are one pass.
+    powers = jnp.exp(logits - lax.stop_gradient(logits.max((-2, -1), keepdims=True)))
+    kernel = powers * with_axes(jnp.exp(-squares), powers.ndim)
+    total, of_softmax = (a.sum((-2, -1), keepdims=True) for a in (kernel, powers))
     # The floor is the authors': where the Gaussian is zero at all pixels that the softmax chose, the kernel fades.
-    return kernel / jnp.maximum(kernel.sum((-2, -1), keepdims=True), 1e-7)
+    return kernel / jnp.maximum(total, 1e-7 * of_softmax)
 
 
 def learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:

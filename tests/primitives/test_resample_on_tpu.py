@@ -11,13 +11,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 import upsampling as up
 from upsampling import conventions
-from upsampling.primitives import _common, resample_on_tpu, taps
+from upsampling.primitives import _common, resample_on_tpu, taps, window_sum
 
 # In the vectors: images and channels (few, many, odd, images alone); channels and columns (several of each); rows and
 # columns (batch axes, none, channels first, rows that fill no vector).
 BY_TAPS = [((8, 9, 10, 96), (13, 15)), ((4, 7, 5, 128), (3, 10)), ((16, 1, 3, 256), (4, 1)), ((250, 5, 6, 7), (10, 12))]
 CHANNELS_FIRST = (2, 3, 17, 300)
-BY_MATRICES = [((2, 9, 40, 8), (18, 80)), ((1, 12, 300, 16), (5, 411)), ((3, 1, 130, 24), (7, 60))]
+BY_COLUMNS = [((2, 9, 40, 8), (18, 80)), ((1, 12, 300, 16), (5, 411)), ((3, 1, 130, 24), (7, 60))]
 OF_PLANES = [
     ((2, 41, 90, 5), (61, 270)),
     ((140, 100, 3), (21, 120)),
@@ -51,7 +51,7 @@ def interpreted(kernel, x, operators):
     ("kernel", "shape", "size"),
     [
         *(("by_taps", *given) for given in BY_TAPS),
-        *(("by_matrices", *given) for given in BY_MATRICES),
+        *(("by_columns", *given) for given in BY_COLUMNS),
         *(("of_planes", *given) for given in OF_PLANES),
     ],
 )
@@ -129,6 +129,9 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     assert kernels((1, 200, 300, 3)) == kernels((200, 300, 3), jnp.bfloat16) == 1
     assert kernels((1, 3, 150, 260), axes=(2, 3), scale=2) == 1
     assert kernels((1, 200, 300, 3), gradient=True) == 2
+    assert kernels((2, 8, 40, 16), method=up.nearest, size=(11, 57), gradient=True) == 2
+    windows = lambda x, **_: up.reassemble(x, jnp.ones((8, 40, 1, 3, 3)), scale=1, edge="reflect")  # noqa: E731
+    assert kernels((8, 40, 16), method=windows, gradient=True) == 2
     mesh, axis = Mesh(np.array(jax.devices()[:1]), ("devices",)), PartitionSpec("devices")
     by_shards = jax.shard_map(functools.partial(up.bilinear, scale=2), mesh=mesh, in_specs=axis, out_specs=axis)
     assert kernels((8, 16, 16, 128), method=lambda x, **_: by_shards(x), gradient=True) == 2
@@ -138,12 +141,51 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     assert kernels((8, 16, 128), scale=(2,)) == kernels((2, 8, 8, 8, 128), scale=(2, 2, 2)) == 0
     assert kernels((8, 16, 16, 128), method=up.nearest) == 0
     assert kernels((8, 16, 16, 128), method=up.nearest, gradient=True) == 0
+    assert kernels((1, 200, 300, 3), method=up.nearest, size=(300, 400)) == 0  # products would spread a NaN
     assert kernels((8, 2, 9000, 128)) == kernels((8, 300, 2, 128), size=(2, 3), antialias=True) == 0
     monkeypatch.setenv(_common.SWITCH_ON_TPU, "0")
     assert kernels((8, 16, 16, 128)) == 0
 
 
-@pytest.mark.parametrize("kernel", ["by_matrices", "of_planes"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "reach", "mode"),
+    [
+        ((2, 9, 40, 16), (2, 3), "reflect"),  # in one vector
+        ((1, 5, 130, 24), (0, 3), "edge"),  # from two into two
+        ((1, 3, 4, 8), (4, 5), "reflect"),  # an image that is mirrored again and again
+        ((2, 4, 126, 8), (1, 3), "symmetric"),  # from one into two
+    ],
+)
+def test_edges_are_copied_and_added_up_by_permutations(shape, reach, mode, dtype):
+    """With a NaN in its place alone, where products would spread it."""
+    x, operators = jnp.asarray(image(*shape), dtype), window_sum._edge_taps(shape, reach, mode)
+    margins = [(0, 0), *((r, r) for r in reach), (0, 0)]
+    assert resample_on_tpu.takes_by_columns(x, operators)
+    y = interpreted(resample_on_tpu.by_columns, x.at[0, 0, 0, 0].set(jnp.nan), operators)
+    copied = np.pad(np.asarray(x.at[0, 0, 0, 0].set(jnp.nan), np.float32), margins, mode=mode)
+    np.testing.assert_array_equal(np.asarray(y, np.float32), copied)
+    backward = [(axis, operator.transpose) for axis, operator in operators]
+    cotangent = jnp.asarray(image(*y.shape), dtype)
+    given = interpreted(resample_on_tpu.by_columns, cotangent, backward)
+    expected = in_float64(cotangent, backward)
+    own = 0 if dtype == jnp.float32 else float(jnp.finfo(dtype).eps) / 2
+    np.testing.assert_allclose(np.asarray(given, np.float64), expected, rtol=own, atol=3e-7 * np.abs(expected).max())
+    with_nan = cotangent.at[0, 1, 1, 0].set(jnp.nan)
+    stays = np.isnan(interpreted(resample_on_tpu.by_columns, with_nan, backward))
+    reads = [operator.matrix()[:, 1] != 0 for _, operator in backward]
+    np.testing.assert_array_equal(stays[0, :, :, 0], reads[0][:, None] & reads[1])
+    assert stays.sum() == stays[0, :, :, 0].sum()
+
+
+def test_nearest_at_any_factor_is_a_kernel_that_copies():
+    x = jnp.asarray(image(2, 8, 140, 8), jnp.float32)
+    operators = operators_of(x.shape, (11, 300), "nearest")
+    y = interpreted(resample_on_tpu.choose(x, operators, dense=1), x, operators)
+    np.testing.assert_array_equal(y, up.nearest(x, (11, 300)))
+
+
+@pytest.mark.parametrize("kernel", ["by_columns", "of_planes"])
 def test_products_spread_what_is_no_number_over_the_columns_of_their_blocks(kernel):
     """As the page on accelerators says: over the blocks of 128 columns that read its 128; and over the rows that read
     it, or all of a block."""
@@ -151,6 +193,6 @@ def test_products_spread_what_is_no_number_over_the_columns_of_their_blocks(kern
     x[0, 5, 270, 3] = np.nan
     operators = operators_of(x.shape, (24, 411), "linear")
     y = np.isnan(interpreted(getattr(resample_on_tpu, kernel), jnp.asarray(x, jnp.float32), operators))
-    rows = operators[0][1].matrix()[:, 5] != 0 if kernel == "by_matrices" else np.ones(24, bool)
+    rows = operators[0][1].matrix()[:, 5] != 0 if kernel == "by_columns" else np.ones(24, bool)
     np.testing.assert_array_equal(y[0, :, :, 3], rows[:, None] & (np.arange(411) >= 256))
     assert y.sum() == y[0, :, :, 3].sum()

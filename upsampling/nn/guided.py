@@ -178,7 +178,10 @@ class JBU(AnySize):
             sigma_spatial=self.sigma_spatial[...],
         )
         flat = kernel.reshape(*kernel.shape[:-2], math.prod(kernel.shape[-2:]))
-        correction = _two_layers(self.fixup_proj, jnp.concatenate([flat.astype(guide.dtype), guide], axis=-1))
+        first, second = self.fixup_proj
+        weights, bias = first.kernel[...].astype(guide.dtype), _layers.value(first.bias)
+        hidden = _layers.project_both(flat.astype(guide.dtype), guide, weights, bias)
+        correction = second(_layers.gelu(hidden))
         return _layers.add_share(kernel, correction.reshape(kernel.shape), 0.1)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from upsampling.primitives._common import varying_alike
 
@@ -77,3 +78,16 @@ def parts(a: Any, count: int) -> list[Any]:
         found.append(a.astype(jnp.bfloat16))
         a = a - found[-1].astype(jnp.float32)
     return found
+
+
+def permuted(a: jax.Array, places: jax.Array) -> jax.Array:
+    """In each row the numbers at these places."""
+    batched = lax.GatherDimensionNumbers(
+        offset_dims=(),
+        collapsed_slice_dims=(1,),
+        start_index_map=(1,),
+        operand_batching_dims=(0,),
+        start_indices_batching_dims=(0,),
+    )
+    within = lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return lax.gather(a, places[..., None], batched, (1, 1), mode=within)

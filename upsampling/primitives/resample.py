@@ -332,8 +332,9 @@ def _blocks(taps: Taps) -> list[tuple[int, int, np.ndarray]]:
 
 
 def _by_hand_on_tpu(x: ShapedArray, *, operators: Operators) -> Callable | None:
-    # Copies, and sums of what was copied, XLA computes in any layout.
-    left = all(taps.selection for _, taps in operators) or all(taps.transpose.repeats for _, taps in operators)
+    # Regular copies, and sums of what was copied, XLA computes in any layout.
+    copied = all(taps.repeats or taps.stride for _, taps in operators)
+    left = copied or all(taps.transpose.repeats for _, taps in operators)
     return None if left else resample_on_tpu.choose(x, operators, DENSE)
 
 

@@ -6,7 +6,7 @@ are three kernels, for the layouts that matter:
 * Convolutions of 4 images and more have pixels outermost, and images and channels in the vectors. There every tap is
   products and sums of whole vectors (`by_taps`). It is for maps whose images and channels fill vectors.
 * Of less channels programs have channels and columns in the vectors of what they are given and return. There columns
-  are interpolated by products of matrices, and rows as above (`by_matrices`). Between convolutions the copies cost what
+  are interpolated by products of matrices, and rows as above (`by_columns`). Between convolutions the copies cost what
   the kernel saves.
 * Of still less, or in other numbers than eights, they have rows and columns there: products of matrices along both
   (`of_planes`). It is for long axes. XLA's own products are ahead for short ones, since it takes what follows in; for
@@ -18,6 +18,7 @@ not run on a TPU so far. What is compiled with `UPSAMPLING_TPU_KERNELS=0` in the
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._mosaic import LANES, parts, run, whole
+from upsampling.primitives._mosaic import LANES, parts, permuted, run, whole
 from upsampling.primitives.taps import Taps
 
 Operators = Sequence[tuple[int, Taps]]
@@ -45,22 +46,39 @@ _NUMBERS = 1 << 16  # that tables may have
 _BLOCK_BYTES, _MOST_BYTES, _REST_BYTES = 14 << 20, 36 << 20, 10 << 20
 _HELD = 16  # vectors that are summed at once
 _PRODUCT_ROWS = 512  # of a product of matrices: few do not pay for loading the matrix
+_MOVED = 16  # taps that are permutations and no product
 
 
 def choose(x: Any, operators: Operators, dense: int) -> Callable[..., jax.Array] | None:
     """The kernel for an array of this shape and dtype, if there is one; `dense` is the longest of short axes."""
-    if len(operators) != 2 or x.dtype not in (jnp.float32, jnp.bfloat16) or not is_static(*x.shape):
+    if not _has_kernels(x, operators):
         return None
-    widths = [taps.indices.shape[1] for _, taps in operators]
-    few = max(widths) <= _TAPS and sum(taps.indices.size for _, taps in operators) <= _NUMBERS
-    if few and x.ndim == 4 and _plan_by_taps(x, operators) is not None:
+    if _are_few(x, operators) and _plan_by_taps(x, operators) is not None:
         return by_taps
-    if few and x.ndim == 4 and _is_by_columns(x, operators) and _plan_by_matrices(x, operators) is not None:
-        return by_matrices
+    if takes_by_columns(x, operators) and _has_columns(x, operators):
+        return by_columns
+    # Products along rows would spread a NaN of what is only copied.
     long = max(max(taps.size, taps.outputs) for _, taps in operators) > dense
-    if long and _is_planes(x, operators) and _plan_of_planes(x, operators) is not None:
+    copied = all(taps.selection for _, taps in operators)
+    if long and not copied and _is_planes(x, operators) and _plan_of_planes(x, operators) is not None:
         return of_planes
     return None
+
+
+def takes_by_columns(x: Any, operators: Operators) -> bool:
+    """Whether `by_columns` computes it, in whatever layout the array is."""
+    taken = _has_kernels(x, operators) and _are_few(x, operators) and [axis for axis, _ in operators] == [1, 2]
+    return taken and x.shape[3] % _SUBLANES == 0 and _plan_by_columns(x, operators) is not None
+
+
+def _has_kernels(x: Any, operators: Operators) -> bool:
+    return len(operators) == 2 and x.dtype in (jnp.float32, jnp.bfloat16) and is_static(*x.shape)
+
+
+def _are_few(x: Any, operators: Operators) -> bool:
+    """Whether taps of a map are few enough to be written out, and to be looked up."""
+    widths = [taps.indices.shape[1] for _, taps in operators]
+    return x.ndim == 4 and max(widths) <= _TAPS and sum(taps.indices.size for _, taps in operators) <= _NUMBERS
 
 
 class _Plan(NamedTuple):
@@ -251,12 +269,9 @@ def by_taps(x: jax.Array, *, operators: Operators, interpret: bool = False) -> j
 # --- channels and columns in the vectors ------------------------------------------------------------------------------
 
 
-def _is_by_columns(x: Any, operators: Operators) -> bool:
+def _has_columns(x: Any, operators: Operators) -> bool:
     """Whether programs have columns in the vectors of (n, rows, columns, channels) that they are given."""
-    (row_axis, _), (column_axis, columns) = operators
-    size, channels = x.shape[2:]
-    full = channels % _SUBLANES == 0
-    return (row_axis, column_axis) == (1, 2) and full and min(size, columns.outputs) > channels
+    return min(x.shape[2], operators[1][1].outputs) > x.shape[3]
 
 
 class _Products(NamedTuple):
@@ -291,6 +306,102 @@ class _Products(NamedTuple):
     def outputs(self) -> int:
         return len(self.blocks) * LANES
 
+    @property
+    def constants(self) -> list[jax.Array]:
+        return list(map(jnp.asarray, self.matrices))
+
+    def apply(self, x: Any, some: Any, held: Any, matrices: Sequence[Any]) -> None:
+        """Interpolates some rows of `x` (1, rows, channels, columns) along columns, into the same rows of `held`."""
+        count, (_, _, channels, _) = some.size, x.shape
+        for i, (begin, end, which) in enumerate(self.blocks):
+            seen = x[0, some, :, begin:end].reshape(count * channels, end - begin)
+            y = _product(_split(seen), matrices[which], x.dtype)
+            held[some, :, i * LANES : (i + 1) * LANES] = y.reshape(count, channels, LANES)
+
+
+class _Moves(NamedTuple):
+    """An operator along columns whose weights are ones as permutations, which keep a NaN in its place.
+
+    Attributes:
+      blocks: for each vector of outputs and each tap the vectors of inputs that it reads, and which table.
+      tables: the places in such a vector, (tables, 1, 128), below zero for outputs that read none of it.
+    """
+
+    blocks: list[list[list[tuple[int, int]]]]
+    tables: np.ndarray
+
+    @classmethod
+    def of(cls, taps: Taps) -> "_Moves":
+        blocks, tables = [], []
+        for start in range(0, taps.outputs, LANES):
+            part, of_taps = taps[start : start + LANES], []
+            for indices, weights in zip(part.indices.T, part.weights.T, strict=True):
+                read = []
+                for vector in np.unique(indices[weights != 0] // LANES).tolist():
+                    own = (weights != 0) & (indices // LANES == vector)
+                    read.append((vector, len(tables)))
+                    tables.append(np.pad(np.where(own, indices % LANES, -1), (0, LANES - len(own)), constant_values=-1))
+                of_taps.append(read)
+            blocks.append(of_taps)
+        return cls(blocks, np.asarray(tables, np.int32)[:, None])
+
+    @property
+    def bytes(self) -> int:
+        return 2 * _SUBLANES * self.tables.nbytes
+
+    @property
+    def outputs(self) -> int:
+        return len(self.blocks) * LANES
+
+    @property
+    def constants(self) -> list[jax.Array]:
+        return [jnp.asarray(self.tables)]
+
+    def apply(self, x: Any, some: Any, held: Any, constants: Sequence[Any]) -> None:
+        """As of products."""
+        from jax.experimental import pallas
+
+        (tables,), (_, _, channels, size) = constants, x.shape
+        zero = jnp.zeros((_SUBLANES, LANES), jnp.float32)
+        step = math.gcd(channels, _SUBLANES * (4 // x.dtype.itemsize))
+        places = [jnp.broadcast_to(tables[number], zero.shape) for number in range(len(self.tables))]
+
+        def move(number: Any, carry: Any) -> Any:
+            groups = jnp.int32(channels // step)  # and not Python's division, which asks what TPU is here
+            row = some.start + lax.div(number, groups)
+            at = pallas.multiple_of(lax.rem(number, groups) * step, step)
+            seen = [
+                _vectors_of(x[0, row, pallas.ds(at, step), i : min(i + LANES, size)]) for i in range(0, size, LANES)
+            ]
+            for i, of_taps in enumerate(self.blocks):
+                for part in range(step // _SUBLANES):
+                    total = zero
+                    for read in of_taps:
+                        term = zero
+                        for vector, table in read:
+                            moved = permuted(seen[vector][part], jnp.maximum(places[table], 0))
+                            term = jnp.where(places[table] >= 0, moved, term)
+                        total = term if total is zero else total + term
+                    rows = pallas.ds(at + part * _SUBLANES, _SUBLANES)
+                    held[row, rows, i * LANES : (i + 1) * LANES] = total
+            return carry
+
+        lax.fori_loop(0, some.size * (channels // step), move, 0)
+
+
+def _vectors_of(a: jax.Array) -> list[jax.Array]:
+    """Whole vectors of what has at most 128 columns, in float32."""
+    a = a.astype(jnp.float32)
+    if a.shape[1] < LANES:
+        a = jnp.concatenate([a, jnp.zeros((a.shape[0], LANES - a.shape[1]), a.dtype)], 1)
+    return [a[i : i + _SUBLANES] for i in range(0, a.shape[0], _SUBLANES)]
+
+
+def _along_columns(taps: Taps, dtype: DTypeLike) -> _Products | _Moves:
+    if taps.indices.shape[1] <= _MOVED and np.isin(taps.weights, (0, 1)).all():
+        return _Moves.of(taps)
+    return _Products.of(taps, dtype)
+
 
 def _digits(dtype: DTypeLike) -> int:
     """How many parts in half precision have the digits of a sum: one more than those of its result, or all."""
@@ -303,13 +414,13 @@ def _halves(matrix: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     return np.stack([first, *filter(np.any, others)])
 
 
-def _plan_by_matrices(x: Any, operators: Operators) -> _Plan | None:
+def _plan_by_columns(x: Any, operators: Operators) -> _Plan | None:
     (_, rows), (_, columns), itemsize = *operators, jnp.dtype(x.dtype).itemsize
-    products, channels, size = _Products.of(columns, x.dtype), x.shape[3], whole(columns.size, LANES)
+    along, channels, size = _along_columns(columns, x.dtype), x.shape[3], whole(columns.size, LANES)
 
     def bytes_of(height: int, span: int) -> int:
-        moved = itemsize * (height * products.outputs + span * size)
-        return channels * (2 * moved + 4 * span * products.outputs) + products.bytes
+        moved = itemsize * (height * along.outputs + span * size)
+        return channels * (2 * moved + 4 * span * along.outputs) + along.bytes
 
     return _plan(rows, bytes_of)
 
@@ -325,43 +436,40 @@ def _split(a: jax.Array) -> list[jax.Array]:
     return [a] if a.dtype == jnp.bfloat16 else parts(a, 3)
 
 
-def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
+def by_columns(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
     """Columns innermost, by products of matrices; rows are sums of whole vectors."""
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 
-    plan = _plan_by_matrices(x, operators)
+    plan = _plan_by_columns(x, operators)
     assert plan is not None
     (_, rows), (_, columns) = operators
     x = jnp.swapaxes(x, 2, 3)
     n, _, channels, size = x.shape
-    products = _Products.of(columns, x.dtype)
+    along = _along_columns(columns, x.dtype)
     row_indices, row_weights = _tables_of_rows(plan, rows)
     at_once = min(max(_PRODUCT_ROWS // channels, 1), plan.span)
 
     def kernel(first: Any, at: Any, by: Any, *refs: Any) -> None:
-        *matrices, x_ref, y_ref, held = refs
+        *constants, x_ref, y_ref, held = refs
 
-        def multiply(number: Any, carry: Any) -> Any:
+        def sum_columns(number: Any, carry: Any) -> Any:
             some = pallas.ds(jnp.minimum(number * at_once, plan.span - at_once), at_once)
-            for i, (begin, end, which) in enumerate(products.blocks):
-                seen = x_ref[0, some, :, begin:end].reshape(at_once * channels, end - begin)
-                y = _product(_split(seen), matrices[which], x_ref.dtype)
-                held[some, :, i * LANES : (i + 1) * LANES] = y.reshape(at_once, channels, LANES)
+            along.apply(x_ref, some, held, constants)
             return carry
 
         def store(row: Any, places: Any, a: jax.Array) -> None:
             y_ref[0, row, places] = a[:, : columns.outputs].astype(y_ref.dtype)
 
-        lax.fori_loop(0, -(-plan.span // at_once), multiply, 0)
-        count = min(max(_HELD // (2 * len(products.blocks)), 1) * 2 * _SUBLANES, channels)
+        lax.fori_loop(0, -(-plan.span // at_once), sum_columns, 0)
+        count = min(max(_HELD // (2 * len(along.blocks)), 1) * 2 * _SUBLANES, channels)
         _sum_rows(pallas.program_id(1), plan, rows, (at, by), held, store, count)
 
     spec = pallas.BlockSpec(
         tuple(map(pallas.Element, (1, plan.span, channels, size))),
         lambda image, block, first, *_: (image, first[block], 0, 0),
     )
-    constants = list(map(jnp.asarray, products.matrices))
+    constants = along.constants
     specs = [pallas.BlockSpec(a.shape, lambda *_: (0, 0, 0)) for a in constants]
     result = jax.ShapeDtypeStruct((n, rows.outputs, channels, columns.outputs), x.dtype)
     shape = (1, plan.rows, channels, columns.outputs)
@@ -372,10 +480,10 @@ def by_matrices(x: jax.Array, *, operators: Operators, interpret: bool = False) 
         [plan.first, row_indices],
         ([row_weights, *constants, x], [pallas.BlockSpec(memory_space=tpu.SMEM), *specs, spec]),
         ([result], [of_result]),
-        [(plan.span, channels, products.outputs)],
+        [(plan.span, channels, along.outputs)],
         most_bytes=plan.bytes + _REST_BYTES,
         interpret=interpret,
-        name="resample_by_matrices",
+        name="resample_by_columns",
     )
     return jnp.swapaxes(y, 2, 3)
 

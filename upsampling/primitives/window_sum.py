@@ -33,7 +33,7 @@ from jax.interpreters import ad
 from jax.typing import DTypeLike
 
 from upsampling._arguments import Edge, is_static
-from upsampling.primitives import _common
+from upsampling.primitives import _common, resample_on_tpu
 from upsampling.primitives._common import (
     UNROLLED_TAPS,
     accumulator,
@@ -191,8 +191,8 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
 
 
 # Padding with pixels of the image is linear, and its transpose adds them up where they came from. In JAX it is a
-# concatenation for each axis and side, all of which GPUs write: there it is one gather. But an axis that is cut over
-# devices is not gathered in parts, and symbolic sizes have no table of pixels.
+# concatenation for each axis and side, all of which accelerators write: there it is one gather, or one kernel by hand.
+# But an axis that is cut over devices is not gathered in parts, and symbolic sizes have no table of pixels.
 
 
 def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
@@ -221,6 +221,17 @@ def _add_edges_on_gpu(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax
         return _add_edges(y, reach=reach, mode=mode)
     taps = _edge_taps(_unpadded(y.shape, reach), reach, mode)
     return resample(y, [(axis, own.transpose) for axis, own in taps])
+
+
+def _edges_by_hand(x: ShapedArray, *, reach: tuple[int, ...], mode: Any, transposed: bool) -> Callable | None:
+    """What pads, or the transpose, on a TPU, if there is a kernel for it."""
+    if not is_static(*x.shape):
+        return None
+    taps = _edge_taps(_unpadded(x.shape, reach) if transposed else x.shape, reach, mode)
+    operators = [(axis, own.transpose) for axis, own in taps] if transposed else taps
+    if not resample_on_tpu.takes_by_columns(x, operators):
+        return None
+    return lambda x, **_: resample_on_tpu.by_columns(x, operators=operators)
 
 
 def _edge_taps(shape: Sequence[int], reach: tuple[int, ...], mode: Any) -> list[tuple[int, Taps]]:
@@ -1266,6 +1277,8 @@ _pad_p = make_primitive(
     static=("reach", "mode"),
     gpu=_pad_edges_on_gpu,
     several=_pad_edges,
+    tpu=_pad_edges,
+    by_hand_on_tpu=functools.partial(_edges_by_hand, transposed=False),
 )
 _add_edges_p = make_primitive(
     "add_edges",
@@ -1274,6 +1287,8 @@ _add_edges_p = make_primitive(
     static=("reach", "mode"),
     gpu=_add_edges_on_gpu,
     several=_add_edges,
+    tpu=_add_edges,
+    by_hand_on_tpu=functools.partial(_edges_by_hand, transposed=True),
 )
 
 ad.deflinear2(_pad_p, lambda y, _, **params: [_add_edges_p.bind(y, **params)])

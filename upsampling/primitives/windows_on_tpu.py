@@ -27,7 +27,7 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from upsampling._arguments import is_static
-from upsampling.primitives._mosaic import LANES, parts, run, whole
+from upsampling.primitives._mosaic import LANES, parts, permuted, run, whole
 from upsampling.primitives.window_sum import Geometry, as_images, from_images
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def _prepared(arrays: Sequence[jax.Array], form: "Form", plan: _Plan) -> list[ja
 
 
 def _logits(given: Sequence[jax.Array], form: "Form") -> jax.Array:
-    """Logits that are given: (n, *output, groups * taps), with a window's columns one after the other."""
+    """Logits that are given: (n, *output, groups * taps)."""
     from upsampling.primitives.window_attention import at_outputs
 
     geometry = form.geometry
@@ -168,7 +168,7 @@ def _logits(given: Sequence[jax.Array], form: "Form") -> jax.Array:
     else:
         # In float32: logits are exponentiated.
         logits = given[0].astype(jnp.float32) + at_outputs(given[1].astype(jnp.float32), geometry)
-    return _flat(logits.reshape(-1, *geometry.output, geometry.groups, *geometry.window), geometry)
+    return _flat(logits, geometry)
 
 
 def _inputs(
@@ -289,7 +289,7 @@ def _tables(form: "Form", plan: _Plan) -> tuple[np.ndarray, np.ndarray]:
     columns = np.pad(columns.reshape(count, plan.columns, -1), [(0, 0), (0, LANES - plan.columns), (0, 0)])
     if not form.tables:
         columns = columns[:1]
-    added = np.asarray(different)[:, None, None, :, None] + columns.transpose(0, 2, 1)[None, :, :, None, :]
+    added = np.asarray(different)[:, None, :, None, None] + columns.transpose(0, 2, 1)[None, :, None, :, :]
     added = added.reshape(len(different), len(columns), -1, LANES)
     filled = _filled(added.shape[2]) - added.shape[2]
     return np.pad(added, [(0, 0), (0, 0), (0, filled), (0, 0)], constant_values=-np.inf).astype(np.float32), numbers
@@ -526,7 +526,7 @@ def window_correlation(
     operands = _inputs(x, geometry, plan, padded=True), _outputs(y, geometry, plan)
     w = _sum("correlation", geometry, plan, *operands, dtype or x.dtype, interpret)
     w = _outputs_back(w, geometry, plan, math.prod(geometry.window))
-    return jnp.swapaxes(w.reshape(*w.shape[:3], geometry.groups, *reversed(geometry.window)), -1, -2)
+    return w.reshape(*w.shape[:3], geometry.groups, *geometry.window)
 
 
 def fold(w: jax.Array, y: jax.Array, *, geometry: Geometry, interpret: bool = False) -> jax.Array:
@@ -604,8 +604,8 @@ def _sum(
 
 
 def _flat(w: jax.Array, geometry: Geometry) -> jax.Array:
-    """Weights or logits, (n, *output, groups, *window), with a window's columns one after the other, on one axis."""
-    return jnp.swapaxes(w, -1, -2).reshape(-1, *geometry.output, geometry.groups * math.prod(geometry.window))
+    """Weights or logits, (n, *output, groups, *window), with those of all groups on one axis."""
+    return w.reshape(-1, *geometry.output, geometry.groups * math.prod(geometry.window))
 
 
 def _seen_by_rows(starts: np.ndarray, height: int, span: int, down: int) -> list[np.ndarray]:
@@ -650,7 +650,7 @@ def _spread(ref: Any, spread: Any, places: Any) -> None:
     def column(row: Any, begin: int, vectors: list[jax.Array], col: Any, carry: Any) -> Any:
         place = jnp.broadcast_to(places[0, col], (8, LANES))
         for i, a in enumerate(vectors):
-            spread[row, col, begin + 8 * i : begin + 8 * i + 8] = _permuted(a, place)
+            spread[row, col, begin + 8 * i : begin + 8 * i + 8] = permuted(a, place)
         return carry
 
     def move(row: Any, carry: Any) -> Any:
@@ -660,19 +660,6 @@ def _spread(ref: Any, spread: Any, places: Any) -> None:
         return carry
 
     lax.fori_loop(0, span, move, 0)
-
-
-def _permuted(a: jax.Array, places: jax.Array) -> jax.Array:
-    """In each row the numbers at these places."""
-    batched = lax.GatherDimensionNumbers(
-        offset_dims=(),
-        collapsed_slice_dims=(1,),
-        start_index_map=(1,),
-        operand_batching_dims=(0,),
-        start_indices_batching_dims=(0,),
-    )
-    within = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return lax.gather(a, places[..., None], batched, (1, 1), mode=within)
 
 
 def _products(
@@ -687,7 +674,7 @@ def _products(
         for tap in range(down):
             seen = [spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8] for i in range(len(values))]
             terms = [(a - b) * (a - b) if squared else a * b for a, b in zip(values, seen, strict=True)]
-            total, at = functools.reduce(jnp.add, terms), _at((col * down + tap) * 8)
+            total, at = functools.reduce(jnp.add, terms), _at((tap * across + col) * 8)
             part[at] = total if chunk == 0 else part[at] + total
         return carry
 
@@ -736,7 +723,7 @@ def _sums(
     def column(chunk: int, origin: list[jax.Array] | None, col: Any, given: Any) -> Any:
         totals = [list(total) for total in given]
         for tap in range(down):
-            weight, total = _of_tap(held, index, col * down + tap), totals[tap % len(totals)]
+            weight, total = _of_tap(held, index, tap * across + col), totals[tap % len(totals)]
             for i in range(len(total)):
                 seen = spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8]
                 total[i] = total[i] + weight * (seen if origin is None else seen - origin[i])
@@ -785,7 +772,7 @@ def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: An
     ) -> Any:
         for output in (number * at_once + turn for turn in range(at_once)):
             tap, values = row - start[block * rows + output], _vectors(outputs, output, *chunk)
-            weights = [_of_tap(held, output, col * down + tap) for col in columns]
+            weights = [_of_tap(held, output, tap * across + col) for col in columns]
             terms = [(w, a) for w in weights for a in values]
             if less is not None:
                 terms = [(w, a - b) for (w, a), b in zip(terms, less, strict=True)]

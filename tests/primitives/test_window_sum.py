@@ -136,16 +136,17 @@ def test_padding_on_gpus_by_gathers(mode):
 
 
 @pytest.mark.parametrize(
-    ("size", "output", "window", "groups", "dtype"),
+    ("size", "output", "window", "dilation", "groups", "dtype"),
     [
-        ((3, 5), (6, 10), (3, 5), 1, jnp.float32),
-        ((4, 7), (9, 7), (3, 3), 2, jnp.bfloat16),
-        ((3, 90), (6, 270), (1, 3), 1, jnp.float32),
+        ((3, 5), (6, 10), (3, 5), (1, 1), 1, jnp.float32),
+        ((4, 7), (9, 7), (3, 3), (1, 2), 2, jnp.bfloat16),
+        ((3, 90), (6, 270), (1, 3), (1, 1), 1, jnp.float32),
+        ((9, 6), (18, 6), (3, 3), (3, 2), 1, jnp.float32),
     ],
 )
-def test_kernels_for_a_tpu_compute_the_three_sums(size, output, window, groups, dtype):
+def test_kernels_for_a_tpu_compute_the_three_sums(size, output, window, dilation, groups, dtype):
     centers = [np.arange(m) * n // m for n, m in zip(size, output, strict=True)]
-    geometry = window_sum.Geometry.around(size, centers, window, groups)
+    geometry = window_sum.Geometry.around(size, centers, window, groups)._replace(dilation=dilation)
     shapes = ((2, *geometry.padded, 6 * groups), (2, *output, groups, *window), (2, *output, 6 * groups))
     rng = np.random.default_rng(0)
     x, w, y = (jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes)

@@ -90,6 +90,11 @@ class Geometry(NamedTuple):
         return tuple(d * (k // 2) for k, d in zip(self.window, self.dilation, strict=True))
 
     @property
+    def extent(self) -> tuple[int, ...]:
+        """From a window's first pixel to its last, and the pixels between."""
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.window, self.dilation, strict=True))
+
+    @property
     def padded(self) -> tuple[int, ...]:
         """The spatial size of `x` with its padding."""
         return tuple(n + d * (k - 1) for n, k, d in zip(self.size, self.window, self.dilation, strict=True))

@@ -74,7 +74,7 @@ def takes(arrays: Sequence[Any], form: "Form") -> bool:
 
 def _plan_that_fits(geometry: Geometry, channels: tuple[int, int], dtypes: Sequence[Any]) -> _Plan | None:
     """The blocks, if it is in float32 or bfloat16, along two axes, with windows in order, and the chip holds it."""
-    if len(geometry.size) != 2 or geometry.window[1] > LANES // 2 or any(d != 1 for d in geometry.dilation):
+    if len(geometry.size) != 2 or geometry.extent[1] > LANES // 2:
         return None
     if any(dtype not in (jnp.float32, jnp.bfloat16) for dtype in dtypes) or not is_static(*geometry.size):
         return None
@@ -233,32 +233,37 @@ def _filled(taps: int) -> int:
     return whole(taps, 8)
 
 
+def _window_rows(geometry: Geometry) -> range:
+    """The rows of a window's taps, counted from its first."""
+    return range(0, geometry.extent[0], geometry.dilation[0])
+
+
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
 def _plan(geometry: Geometry, channels: tuple[int, int]) -> _Plan:
     rows, columns = geometry.central
     width = min(len(columns), LANES)
-    while any(_reached(columns[i : i + width], geometry.window[1]) > LANES for i in range(0, len(columns), width)):
+    while any(_reached(columns[i : i + width], geometry.extent[1]) > LANES for i in range(0, len(columns), width)):
         width -= 1
     cuts = range(0, len(columns), width)
     begin = tuple(int(columns[i]) for i in cuts)
     places = np.zeros((len(cuts), geometry.window[1], LANES), np.int32)
     for block, i in enumerate(cuts):
         own = columns[i : i + width] - begin[block]
-        places[block, :, : len(own)] = own + np.arange(geometry.window[1])[:, None]
+        places[block, :, : len(own)] = own + np.arange(geometry.window[1])[:, None] * geometry.dilation[1]
     height = len(rows)
     while True:
         cuts = range(0, len(rows), height)
-        span = max(_reached(rows[i : i + height], geometry.window[0]) for i in cuts)
+        span = max(_reached(rows[i : i + height], geometry.extent[0]) for i in cuts)
         if height == 1 or _block_bytes(geometry, channels, height, span) <= _BLOCK_BYTES:
             break
         height = -(-height // 2)
     return _Plan(height, tuple(int(rows[i]) for i in cuts), span, width, begin, places)
 
 
-def _reached(centers: np.ndarray, window: int) -> int:
-    return int(centers[-1] - centers[0]) + window
+def _reached(centers: np.ndarray, extent: int) -> int:
+    return int(centers[-1] - centers[0]) + extent
 
 
 def _block_bytes(geometry: Geometry, channels: tuple[int, int], rows: int, span: int) -> int:
@@ -315,8 +320,8 @@ def _call(
 
     gradient, compares = cotangent is not None, form.compares
     (x, outputs, *keys), operands = arrays, [*arrays, *([] if cotangent is None else [cotangent])]
-    height, (down, across) = outputs.shape[1], form.geometry.window
-    own, taps = x.shape[2], down * across
+    height, down, across = outputs.shape[1], _window_rows(form.geometry), form.geometry.window[1]
+    own, taps = x.shape[2], len(down) * across
     filled, sides = _filled(taps), len(plan.begin)
     added, kinds = _tables(form, plan)
     rows = _Rows.of(form.geometry, plan, height, seen=gradient)
@@ -449,7 +454,7 @@ class _Rows(NamedTuple):
         paired = at_once == 2 and height % 2 == 0 and np.all(starts[:, ::2] == starts[:, 1::2])
         tables, turns = [np.asarray(plan.first), starts], 1.0
         if seen:
-            tables += _seen_by_rows(starts, height, plan.span, geometry.window[0])
+            tables += _seen_by_rows(starts, height, plan.span, geometry.extent[0])
             turns = float(np.mean(tables[-1] - tables[-2])) / (1 + paired)
         return cls(tables, plan.rows, at_once, 2 if paired else 1, turns)
 
@@ -546,7 +551,8 @@ def _sum(
     """Of `x` and weights; of `x` and outputs; or of outputs and weights."""
     from jax.experimental import pallas
 
-    own, (down, across), filled = a.shape[2], geometry.window, _filled(math.prod(geometry.window))
+    own, down, across = a.shape[2], _window_rows(geometry), geometry.window[1]
+    filled = _filled(len(down) * across)
     padded, height = _padded_rows(geometry, plan), b.shape[1]
     rows = _Rows.of(geometry, plan, height, seen=what == "fold")
     at_once = rows.at_once
@@ -571,7 +577,7 @@ def _sum(
                 _sums(held, turn, spread, begin, down, result, row, most=_WRITTEN_OUT_OF_SUMS)
 
         if what == "correlation":
-            _clear_after(held, down * across)
+            _clear_after(held, len(down) * across)
         rows.each(row_of)
         if what == "fold":
             _fold(spread, held, a_ref, (start, *seen, rows.alike), block, down, apart=False)
@@ -608,12 +614,15 @@ def _flat(w: jax.Array, geometry: Geometry) -> jax.Array:
     return w.reshape(-1, *geometry.output, geometry.groups * math.prod(geometry.window))
 
 
-def _seen_by_rows(starts: np.ndarray, height: int, span: int, down: int) -> list[np.ndarray]:
-    """Of each block's input rows the first output that sees it, and the one after the last: two of (blocks, span)."""
+def _seen_by_rows(starts: np.ndarray, height: int, span: int, extent: int) -> list[np.ndarray]:
+    """Of each block's input rows the first output whose window reaches it, and the one after the last.
+
+    Two of (blocks, span).
+    """
     ends = np.zeros((2, len(starts), span), int)
     for block, own in enumerate(starts):
         own = own[: height - block * len(own)]
-        ends[0, block] = np.searchsorted(own, np.arange(span) - down, side="right")
+        ends[0, block] = np.searchsorted(own, np.arange(span) - extent, side="right")
         ends[1, block] = np.searchsorted(own, np.arange(span), side="right")
     return list(ends)
 
@@ -663,7 +672,7 @@ def _spread(ref: Any, spread: Any, places: Any) -> None:
 
 
 def _products(
-    ref: Any, row: Any, spread: Any, begin: Any, down: int, part: Any, squared: bool = False, most: int | None = None
+    ref: Any, row: Any, spread: Any, begin: Any, down: range, part: Any, squared: bool = False, most: int | None = None
 ) -> list[jax.Array]:
     """Of an output row with what each tap sees, for 8 taps in each array: (8, 128). Or their squared distances."""
     from jax.experimental import pallas
@@ -671,8 +680,8 @@ def _products(
     _, across, channels, _ = spread.shape
 
     def column(chunk: int, values: list[jax.Array], col: Any, carry: Any) -> Any:
-        for tap in range(down):
-            seen = [spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8] for i in range(len(values))]
+        for tap, below in enumerate(down):
+            seen = [spread[begin + below, col, chunk + 8 * i : chunk + 8 * i + 8] for i in range(len(values))]
             terms = [(a - b) * (a - b) if squared else a * b for a, b in zip(values, seen, strict=True)]
             total, at = functools.reduce(jnp.add, terms), _at((tap * across + col) * 8)
             part[at] = total if chunk == 0 else part[at] + total
@@ -680,7 +689,7 @@ def _products(
 
     for chunk, end in _chunks(channels, _HELD):
         values = _vectors(ref, row, chunk, end)
-        _each(across, down * len(values), functools.partial(column, chunk, values), 0, most)
+        _each(across, len(down) * len(values), functools.partial(column, chunk, values), 0, most)
     sums = []
     for first in range(0, part.shape[0], 64):
         sums.append(functools.reduce(jnp.add, (part[pallas.ds(first + i, 8, stride=8)] for i in range(8))))
@@ -711,7 +720,7 @@ def _sums(
     index: Any,
     spread: Any,
     begin: Any,
-    down: int,
+    down: range,
     result: Any,
     row: Any,
     less: Any = None,
@@ -722,19 +731,19 @@ def _sums(
 
     def column(chunk: int, origin: list[jax.Array] | None, col: Any, given: Any) -> Any:
         totals = [list(total) for total in given]
-        for tap in range(down):
+        for tap, below in enumerate(down):
             weight, total = _of_tap(held, index, tap * across + col), totals[tap % len(totals)]
             for i in range(len(total)):
-                seen = spread[begin + tap, col, chunk + 8 * i : chunk + 8 * i + 8]
+                seen = spread[begin + below, col, chunk + 8 * i : chunk + 8 * i + 8]
                 total[i] = total[i] + weight * (seen if origin is None else seen - origin[i])
         return tuple(map(tuple, totals))
 
     for chunk, end in _chunks(channels, _HELD // 2):
         origin, count = None if less is None else _vectors(less, row, chunk, end), (end - chunk) // 8
         # Several sums for each vector: an addition waits for the one before.
-        nothing = ((jnp.zeros((8, LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), down)
+        nothing = ((jnp.zeros((8, LANES), jnp.float32),) * count,) * min(max(_APART // count, 1), len(down))
         some = functools.partial(column, chunk, origin)
-        totals = _each(across, down * count, some, nothing, most)
+        totals = _each(across, len(down) * count, some, nothing, most)
         _store(result, row, chunk, [functools.reduce(jnp.add, terms) for terms in zip(*totals, strict=True)])
 
 
@@ -758,7 +767,7 @@ def _clear_after(part: Any, taps: int) -> None:
         part[:, taps * 8 :] = jnp.zeros((at_once, count - taps * 8, LANES), jnp.float32)
 
 
-def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: Any, down: int, apart: bool) -> None:
+def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: Any, down: range, apart: bool) -> None:
     """Puts into the place of what a column of a window sees its gradient, still in the places of the outputs.
 
     The sum over all outputs of a block that see a row of these outputs times weights; or of their differences to it.
@@ -771,8 +780,12 @@ def _fold(spread: Any, held: Any, outputs: Any, tables: Sequence[Any], block: An
         row: Any, chunk: tuple[int, int], columns: range, less: list[jax.Array] | None, number: Any, totals: Any
     ) -> Any:
         for output in (number * at_once + turn for turn in range(at_once)):
-            tap, values = row - start[block * rows + output], _vectors(outputs, output, *chunk)
+            below, values = row - start[block * rows + output], _vectors(outputs, output, *chunk)
+            tap = below if down.step == 1 else lax.div(below, jnp.int32(down.step))
             weights = [_of_tap(held, output, tap * across + col) for col in columns]
+            if down.step > 1:  # of the rows between the taps of a window nothing is seen
+                seen = lax.rem(below, jnp.int32(down.step)) == 0
+                weights = [jnp.where(seen, weight, jnp.float32(0)) for weight in weights]
             terms = [(w, a) for w in weights for a in values]
             if less is not None:
                 terms = [(w, a - b) for (w, a), b in zip(terms, less, strict=True)]

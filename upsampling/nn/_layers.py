@@ -6,7 +6,7 @@ layer and the argument.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +26,9 @@ ZEROS = nnx.initializers.zeros
 
 
 # --- arguments of constructors ----------------------------------------------------------------------------------------
+
+
+_IMAGES = 8  # that fill a vector
 
 
 def sizes(
@@ -283,29 +286,64 @@ def _(axis: int, start: int, primals: Sequence[jax.Array], tangents: Sequence[ja
     return _add_rows(axis, start, y, rows), dy + lax.pad(drows, jnp.zeros((), y.dtype), margins)
 
 
-def convolution(x: jax.Array, conv: nnx.Conv) -> jax.Array:
+def convolution(x: jax.Array, conv: nnx.Conv, parts: int = 1) -> jax.Array:
     """What `conv` computes, a convolution of stride 1, by the form whose gradient to the kernel is fast on a CPU.
+
+    Images may come in parts, as `in_parts` cuts them, if they are mirrored at edges.
 
     XLA takes that of `nnx.Conv` for a convolution with a window as large as the image: on a CPU LoftUp's gradient took
     fifty times as long as its output.
     """
     x, kernel, bias = cast(conv.dtype, x, value(conv.kernel), value(conv.bias))
-    y = _convolution(x, kernel, conv.padding)
+    y = _convolution(x, kernel, conv.padding, parts)
     return y if bias is None else y + with_axes(bias, y.ndim)
 
 
-@core(2)
-def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]]) -> jax.Array:
+@core((2, 3))
+def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]], parts: int) -> jax.Array:
     rank = kernel.ndim - 2
     pads = tuple(((k - 1) // 2, k // 2) for k in kernel.shape[:rank]) if isinstance(padding, str) else padding
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
     if padding == "REFLECT":
-        y, pads = jnp.pad(y, ((0, 0), *pads, (0, 0)), mode="reflect"), ((0, 0),) * rank
+        y, pads = _mirrored(y, pads, parts), ((0, 0),) * rank
     y = convolve(y, kernel, pads=tuple(pads), dilation=(1,) * rank, groups=1)
     return y.reshape(*x.shape[: -1 - rank], *y.shape[1:])
 
 
-def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
+def _mirrored(x: jax.Array, pads: Sequence[tuple[int, int]], parts: int) -> jax.Array:
+    """With margins as wide as this, which part of an image has from its neighbors."""
+    if parts > 1:
+        (low, high), *pads = pads
+        rows, images = x.shape[1], x.reshape(-1, parts, *x.shape[1:])
+        above = [jnp.flip(images[:, :1, 1 : 1 + low], 2), images[:, :-1, rows - low :]]
+        below = [images[:, 1:, :high], jnp.flip(images[:, -1:, rows - 1 - high : rows - 1], 2)]
+        above, below = (jnp.concatenate(a, 1).reshape(x.shape[0], -1, *x.shape[2:]) for a in (above, below))
+        x, pads = jnp.concatenate([above, x, below], 1), ((0, 0), *pads)
+    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
+
+
+def in_parts(encode: Callable[[jax.Array, int], jax.Array], x: jax.Array, window: int) -> jax.Array:
+    """`encode(x, 1)`, a map of (n, H, W, channels) to one of that size, that reads images or parts of them.
+
+    A TPU's convolutions have images in the rows of a vector, 8 of them. Of fewer images, most of what they write would
+    be nothing: there it is `encode(parts, count)`, of (n * count, H / count, W, channels), the parts of one image one
+    after the other.
+    """
+    if not _arguments.is_static(*x.shape):
+        return encode(x, 1)
+    n, height = x.shape[:2]
+    count = next((c for c in range(1, height + 1) if n * c >= _IMAGES and height % c == 0), 1) if n else 1
+    if count == 1 or height // count <= window // 2:
+        return encode(x, 1)
+
+    def parted(x: jax.Array) -> jax.Array:
+        y = encode(x.reshape(n * count, height // count, *x.shape[2:]), count)
+        return y.reshape(n, height, *y.shape[2:])
+
+    return lax.platform_dependent(x, tpu=parted, default=lambda x: encode(x, 1))
+
+
+def group_norm(x: jax.Array, norm: nnx.GroupNorm, parts: int = 1) -> jax.Array:
     """Each image's groups of channels with mean 0 and variance 1, then scaled and shifted.
 
     For x (*batch, H, W, channels) what `norm` computes, but for any number of batch axes, and without promotion of
@@ -313,17 +351,17 @@ def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
     """
     assert norm.scale is not None
     assert norm.bias is not None
-    return _group_norm(x, norm.scale[...], norm.bias[...], norm.num_groups, norm.epsilon)
+    return _group_norm(x, norm.scale[...], norm.bias[...], norm.num_groups, norm.epsilon, parts)
 
 
-@core((3, 4))
-def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
-    return _scaled(_normalized_groups(x, groups, epsilon), scale, bias).astype(x.dtype)
+@core((3, 4, 5))
+def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float, parts: int) -> jax.Array:
+    return _scaled(_normalized_groups(x, groups, epsilon, parts), scale, bias).astype(x.dtype)
 
 
-def _normalized_groups(x: jax.Array, groups: int, epsilon: float) -> jax.Array:
+def _normalized_groups(x: jax.Array, groups: int, epsilon: float, parts: int = 1) -> jax.Array:
     grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    return _normalized(grouped, (-4, -3, -1), epsilon).reshape(x.shape)
+    return _normalized(grouped, (-4, -3, -1), epsilon, parts).reshape(x.shape)
 
 
 @core(1)
@@ -391,9 +429,16 @@ def _batch_norm(
     return _scaled(wide - with_axes(mean.astype(wide.dtype), wide.ndim), factor, bias).astype(x.dtype)
 
 
-def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float) -> jax.Array:
-    centered = x - x.mean(axes, keepdims=True)
-    return centered * jax.lax.rsqrt((centered**2).mean(axes, keepdims=True) + epsilon)
+def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float, parts: int = 1) -> jax.Array:
+    def mean(x: jax.Array) -> jax.Array:
+        y = x.mean(axes, keepdims=True)
+        if parts == 1:
+            return y
+        of_images = y.reshape(-1, parts, *y.shape[1:]).mean(1, keepdims=True)
+        return jnp.broadcast_to(of_images, (len(y) // parts, parts, *y.shape[1:])).reshape(y.shape)
+
+    centered = x - mean(x)
+    return centered * jax.lax.rsqrt(mean(centered**2) + epsilon)
 
 
 def _scaled(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """Attention upsampling as layers: NAF, AnyUp, JAFAR and LoftUp."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,12 +21,10 @@ from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, after, core, over_tiles, tile_places, with_axes
 
 
-def _through(blocks: nnx.List, x: jax.Array) -> jax.Array:
-    """One block after the other, of which each keeps the image's size."""
+def _over_images(encode: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`encode` of (n, H, W, channels), which keeps the images' size, for any batch axes."""
     # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
-    y = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
-    for block in blocks:
-        y = block(y)
+    y = encode(x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]))
     return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
@@ -38,9 +38,9 @@ class ImageBlock(nnx.Module):
         self.norm2 = nnx.GroupNorm(width, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs, **options)
         self.conv2 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm1)), self.conv1)
-        return _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm2)), self.conv2)
+    def __call__(self, x: jax.Array, parts: int = 1) -> jax.Array:
+        x = _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm1, parts)), self.conv1, parts)
+        return _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm2, parts)), self.conv2, parts)
 
 
 class ImageBranch(nnx.Module):
@@ -49,11 +49,18 @@ class ImageBranch(nnx.Module):
     def __init__(
         self, channels: int, width: int, window: int, blocks: int, groups: int, rngs: nnx.Rngs, options: dict[str, Any]
     ):
+        self.window = window
         self.stem = nnx.Conv(channels, width, (window, window), padding="REFLECT", rngs=rngs, **options)
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _through(self.blocks, _layers.convolution(x, self.stem))
+        def encode(x: jax.Array, parts: int) -> jax.Array:
+            y = _layers.convolution(x, self.stem, parts)
+            for block in self.blocks:
+                y = block(y, parts)
+            return y
+
+        return _over_images(functools.partial(_layers.in_parts, encode, window=self.window), x)
 
 
 @register(
@@ -193,7 +200,10 @@ class Blocks(nnx.Module):
         self.blocks = nnx.List([ResidualBlock(width, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return _through(self.blocks, x)
+        def encode(x: jax.Array) -> jax.Array:
+            return functools.reduce(lambda y, block: block(y), self.blocks, x)
+
+        return _over_images(encode, x)
 
 
 class Encoder(Blocks):

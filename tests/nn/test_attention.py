@@ -1,15 +1,21 @@
 """NAF, AnyUp, JAFAR and LoftUp as layers. What they compute is in tests/interop/test_attention.py."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import special
 
 import upsampling as up
 from tests.compiling import planned_as_for_users
 from tests.nn.layers import small
 from upsampling import attention
+from upsampling.nn import _layers
+from upsampling.nn.attention import ImageBlock, ImageBranch
 from upsampling.primitives import _common
 
 
@@ -49,6 +55,49 @@ def test_heads_are_the_authors_or_by_the_channels():
     options = {"guide_features": 3, "dim": 16, "blocks": 0, "groups": 2, "rngs": nnx.Rngs(0)}
     assert [up.nn.NAF(n, **options).heads for n in (32, 24, 4)] == [4, 4, 4]
     assert [up.nn.NAF(n, **options, heads=None).heads for n in (32, 64, 16, 24, 8, 3)] == [4, 4, 2, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("window", "shape", "parts"), [(3, (2, 8, 5, 8), 4), (5, (1, 12, 7, 8), 4), (1, (3, 6, 2, 8), 3)]
+)
+def test_parts_of_images_are_encoded_as_images_are(window, shape, parts):
+    """A block whose convolutions mirror and whose normalizations take whole images, and its gradient."""
+    options = {"dtype": None, "param_dtype": jnp.float32}
+    block = ImageBlock(8, window, 2, nnx.Rngs(0), options)
+    x, cotangent = (jnp.asarray(a, jnp.float32) for a in np.random.default_rng(0).normal(size=(2, *shape)))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def encoded(x, parts):
+        cut = lambda x: x.reshape(shape[0] * parts, shape[1] // parts, *x.shape[2:])  # noqa: E731
+        y, pull_back = jax.vjp(lambda x: block(cut(x), parts).reshape(x.shape), x)
+        return y, *pull_back(cotangent)
+
+    for made, expected in zip(encoded(x, parts), encoded(x, 1), strict=True):
+        np.testing.assert_allclose(made, expected, atol=2e-6 * np.abs(expected).max())
+
+
+def test_programs_for_a_tpu_encode_parts_where_images_are_few():
+    options = {"dtype": None, "param_dtype": jnp.float32}
+
+    def images(n, height, window=3, platform="tpu"):
+        branch = ImageBranch(3, 8, window, 0, 2, nnx.Rngs(0), options)
+        lowered = jax.jit(branch).trace(jnp.zeros((n, height, 6, 3))).lower(lowering_platforms=(platform,))
+        return re.findall(r"stablehlo.convolution.* -> tensor<(\d+)x", lowered.as_text())
+
+    assert images(2, 12) == images(1, 24) == images(8, 12) == ["8"]
+    assert images(3, 9) == ["9"]
+    assert images(2, 12, platform="cpu") == ["2"]
+    assert images(2, 7) == ["2"]  # parts of one row have none to mirror,
+    assert images(2, 7, window=1) == ["14"]  # but windows of one pixel none to see
+
+
+def test_gelu_is_rounded_once():
+    x = jnp.linspace(-6, 6, 1001, dtype=jnp.bfloat16)
+    exact = np.asarray(x, np.float64) * special.ndtr(np.asarray(x, np.float64))
+    np.testing.assert_allclose(np.asarray(_layers.gelu(x), np.float64), exact, rtol=2**-8, atol=5e-7)
+    with jax.enable_x64(True):
+        wide = jnp.linspace(-6, 6, 1001, dtype=jnp.float64)
+        np.testing.assert_allclose(_layers.gelu(wide), wide * special.ndtr(np.asarray(wide)), atol=1e-15)
 
 
 def test_the_guide_is_made_smaller_beyond_four_times_the_output():

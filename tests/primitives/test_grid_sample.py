@@ -1,6 +1,7 @@
 """The forms for a TPU and a GPU, run on a CPU, against those for any positions, which PyTorch is the oracle of."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,28 @@ def test_forms_for_a_tpu_and_a_kernel_for_a_gpu(edge, dtype):
         if core == "splat" and edge == "zero":
             interpreted = jax.jit(functools.partial(primitive._splat_by_hand, **static, interpret=True))
             np.testing.assert_allclose(np.asarray(interpreted(a, b, positions), np.float64), far, **tolerance)
+
+
+def test_programs_for_a_tpu_hold_kernels_for_positions_of_several_groups():
+    """Of windows, for values and both gradients, in half precision too, where weights and products are in float32."""
+
+    def kernels(groups, dtype):
+        def both(x, positions, z):
+            y, pull_back = jax.vjp(
+                functools.partial(primitive.sample, rule=primitive.Rule("bilinear", "zero")), x, positions
+            )
+            return y, *pull_back(z)
+
+        arrays = (
+            jnp.zeros((1, 4, 4, groups, 8), dtype),
+            jnp.zeros((1, 8, 8, groups, 2)),
+            jnp.zeros((1, 8, 8, groups, 8), dtype),
+        )
+        program = jax.jit(both).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
+        return sorted(re.findall('kernel_name = "window_([a-z]+)"', program))
+
+    assert kernels(2, jnp.float32) == kernels(2, jnp.bfloat16) == ["correlation", "fold", "sum"]
+    assert kernels(1, jnp.float32) == []
 
 
 @pytest.mark.parametrize("near", [True, False])

@@ -158,3 +158,17 @@ def test_kernels_for_a_tpu_compute_the_three_sums(size, output, window, dilation
         rounding = 5e-7 if dtype == jnp.float32 else float(jnp.finfo(dtype).eps) / 2
         made, expected = (np.asarray(a, np.float64) for a in (made, expected))
         np.testing.assert_allclose(made, expected, atol=rounding * np.abs(expected).max(), err_msg=name)
+    if dtype == jnp.bfloat16:  # maps in half precision, but weights and products in float32
+        weights = w.astype(jnp.float32) + 2**-12
+        folded = functools.partial(windows_on_tpu.fold, geometry=geometry, interpret=True)
+        products = functools.partial(windows_on_tpu.window_correlation, geometry=geometry, dtype=jnp.float32)
+        x, y = (a.astype(jnp.float32) for a in (x, y))
+        for made, expected in (
+            (jax.jit(folded)(weights, y.astype(dtype)), window_sum._fold(weights, y, geometry=geometry)),
+            (
+                jax.jit(functools.partial(products, interpret=True))(x.astype(dtype), y.astype(dtype)),
+                window_sum._window_correlation(x, y, geometry=geometry),
+            ),
+        ):
+            assert made.dtype == jnp.float32
+            np.testing.assert_allclose(made, expected, atol=5e-7 * np.abs(expected).max())

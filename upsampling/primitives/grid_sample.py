@@ -31,20 +31,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import max_dim
+from jax.core import ShapedArray, max_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
 from upsampling._arguments import Edge, is_static
-from upsampling.primitives import _kernels
+from upsampling.primitives import _kernels, windows_on_tpu
 from upsampling.primitives._common import cond_in_loops, make_primitive
 from upsampling.primitives.window_sum import (
     Geometry,
     fold_on_tpu,
     fold_p,
     window_correlation_on_tpu,
-    window_correlation_p,
     window_sum_on_tpu,
     window_sum_p,
 )
@@ -383,7 +382,29 @@ def _bordered(x: jax.Array) -> jax.Array:
 
 
 # Of several groups kernels by hand are ahead, for which primitives are bound; of one XLA's loop, which makes weights
-# where it takes them. Primitives take and give one dtype.
+# where it takes them. Of maps in half precision weights and products are in the dtype of positions.
+
+
+def _correlation(x: jax.Array, y: jax.Array, like: jax.Array, *, geometry: Geometry) -> jax.Array:
+    return window_correlation_on_tpu(x, y, geometry=geometry, dtype=like.dtype)
+
+
+def _correlation_by_hand(x: ShapedArray, y: ShapedArray, like: ShapedArray, *, geometry: Geometry) -> Callable | None:
+    if not windows_on_tpu.takes_sums(geometry, x.shape[-1], x.dtype, y.dtype):
+        return None
+    by_hand = functools.partial(windows_on_tpu.window_correlation, dtype=like.dtype)
+    return lambda x, y, like, *, geometry: by_hand(x, y, geometry=geometry)
+
+
+_correlation_p = make_primitive(
+    "window_correlation_in_dtype",
+    lambda x, y, like, *, geometry: (x[0], *geometry.output, geometry.groups, *geometry.window),
+    _correlation,
+    static=("geometry",),
+    tpu=_correlation,
+    by_hand_on_tpu=_correlation_by_hand,
+    like=2,
+)
 
 
 def _near_sample_on_tpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
@@ -395,16 +416,14 @@ def _near_sample_on_tpu(x, g, positions, *, size: Size, rule: Rule, orders: Orde
 
 def _near_splat_on_tpu(z, g, positions, *, size: Size, rule: Rule, orders: Orders):
     w = _scaled_window(g, positions, rule, orders, size)
-    form = fold_p.bind if z.shape[3] > 1 and z.dtype == w.dtype else fold_on_tpu
-    x = form(w, z.reshape(*z.shape[:3], -1), geometry=_window_of(size, positions))
+    form = fold_p.bind if z.shape[3] > 1 else fold_on_tpu
+    x = form(w, z.reshape(*z.shape[:3], -1), geometry=_window_of(size, positions)).astype(z.dtype)
     return x[:, 1:-1, 1:-1].reshape(z.shape[0], *size, *z.shape[3:])
 
 
 def _near_position_gradient_on_tpu(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
-    geometry, dtype = _window_of(size, positions), positions.dtype
-    by_hand = x.shape[3] > 1 and x.dtype == dtype
-    form = window_correlation_p.bind if by_hand else functools.partial(window_correlation_on_tpu, dtype=dtype)
-    products = form(_bordered(x), z.reshape(*z.shape[:3], -1), geometry=geometry)
+    form = _correlation_p.bind if x.shape[3] > 1 else _correlation
+    products = form(_bordered(x), z.reshape(*z.shape[:3], -1), positions, geometry=_window_of(size, positions))
     weights = _window_weights(positions, rule, orders, size)
     return jnp.stack([(_products(rows, columns) * products).sum((-2, -1)) for rows, columns in weights], -1)
 

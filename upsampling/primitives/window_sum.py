@@ -355,7 +355,7 @@ def _fold(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
         return _fold_in_rows(w, y, geometry=geometry)
     if _is_large(geometry):
         return _fold_by_rows(w, y, geometry=geometry, compute=_fold)
-    dtype, wide = y.dtype, accumulator(y.dtype)
+    dtype, wide = w.dtype, accumulator(y.dtype)
     reach = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
     phases, pick = _phases(geometry)
 
@@ -378,7 +378,7 @@ def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
     Where windows move inward at edges a few pixels are the center of many outputs, and there are as many phases. Here
     as many products are spent on each row and column as windows see it.
     """
-    dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
+    dtype, wide, rank = w.dtype, accumulator(y.dtype), len(geometry.size)
     if rank == 1:  # a row of its own
         sizes, windows, steps = ((1, *a) for a in (geometry.size, geometry.window, geometry.dilation))
         one = Geometry(sizes, (), ((0,), *geometry.centers), windows, steps, geometry.groups)
@@ -442,7 +442,7 @@ def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.
 def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """Terms that are written out are those of all phases and taps, each of which reads weights and outputs with a
     stride."""
-    dtype, wide = y.dtype, accumulator(y.dtype)
+    dtype, wide = w.dtype, accumulator(y.dtype)
     # In float32 from here on: half precision would be padded, and its slices written, by kernels of their own.
     w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
     if _is_short(geometry, math.prod(geometry.scale)):
@@ -544,12 +544,15 @@ def window_correlation_on_tpu(
 
 
 def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
+    """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns.
+
+    In the dtype of `w`.
+    """
     if not _is_narrow(y.dtype):
         return _fold(w, y, geometry=geometry)
     if _is_wide(geometry):
         return _fold_by_columns(w, y, geometry=geometry)
-    dtype, wide, rank = y.dtype, accumulator(y.dtype), len(geometry.size)
+    dtype, wide, rank = w.dtype, accumulator(y.dtype), len(geometry.size)
     w, y = _columns_last(geometry, w), _columns_last(geometry, _grouped(geometry, y))
     phases = [(pick(w).astype(wide), pick(y).astype(wide)) for pick in _row_phases(geometry)]
     slack = tuple(p - n for p, n in zip(geometry.padded, geometry.size, strict=True))
@@ -716,7 +719,7 @@ def _fold_by_columns(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.A
     """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns."""
     if _is_high(geometry):
         return _fold_by_rows(w, y, geometry=geometry, compute=_fold_by_columns)
-    dtype, wide = y.dtype, accumulator(y.dtype)
+    dtype, wide = w.dtype, accumulator(y.dtype)
     y, zero = as_images(geometry, y), jnp.zeros((), wide)
 
     def folded(block: tuple[_Run, ...]) -> jax.Array:
@@ -1097,7 +1100,7 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
         return put(total, pick(total, number) + part, number), None
 
     total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
-    return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(y.dtype)
+    return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(w.dtype)
 
 
 # Pieces.

@@ -159,6 +159,14 @@ def test_bilateral_kernel_fades_where_the_gaussian_leaves_nothing():
     np.testing.assert_array_equal(kernel[0, 0], 0)
 
 
+def test_bilateral_kernel_fades_by_the_share_that_the_softmax_leaves_the_gaussian():
+    """The floor is of the softmax's weights times the Gaussian, here some 1.5e-8, and not of the exponentials."""
+    e = jnp.full((3, 3, 1), 30.0).at[1, 1].set(1)
+    kernel = up.bilateral_kernel(e, radius=1, sigma_spatial=0.17)[1, 1]
+    beside = np.exp(-1 / (2 * 0.17**2)) / 8 / 1e-7
+    np.testing.assert_allclose(kernel, beside * np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]), rtol=1e-5, atol=1e-5)
+
+
 def test_bilateral_kernel_of_tiny_images():
     # Mirrored about the last pixel, again and again; PyTorch refuses where the radius reaches the size.
     e = normal(0, 2, 1, 3)

@@ -103,7 +103,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "bfloat16 3.17 and 4.89; of neighborhood attention 6 and 17.5, 13 and 20.8, in bfloat16 33.7 and "
                 "40.1. What is above 1 with the gradient are queries, keys and `x`, which three kernels read, and the "
                 "cotangent, which two do: the gradient of keys and `x` gathers by input pixels, that of queries by "
-                "output pixels. They have not run on a GPU."
+                "output pixels. One kernel for both would have to read the values and the sums of exponentials, which "
+                "the first would write: 1.5, by addition, a sixth less. They have not run on a GPU."
             ),
             _BY_HAND,
         ),
@@ -159,7 +160,9 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "Positions near their own pixels, as layers predict them, are sampled by windows of nine pixels. Rows "
                 "hold the branch for positions anywhere where its estimate, without gathers and scatters, is higher: "
                 "XLA sorts for each of DySample's four scatters, and compiles both branches three times as long as "
-                "those of one group."
+                "those of one group. A program without that branch is, for dysample, 13.5 of need and 16.8 with the "
+                "gradient, in bfloat16 27.3 and 39.0, without gathers, scatters or sorts, and compiles in a fifth of "
+                "the time."
             ),
             (
                 "Of several groups the windows are kernels by hand, whose weights are written: dysample was 20.6 and "
@@ -222,7 +225,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             (
                 "What is left of FADE above 5 are its three kernels, 2.1, convolutions and their gradients, 1.5, and "
                 "the sum of the guide's two gradients, 0.65; the logits' gradient is read for the bias and for the "
-                "map's logits, 0.38, of which one kernel would leave 0.08, by addition and not tried."
+                "map's logits, 0.38, of which one kernel would leave 0.08, by addition: 5.1, a twentieth less, for "
+                "which there is no form of its own."
             ),
             (
                 "FADE-Lite's projection and its filters of each channel as one convolution are 2.76 and 5.38, but "
@@ -240,12 +244,14 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
             (
                 "JBU's windows of 49 taps are 1.6 MB beside a need of 2.4 MB, and ten passes read or write them. What "
-                "compares the guide is 4.6 of its 16.9, of which one kernel would leave 1.1, by addition and not "
-                "tried; the rest are products of 49 and 81 channels, and between them GELU, which reads its argument "
-                "twice and so is a pass of its own. Mirrored by concatenations, which are written for each axis and "
-                "side, it was 22.4, at 256 channels 8.3; with the gather that mirrors inside the window sum XLA wrote "
-                "all 49 products, 48 of need; its two inputs multiplied apart and not side by side are 1.4 of need "
-                "more."
+                "compares the guide is some 4 of its 17.6, of which one kernel would leave 1.1, less than the 1.5 "
+                "times of the layer that pay for one; one from the compared channels to the weights, with the products "
+                "of 49 and 81 channels and the GELU between them, would leave 7, by addition, since the guide's own "
+                "products, both enlarged maps with their mirrored edges, and the weights are still written. Mirrored "
+                "by concatenations, which are written for each axis and side, it was 22.4, at 256 channels 8.3; with "
+                "the gather that mirrors inside the window sum XLA wrote all 49 products, 48 of need. Its two inputs "
+                "multiplied side by side and not apart are as much, with the gradient 24.6 for 25.5, but at 256 "
+                "channels 5.4 for 4.2 and 7.6 for 7.1."
             ),
             (
                 "NAF's ten convolutions of 128 channels at the high resolution are 16 of need, and before most of "
@@ -293,9 +299,21 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             (
                 "AnyUp averages the weights of its heads, and JBU's windows go through a network: their similarities "
                 "and sums are kernels of their own, with weights in memory between. FreqFusion has three windows, of "
-                "9, 25 and 25 taps, and the encoders of its filters."
+                "9, 25 and 25 taps, and the encoders of its filters. With the likeness of its neighbors by XLA, a "
+                "window of every second pixel, it was 1335 µs."
             ),
-            "The gradients of samplers stand with the branch for positions anywhere.",
+            (
+                "JBU was 455 µs and, with the gradient, 1063. Mirrored edges by XLA, which pads, reverses and joins, "
+                "are 65 µs and 67 for their transpose, each of two maps, and 13 and 17 by a kernel of permutations; as "
+                "a product for the edges alone they were 32 and 37. GELU by erfc writes where it branches, 76 µs "
+                "between two products for 28 by erf. With the taps of a window's columns next to each other, and not "
+                "of its rows, they were transposed before and after each kernel, 31 µs; both sums of the kernel in one "
+                "pass are 23 less, and the product of its two inputs apart 14 less."
+            ),
+            (
+                "The gradients of samplers stand with the branch for positions anywhere. Without it DySample is 30.6 "
+                "of need and 47.2 with the gradient, and of 256 channels 15.4 and 26.3."
+            ),
             (
                 "A2U's two filters of cells are one grouped convolution, which reads the guide twice: with one for "
                 "each filter, of 43 µs and, with the gradient, 97, the layer was 262 and 799. As windows of cells they "
@@ -313,9 +331,19 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "DySample's samples to less."
             ),
             (
-                "The encoders of JBU, UPLiFT, NAF, AnyUp, JAFAR and LoftUp run at the high resolution, most with 128 "
+                "The encoders of UPLiFT, NAF, AnyUp, JAFAR and LoftUp run at the high resolution, most with 128 "
                 "channels, and write each map; JAFAR and LoftUp write the logits of all pairs of pixels besides, in "
                 "loops over tiles."
+            ),
+            (
+                "Convolutions have images in the rows of a vector, and two images fill a quarter. Of NAF's encoder, "
+                "which reads four parts of each image there, the layer is 1423 µs and, with the gradient, 4430, for "
+                "2355 and 7280; of one image 861 for 1299, of four 2568 for 3678. What is left are two passes of 21 µs "
+                "for each normalization, 24 for each SiLU, 40 for each window of 3 and its mirrored edges, queries "
+                "that are turned and moved to the layout of windows, 340, and the attention, 385. Parts of images do "
+                "not pay in JAFAR and AnyUp, whose encoders have one convolution: 3082 for 2905, 2451 for 2252. "
+                "Windows as convolutions along rows, with columns as images, are 380 µs for 988 by themselves (two of "
+                "them with what is before), but in NAF 1713, in AnyUp 2304 and in CARAFE 92 for 70."
             ),
             (
                 "What takes more than 10 s to compile are, as the column of what stands apart tells, hundreds of "

@@ -159,7 +159,10 @@ def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, 
 def _affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:
     dtype, wide = first.dtype, accumulator(first.dtype)
     affinity = jnp.sum(first.astype(wide) * second.astype(wide), -1, keepdims=True) / math.sqrt(first.shape[-1])
-    logits = affinity * prediction.astype(wide)[..., None, None, :]
+    # A TPU would write the prediction for each pixel, with small axes last.
+    written = lambda a, b: lax.optimization_barrier(a * b)  # noqa: E731
+    given = affinity, prediction.astype(wide)[..., None, None, :]
+    logits = lax.platform_dependent(*given, tpu=written, default=jnp.multiply)
     logits = convolution._pixel_shuffle(logits, (2, 2), "CRD")
     return logits[..., : size[0], : size[1], :].astype(dtype)
 

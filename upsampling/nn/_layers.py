@@ -28,9 +28,6 @@ ZEROS = nnx.initializers.zeros
 # --- arguments of constructors ----------------------------------------------------------------------------------------
 
 
-_IMAGES = 8  # that fill a vector
-
-
 def sizes(
     layer: str, features: Any, scale: Any, axes: Sequence[int] = (1, 2, 3), *, real: bool = False
 ) -> tuple[int, tuple]:
@@ -320,6 +317,9 @@ def _mirrored(x: jax.Array, pads: Sequence[tuple[int, int]], parts: int) -> jax.
         above, below = (jnp.concatenate(a, 1).reshape(x.shape[0], -1, *x.shape[2:]) for a in (above, below))
         x, pads = jnp.concatenate([above, x, below], 1), ((0, 0), *pads)
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
+
+
+_IMAGES = 8  # that fill the rows of a TPU's vector
 
 
 def in_parts(encode: Callable[[jax.Array, int], jax.Array], x: jax.Array, window: int) -> jax.Array:

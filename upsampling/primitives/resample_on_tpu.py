@@ -6,8 +6,8 @@ are three kernels, for the layouts that matter:
 * Convolutions of 4 images and more have pixels outermost, and images and channels in the vectors. There every tap is
   products and sums of whole vectors (`by_taps`). It is for maps whose images and channels fill vectors.
 * Of less channels programs have channels and columns in the vectors of what they are given and return. There columns
-  are interpolated by products of matrices, and rows as above (`by_columns`). Between convolutions the copies cost what
-  the kernel saves.
+  are interpolated by products of matrices, or moved by permutations where they are only copied, and rows as above
+  (`by_columns`). Between convolutions the copies cost what the kernel saves.
 * Of still less, or in other numbers than eights, they have rows and columns there: products of matrices along both
   (`of_planes`). It is for long axes. XLA's own products are ahead for short ones, since it takes what follows in; for
   long ones, cut into blocks, they take longer, and up to a hundred seconds to compile.
@@ -437,7 +437,7 @@ def _split(a: jax.Array) -> list[jax.Array]:
 
 
 def by_columns(x: jax.Array, *, operators: Operators, interpret: bool = False) -> jax.Array:
-    """Columns innermost, by products of matrices; rows are sums of whole vectors."""
+    """Columns innermost, by products of matrices or permutations; rows are sums of whole vectors."""
     from jax.experimental import pallas
     from jax.experimental.pallas import tpu
 

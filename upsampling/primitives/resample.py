@@ -10,7 +10,8 @@ How it is computed depends on the platform:
 * TPU: kernels by hand along two axes, where channels fill vectors (`resample_on_tpu`). Elsewhere, since gathers are
   slow there and the matrix unit is not, a dense matrix per axis; of a long axis, those blocks of it that hold taps.
   Matrices spread a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md. Pixels that are
-  only copied go through neither: whole factors are one sum over windows of zeros and one pixel, and so is the gradient.
+  only copied go through no product: whole factors are one sum over windows of zeros and one pixel, and so is the
+  gradient; other sizes are moved by permutations, in a kernel, or gathered.
 * Several devices, CPU and GPU: a sum of shifted images, so that where an axis is cut over the devices only edges move.
   On one GPU it would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is by matrices, whose
   results the partitioner adds up over the devices where the axis is cut.

@@ -29,7 +29,9 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "came to 28 of need with 32 channels and to 245 with 3, zeros between the pixels added to the same "
                 "shifted to 5.3 and 19, gathers of rows to 4.5 and 18 besides what has no estimate. In half precision "
                 "it stands with 4.8, in float32 between two conversions too; by a product of matrices, which would "
-                "spread a NaN, it would be 1.5, as bilinear is."
+                "spread a NaN, it would be 1.5, as bilinear is. By the kernel of permutations, which nearest to other "
+                "sizes is, it is 2.2, and 1.5 in float32, but between convolutions, where it mostly stands, 2378 µs "
+                "for 1494 (1x256x256x16), 4879 for 4197 (8x128x128x64), and 324 for 434 (8x64x64x32)."
             ),
             (
                 "Methods that weigh are kernels by hand, for three layouts. Of 32 channels columns are products of "

@@ -163,8 +163,11 @@ def test_bilateral_kernel_fades_by_the_share_that_the_softmax_leaves_the_gaussia
     """The floor is of the softmax's weights times the Gaussian, here some 1.5e-8, and not of the exponentials."""
     e = jnp.full((3, 3, 1), 30.0).at[1, 1].set(1)
     kernel = up.bilateral_kernel(e, radius=1, sigma_spatial=0.17)[1, 1]
-    beside = np.exp(-1 / (2 * 0.17**2)) / 8 / 1e-7
-    np.testing.assert_allclose(kernel, beside * np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]]), rtol=1e-5, atol=1e-5)
+    logits, gaussian = np.full((3, 3), 30.0), np.exp(-np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]]) / (2 * 0.17**2))
+    logits[1, 1] = 1
+    shares = np.exp(logits) / np.exp(logits).sum() * gaussian
+    assert shares.sum() < 1e-7 < (np.exp(logits - 30) * gaussian).sum()
+    np.testing.assert_allclose(kernel, shares / 1e-7, rtol=5e-6)
 
 
 def test_bilateral_kernel_of_tiny_images():

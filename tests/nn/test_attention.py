@@ -73,7 +73,7 @@ def test_parts_of_images_are_encoded_as_images_are(window, shape, parts):
         return y, *pull_back(cotangent)
 
     for made, expected in zip(encoded(x, parts), encoded(x, 1), strict=True):
-        np.testing.assert_allclose(made, expected, atol=2e-6 * np.abs(expected).max())
+        np.testing.assert_allclose(made, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_programs_for_a_tpu_encode_parts_where_images_are_few():
@@ -94,6 +94,7 @@ def test_programs_for_a_tpu_encode_parts_where_images_are_few():
 def test_gelu_is_rounded_once():
     x = jnp.linspace(-6, 6, 1001, dtype=jnp.bfloat16)
     exact = np.asarray(x, np.float64) * special.ndtr(np.asarray(x, np.float64))
+    # Far below zero one and what is nearly minus one are added up, as PyTorch does: up to 6 times their last place.
     np.testing.assert_allclose(np.asarray(_layers.gelu(x), np.float64), exact, rtol=2**-8, atol=5e-7)
     with jax.enable_x64(True):
         wide = jnp.linspace(-6, 6, 1001, dtype=jnp.float64)

@@ -49,7 +49,6 @@ class ImageBranch(nnx.Module):
     def __init__(
         self, channels: int, width: int, window: int, blocks: int, groups: int, rngs: nnx.Rngs, options: dict[str, Any]
     ):
-        self.window = window
         self.stem = nnx.Conv(channels, width, (window, window), padding="REFLECT", rngs=rngs, **options)
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
@@ -60,7 +59,7 @@ class ImageBranch(nnx.Module):
                 y = block(y, parts)
             return y
 
-        return _over_images(functools.partial(_layers.in_parts, encode, window=self.window), x)
+        return _over_images(functools.partial(_layers.in_parts, encode, window=self.stem.kernel_size[0]), x)
 
 
 @register(

@@ -31,19 +31,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import ShapedArray, max_dim
+from jax.core import max_dim
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
 from upsampling._arguments import Edge, is_static
-from upsampling.primitives import _kernels, windows_on_tpu
+from upsampling.primitives import _kernels
 from upsampling.primitives._common import cond_in_loops, make_primitive
 from upsampling.primitives.window_sum import (
     Geometry,
     fold_on_tpu,
     fold_p,
-    window_correlation_on_tpu,
+    window_correlation_like_on_tpu,
+    window_correlation_like_p,
     window_sum_on_tpu,
     window_sum_p,
 )
@@ -385,28 +386,6 @@ def _bordered(x: jax.Array) -> jax.Array:
 # where it takes them. Of maps in half precision weights and products are in the dtype of positions.
 
 
-def _correlation(x: jax.Array, y: jax.Array, like: jax.Array, *, geometry: Geometry) -> jax.Array:
-    return window_correlation_on_tpu(x, y, geometry=geometry, dtype=like.dtype)
-
-
-def _correlation_by_hand(x: ShapedArray, y: ShapedArray, like: ShapedArray, *, geometry: Geometry) -> Callable | None:
-    if not windows_on_tpu.takes_sums(geometry, x.shape[-1], x.dtype, y.dtype):
-        return None
-    by_hand = functools.partial(windows_on_tpu.window_correlation, dtype=like.dtype)
-    return lambda x, y, like, *, geometry: by_hand(x, y, geometry=geometry)
-
-
-_correlation_p = make_primitive(
-    "window_correlation_in_dtype",
-    lambda x, y, like, *, geometry: (x[0], *geometry.output, geometry.groups, *geometry.window),
-    _correlation,
-    static=("geometry",),
-    tpu=_correlation,
-    by_hand_on_tpu=_correlation_by_hand,
-    like=2,
-)
-
-
 def _near_sample_on_tpu(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
     w = _scaled_window(g, positions, rule, orders, size)
     form = window_sum_p.bind if x.shape[3] > 1 else window_sum_on_tpu
@@ -422,7 +401,7 @@ def _near_splat_on_tpu(z, g, positions, *, size: Size, rule: Rule, orders: Order
 
 
 def _near_position_gradient_on_tpu(x, z, positions, *, size: Size, rule: Rule, orders: Orders):
-    form = _correlation_p.bind if x.shape[3] > 1 else _correlation
+    form = window_correlation_like_p.bind if x.shape[3] > 1 else window_correlation_like_on_tpu
     products = form(_bordered(x), z.reshape(*z.shape[:3], -1), positions, geometry=_window_of(size, positions))
     weights = _window_weights(positions, rule, orders, size)
     return jnp.stack([(_products(rows, columns) * products).sum((-2, -1)) for rows, columns in weights], -1)

@@ -543,6 +543,11 @@ def window_correlation_on_tpu(
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
+def window_correlation_like_on_tpu(x: jax.Array, y: jax.Array, like: jax.Array, *, geometry: Geometry) -> jax.Array:
+    """In the dtype of a third array."""
+    return window_correlation_on_tpu(x, y, geometry=geometry, dtype=like.dtype)
+
+
 def fold_on_tpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
     """For each column of the window a sum over its rows, and one matrix product that shifts and sums its columns.
 
@@ -1245,6 +1250,13 @@ def _by_hand(kernel: str, a: ShapedArray, b: ShapedArray, *, geometry: Geometry)
     return getattr(windows_on_tpu, kernel) if taken else None
 
 
+def _correlation_like_by_hand(
+    x: ShapedArray, y: ShapedArray, like: ShapedArray, *, geometry: Geometry
+) -> Callable | None:
+    kernel = _by_hand("window_correlation", x, y, geometry=geometry)
+    return kernel and (lambda x, y, like, *, geometry: kernel(x, y, geometry=geometry, dtype=like.dtype))
+
+
 window_sum_p = make_primitive(
     "window_sum",
     lambda x, w, *, geometry: _shapes(geometry, x[0], x[-1])[2],
@@ -1266,6 +1278,16 @@ window_correlation_p = make_primitive(
     several=functools.partial(_on_several_gpus, _window_correlation_on_gpu, _window_correlation),
     tpu=window_correlation_on_tpu,
     by_hand_on_tpu=functools.partial(_by_hand, "window_correlation"),
+)
+# For TPUs, where maps may be in half precision and what is made of them not.
+window_correlation_like_p = make_primitive(
+    "window_correlation_like",
+    lambda x, y, like, *, geometry: _shapes(geometry, x[0], x[-1])[1],
+    window_correlation_like_on_tpu,
+    static=("geometry",),
+    tpu=window_correlation_like_on_tpu,
+    by_hand_on_tpu=_correlation_like_by_hand,
+    like=2,
 )
 fold_p = make_primitive(
     "fold",

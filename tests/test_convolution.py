@@ -464,6 +464,8 @@ def test_gradients_multiply_no_zeros():
         ((2, 3), (2, 3), (1, 1), (0, 0), 1),
         ((3, 2), (2, 1), (2, 1), (1, 0), 1),
         ((3, 4), (2, 2), (1, 1), (0, 1), 2),
+        ((3, 6), (2, 4), (1, 1), (0, 4), 1),
+        ((3, 2), (1, 1), (1, 1), (-2, 1), 1),
     ],
 )
 def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):

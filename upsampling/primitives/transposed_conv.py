@@ -110,11 +110,14 @@ def _transposed_conv(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.A
 
 def _transposed_conv_on_gpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
     # cuDNN has this one convolution, also where kernel and stride are equal; in groups or dilated XLA finds none.
-    plain = sizes.geometry.groups == 1 and set(sizes.geometry.dilation) == {1}
-    form = _by_dilation if plain else _in_one_piece
+    form = _by_cudnn if _is_plain(sizes.geometry) else _in_one_piece
     if _is_sum_of_shifts(sizes.geometry, kernel):
         form = _by_shifts
     return form(sizes.geometry, x, kernel)
+
+
+def _is_plain(geometry: Geometry) -> bool:
+    return geometry.groups == 1 and set(geometry.dilation) == {1}
 
 
 def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
@@ -165,6 +168,8 @@ def _kernel_gradient(
 
 
 def _input_gradient_on_gpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    if _is_plain(sizes.geometry):
+        return _by_strides(sizes.geometry, y, kernel, sizes.inputs)
     form = _by_dilation if set(sizes.geometry.dilation) == {1} else _by_convolutions
     return _input_gradient(y, kernel, sizes=sizes, product=_by_dilation, other=form)
 
@@ -330,6 +335,39 @@ def _by_dilation(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Arr
         dimension_numbers=_dimension_numbers(rank),
         feature_group_count=geometry.groups,
     )
+
+
+def _for_cudnn(geometry: Geometry, window: tuple[int, ...], inputs: tuple[int, ...]) -> tuple[Geometry, tuple]:
+    """The geometry for an input with so many zeros around it that cuDNN has the convolution, and these margins.
+
+    cuDNN's is the transpose of a convolution with as many zeros at both ends of an axis, whose last step may end before
+    the axis does. A window of 3 at stride 2 with the padding of JAX and Keras is none: XLA would cut its result.
+    """
+    margins, low = [], []
+    for s, k, n, first, size in zip(geometry.strides, window, inputs, geometry.low, geometry.size, strict=True):
+        least = (n - 1) * s + k - size - first
+        before, after = -(-max(least - first, 0) // s), -(-max(first - least - s + 1, 0) // s)
+        margins.append((before, after, 0))
+        low.append(first + before * s)
+    return geometry._replace(low=tuple(low)), ((0, 0, 0), *margins, (0, 0, 0))
+
+
+def _by_cudnn(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    geometry, margins = _for_cudnn(geometry, kernel.shape[:-2], x.shape[1:-1])
+    return _by_dilation(geometry, lax.pad(x, jnp.zeros((), x.dtype), margins), kernel)
+
+
+def _by_strides(geometry: Geometry, y: jax.Array, kernel: jax.Array, inputs: tuple[int, ...]) -> jax.Array:
+    """The transpose of `_by_cudnn` to the input: a strided convolution."""
+    geometry, margins = _for_cudnn(geometry, kernel.shape[:-2], inputs)
+    x = lax.conv_general_dilated(
+        y,
+        kernel.swapaxes(-2, -1),
+        geometry.strides,
+        [(low, low) for low in geometry.low],
+        dimension_numbers=_dimension_numbers(len(inputs)),
+    )
+    return lax.pad(x, jnp.zeros((), x.dtype), [(-before, -after, 0) for before, after, _ in margins])
 
 
 def _by_taps(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:

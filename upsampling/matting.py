@@ -111,7 +111,8 @@ def _a2u(x: jax.Array, logits: jax.Array, window: tuple[int, ...]) -> jax.Array:
     weights = weights.reshape(*logits.shape[:-1], 1, *window)
     if math.prod(window) > 1:
         weights = window_softmax(weights, rank)
-    return reassembly._sum_to_size(x, weights.astype(jnp.result_type(x, logits)), rank)
+    geometry = reassembly._around_nearest(x.shape[-1 - rank : -1], logits.shape[-1 - rank : -1], window)
+    return window_sum(*_arguments.promote(x, weights.astype(jnp.result_type(x, logits))), geometry, "zero")
 
 
 def affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array, size: tuple[int, ...]) -> jax.Array:

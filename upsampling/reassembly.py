@@ -25,7 +25,13 @@ from upsampling.primitives._common import (
     tile_places,
 )
 from upsampling.primitives.taps import Axis, operators
-from upsampling.primitives.window_attention import attention, attention_of_normalized, normalized, reassembled
+from upsampling.primitives.window_attention import (
+    attention,
+    attention_of_normalized,
+    normalized,
+    reassembled,
+    weighted,
+)
 from upsampling.primitives.window_sum import Geometry, window_correlation, window_softmax, window_sum
 
 
@@ -296,11 +302,11 @@ def _sum_by_similarity(
     x: jax.Array, queries: jax.Array, keys: jax.Array, *, geometry: Geometry, dtype: DTypeLike
 ) -> jax.Array:
     """The sum over windows of `x`, with weights in `dtype`: the softmax of the products of queries and keys."""
-    rank = len(geometry.size)
     # Logits are exponentiated: what half precision rounds off them would be a factor.
     wide = accumulator(keys.dtype, queries.dtype)
     logits = window_correlation(keys.astype(wide), queries.astype(wide), geometry, "zero")
-    return _sum_to_size(x, window_softmax(logits, rank).astype(dtype), rank)
+    weights = window_softmax(logits, len(geometry.size)).astype(dtype)
+    return window_sum(*_arguments.promote(x, weights), geometry, "zero")
 
 
 def gated_queries(
@@ -557,13 +563,6 @@ def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], len
 # Cores that methods share.
 
 
-def _sum_to_size(x: jax.Array, weights: jax.Array, rank: int) -> jax.Array:
-    """`reassemble` with zeros beyond the image, to the size of the weights, with windows around the nearest pixels."""
-    size, (groups, *window) = weights.shape[-1 - 2 * rank : -1 - rank], weights.shape[-1 - rank :]
-    geometry = _around_nearest(x.shape[-1 - rank : -1], size, tuple(window), groups)
-    return window_sum(*_arguments.promote(x, weights), geometry, "zero")
-
-
 def _around_nearest(
     size: tuple[int, ...], output: tuple[int, ...], window: tuple[int, ...], groups: int = 1
 ) -> Geometry:
@@ -611,4 +610,4 @@ def _reassemble(
         groups=_arguments.divisor(function, "the groups of weights", groups, channels=x.shape[-1]),
     )
     _arguments.one_of(function, "edge", edge, _arguments.EDGES)
-    return window_sum(*_arguments.promote(x, weights), geometry, edge)
+    return weighted(*_arguments.promote(x, weights), geometry, edge)

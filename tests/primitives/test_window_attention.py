@@ -230,6 +230,42 @@ def test_kernels_take_logits_that_are_given(kernels, case):
     check(form, channels, shapes, dtype, stated_of_given, kernels, roundings)
 
 
+def stated_of_weights(x, w, cotangent, form):
+    """A window sum with weights that are given, and the gradients of `x` and weights."""
+    geometry, (y, by_x, by_w) = form.geometry, (np.zeros_like(a) for a in (cotangent, x, w))
+    taps, own = list(itertools.product(*map(range, geometry.window))), x.shape[-1] // geometry.groups
+    for image, *place, group in np.ndindex(*y.shape[:-1], geometry.groups):
+        channels, at = slice(group * own, (group + 1) * own), (image, *place)
+        for number, tap in enumerate(taps, start=group * len(taps)):
+            steps = zip(geometry.central, place, tap, geometry.dilation, geometry.reach, strict=True)
+            pixel = [c[p] + t * d - r for c, p, t, d, r in steps]
+            if all(0 <= q < n for q, n in zip(pixel, geometry.size, strict=True)):
+                seen = (image, *pixel, channels)
+                y[(*at, channels)] += w[(*at, number)] * x[seen]
+                by_x[seen] += w[(*at, number)] * cotangent[(*at, channels)]
+                by_w[(*at, number)] = x[seen] @ cotangent[(*at, channels)]
+    return y, by_x, by_w
+
+
+WEIGHTED = {
+    "groups, dilated": (
+        Geometry((3, 5), (2, 1), (), (3, 5), (2, 1), 2),
+        6,
+        jnp.float32,
+    ),
+    "no whole factor": (uneven((3, 4), (4, 9), (1, 5), 1).geometry, 3, jnp.float32),
+    "smaller, bfloat16": (uneven((5, 4), (2, 3), (3, 3), 1).geometry, 5, jnp.bfloat16),
+    "one axis, float16": (Geometry((33,), (3,), (), (5,), (3,), 1), 2, jnp.float16),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHTED)
+def test_kernels_take_weights_that_are_given(case):
+    geometry, channels, dtype = WEIGHTED[case]
+    weights = (2, *geometry.output, geometry.groups * np.prod(geometry.window))
+    check(Form(geometry, source="weights"), channels, (weights,), dtype, stated_of_weights)
+
+
 @pytest.mark.parametrize("kernels", [window_attention, windows_on_tpu])
 def test_distances_are_bounded_as_elsewhere(kernels):
     form = moved_inward((2, 2), (4, 4), (3, 3), 1, 100.0)
@@ -273,6 +309,10 @@ def compiled_anew(function):
 
 def total_of_fade(x, guide, guide_logits, map_logits, gate_logits):
     return jnp.sum(jnp.sin(up.fade(x, guide, guide_logits, map_logits, gate_logits, kernel_size=3)))
+
+
+def total_of_weighted(x, weights):
+    return jnp.sum(jnp.sin(up.reassemble(x, weights, scale=2)))
 
 
 def arrays_of_fade(batch=()):
@@ -329,6 +369,11 @@ def test_kernels_take_the_place_of_the_sums_under_every_transformation(on_a_cpu,
             (*arrays_of_fade((2,))[:3], arrays_of_fade()[3], arrays_of_fade((2,))[4]),
             {attend, gradients_of},
         ),
+        "gradient of vmap, weights": (
+            jax.grad(lambda *arrays: jax.vmap(total_of_weighted, (0, None))(*arrays).sum(), (0, 1)),
+            (several[0], jnp.sin(jnp.arange(432.0)).reshape(6, 8, 1, 3, 3)),
+            {attend, gradients_of},
+        ),
         "of one argument": (jax.grad(total, 1), single, {attend, gradients_of}),
         "shard_map": (
             shared(lambda *arrays: jax.lax.psum(sapa(*arrays), "devices"), in_specs=some),
@@ -376,6 +421,8 @@ def test_programs_for_a_gpu_hold_one_kernel_and_two_for_the_gradient(monkeypatch
     monkeypatch.setattr(_common, "MOST_BYTES", 1000)
     assert kernels_in(neighbors, *arrays_of((1,))) == 1  # in place of tiles
     assert kernels_in(up.joint_bilateral, arrays[0], guide) == 1
+    assert kernels_in(jax.grad(total_of_weighted, (0, 1)), arrays[0], jnp.ones((2, 6, 8, 2, 3, 3))) == 1 + 1
+    assert kernels_in(functools.partial(up.reassemble, edge="reflect"), guide, jnp.ones((2, 12, 16, 1, 3, 3))) == 0
     assert kernels_in(jax.grad(total_of_fade, (0, 1, 2, 3, 4)), *arrays_of_fade((2, 1))) == 1 + 2
     layer = up.nn.SAPA(2, guide_features=3, kernel_size=3, rngs=nnx.Rngs(0))
     assert kernels_in(jax.grad(lambda *maps: jnp.sum(jnp.sin(layer(*maps))), (0, 1)), arrays[0], guide) == 1 + 2
@@ -409,6 +456,7 @@ def test_programs_for_a_tpu_hold_one_kernel_and_one_for_the_gradient(monkeypatch
     with jax.enable_x64(True):
         assert kernels(lambda *arrays: gradient(*arrays), *arrays) == 1 + 1
     # Which have none: one axis, other dtypes, more than the chip holds; or none are wanted.
+    assert kernels(up.reassemble, arrays[0], jnp.ones((2, 6, 8, 1, 3, 3))) == 0  # kernels of its own
     assert kernels(functools.partial(up.sapa, scale=(2,), kernel_size=(3,)), *(a[0, 0] for a in arrays)) == 0
     assert kernels(sapa, *(a.astype(jnp.float16) for a in arrays)) == 0
     large = [jax.ShapeDtypeStruct((1, n, n, channels), jnp.float32) for n, channels in ((64, 999), (128, 9), (64, 9))]

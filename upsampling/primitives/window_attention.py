@@ -1,9 +1,9 @@
-"""Attention to windows in one kernel on a GPU, and its gradient in two.
+"""Attention to windows in one kernel on a GPU, and its gradient in two; or a window sum, and its gradient in one.
 
     y[p, g] = sum_t softmax_t(logits[p, g, t]) x[q(p) + t, g]
 
 where logits are similarities, queries[p, g] . keys[q(p) + t, g] + rows[p, t] + columns[p, t], or given, as networks
-predict them. Queries may be a guide's pixels, which the kernels normalize.
+predict them. Queries may be a guide's pixels, which the kernels normalize. Weights may be given in place of a softmax.
 
 Callers state it as similarities, a softmax and a window sum, which is what CPUs compute, as do programs for several
 devices and those that are exported. Of that XLA for GPUs writes the similarities, as many for each pixel as its window
@@ -32,9 +32,9 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
-from upsampling._arguments import is_static
+from upsampling._arguments import Edge, is_static
 from upsampling.primitives import windows_on_tpu
-from upsampling.primitives._common import lower_by_hand, varying_alike
+from upsampling.primitives._common import core, lower_by_hand, varying_alike
 from upsampling.primitives._kernels import block as _block
 from upsampling.primitives._kernels import call as _call
 from upsampling.primitives._kernels import int32 as _int
@@ -43,7 +43,7 @@ from upsampling.primitives._kernels import references as _references
 from upsampling.primitives._kernels import times as _times
 from upsampling.primitives.resample import resample
 from upsampling.primitives.taps import Taps
-from upsampling.primitives.window_sum import Geometry, seen_by
+from upsampling.primitives.window_sum import Geometry, seen_by, window_sum
 
 EPSILON = 1e-5  # what is added to variances
 
@@ -53,13 +53,14 @@ _VALUES, _VALUES_OF_GRADIENT = 4096, 2048
 
 # Where logits are from, and the arrays that hold them, after `x`: of two kinds, (*batch, *size, ...) as `x` and
 # (*batch, *output, ...) as the result.
-Source = Literal["compared", "normalized", "blocks", "sizes", "gated"]
+Source = Literal["compared", "normalized", "blocks", "sizes", "gated", "weights"]
 _ARRAYS: dict[Source, int] = {
     "compared": 3,  # queries (*output, channels) and keys (*size, channels)
     "normalized": 3,  # the same, but queries are first normalized, and keys have a channel more: logits to add
     "blocks": 2,  # logits of all outputs that an input pixel has: (*size, groups * window * scale), as CARAFE has them
     "sizes": 3,  # logits of each output pixel, and of its center to add: (*output, window), (*size, window)
     "gated": 5,  # the same; (*size, 1), whose sigmoid is the share of a map, and this map (*output, channels)
+    "weights": 2,  # no logits, but weights: (*output, groups * window)
 }
 
 
@@ -71,7 +72,7 @@ class Form(NamedTuple):
       tables: for each axis (output, window), logits to add; or none.
       most: what squares of distances are bounded by, where these are the logits; None where products are.
       source: where logits are from. All but those that are compared have neither tables nor a bound, and of these all
-        but "blocks" have one group.
+        but "blocks" and "weights" have one group.
       factor: of products.
     """
 
@@ -141,6 +142,16 @@ def reassembled(
       source: which arrays hold the logits.
     """
     return _attended(pure, (x, *given), Form(geometry, source=source))
+
+
+@core((2, 3))
+def weighted(x: jax.Array, w: jax.Array, geometry: Geometry, edge: Edge) -> jax.Array:
+    """`window_sum(x, w, geometry, edge)`, by these kernels where beyond edges are zeros."""
+    if edge != "zero":
+        return window_sum(x, w, geometry, edge)
+    flat = w.reshape(*w.shape[: -1 - len(geometry.size)], geometry.groups * math.prod(geometry.window))
+    pure = lambda x, flat: window_sum(x, flat.reshape(w.shape), geometry, edge)  # noqa: E731
+    return _attended(pure, (x, flat), Form(geometry, source="weights"))
 
 
 def attention_of_normalized(
@@ -264,7 +275,7 @@ def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, form: Form, 
     run = windows_on_tpu.attend if kernels is attend else windows_on_tpu.gradients_of
     arrays = context.avals_in[_results(form, kernels) :]
     made = None
-    if windows_on_tpu.takes(arrays, form):
+    if form.source != "weights" and windows_on_tpu.takes(arrays, form):
         form_by_hand = functools.partial(_by_hand, form=form, kernels=kernels, run=run)
         made = lower_by_hand(context, form_by_hand, *operands, multiple_results=True, platform="tpu")
     return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)
@@ -395,6 +406,8 @@ def gradients_of(
     """The gradients of all arrays, each in the dtype of its own."""
     del dtype
     *arrays, cotangent = arrays_and_cotangent
+    if form.source == "weights":
+        return _over_padded(*arrays, cotangent, form.geometry, interpret)
     by_logits, *sums = _over_outputs(arrays, cotangent, form, arrays[1].dtype, interpret)
     by_x, *by_keys = _over_inputs(arrays, cotangent, sums, form, interpret)
     if form.compares or form.source == "blocks":
@@ -497,6 +510,13 @@ def _over_outputs(
             logit = load(given_refs[2], _index((image, *center), sizes.size), inside)
             return logit, load(given_refs[3], output, inside, own)
 
+        def add_weighted(number: jax.Array, total: jax.Array) -> jax.Array:
+            weight, _, index, mask = tap(number)
+            return total + _times(load(x_ref, index, mask, own), weight)
+
+        if form.source == "weights":
+            store(results[0], output, inside, own, lax.fori_loop(_int(0), taps, add_weighted, nothing(own)))
+            return
         if c_ref is None:
             _, weights, total = lax.fori_loop(_int(0), taps, add, (least, zero, nothing(own)))
             value = _times(total, 1 / weights)
@@ -558,9 +578,7 @@ def _over_inputs(
     own, inner = x.shape[-1] // groups, given[0].shape[-1] // groups if compared else 1
     stride = inner + normalizes
     block = _block(pixels, _VALUES_OF_GRADIENT, own, inner)
-    seen = [np.zeros((1, 1, 2), int)] * (2 - len(geometry.size))
-    seen += [t[r : len(t) - r] for t, r in zip(seen_by(geometry), geometry.reach, strict=True)]
-    most = [table.shape[1] for table in seen]
+    tables, most = _tables_of_seeing(geometry, padded=False)
 
     def kernel(*refs: Any) -> None:
         others = list(refs)
@@ -578,15 +596,9 @@ def _over_inputs(
         own_logit = load(given_refs[1], added_index, inside) if normalizes else None
 
         def add(number: jax.Array, carry: tuple) -> tuple:
-            mask, outputs, steps, center = inside, [], [], []
-            numbers = (number // _int(most[1]), number % _int(most[1]))
-            for axis in range(2):
-                entry = places[axis] * _int(most[axis]) + numbers[axis]
-                place, step = (load(ref, entry, inside) for ref in seen_refs[2 * axis : 2 * axis + 2])
-                mask = mask & (place < _int(sizes.output[axis]))
-                outputs.append(place)
-                steps.append(step)
-                center.append(places[axis] - step * _int(sizes.dilation[axis]) + _int(sizes.reach[axis]))
+            outputs, steps, mask = _seeing(load, seen_refs, number, places, most, sizes, inside)
+            seen = zip(places, steps, sizes.dilation, sizes.reach, strict=True)
+            center = [place - step * _int(d) + _int(r) for place, step, d, r in seen]
             index = _index((image, *outputs, group), (*sizes.output, groups), mask)
             if key is not None:
                 query = load(given_refs[0], index, mask, inner)
@@ -617,11 +629,80 @@ def _over_inputs(
         if normalizes:
             store(results[1], added_index, inside, None, totals[2])
 
-    tables = [jnp.asarray(part, jnp.int32) for table in seen for part in np.moveaxis(table, -1, 0)]
     results = [(a.shape, a.dtype) for a in ((x, given[1]) if compared else (x,))]
     operands = [*([x] if compared else []), *given, cotangent, *sums, *tables, *_added(form)]
     grid = (pixels, block, x.shape[0] * groups)
     return _call(kernel, operands, results, grid, interpret, "window_attention_gradient")
+
+
+def _over_padded(
+    x: jax.Array, w: jax.Array, cotangent: jax.Array, geometry: Geometry, interpret: bool
+) -> Sequence[jax.Array]:
+    """The gradients of `x` and of weights. Each pair of a pixel and an output that sees it has one weight: it is
+    written where it is read. So there are pairs for the zeros beyond the edges too."""
+    load, store, iota, ids = _references()
+    sizes, groups = _Sizes.of(geometry), geometry.groups
+    padded = tuple(n + 2 * r for n, r in zip(sizes.size, sizes.reach, strict=True))
+    own, pixels = x.shape[-1] // groups, math.prod(padded)
+    block = _block(pixels, _VALUES_OF_GRADIENT, own)
+    tables, most = _tables_of_seeing(geometry, padded=True)
+
+    def kernel(*refs: Any) -> None:
+        x_ref, w_ref, c_ref, *seen_refs, by_x_ref, by_w_ref = refs
+        image, group = ids(1) // _int(groups), ids(1) % _int(groups)
+        pixel = ids(0) * _int(block) + iota(block)
+        inside = pixel < _int(pixels)
+        places = (pixel // _int(padded[1]), pixel % _int(padded[1]))
+        pixel_of_x = [place - _int(r) for place, r in zip(places, sizes.reach, strict=True)]
+        is_in_x = inside
+        for place, n in zip(pixel_of_x, sizes.size, strict=True):
+            is_in_x = is_in_x & (place >= _int(0)) & (place < _int(n))
+        own_index = _index((image, *pixel_of_x, group), (*sizes.size, groups), is_in_x, x.size // own)
+        value = load(x_ref, own_index, is_in_x, own)
+
+        def add(number: jax.Array, total: jax.Array) -> jax.Array:
+            outputs, steps, mask = _seeing(load, seen_refs, number, places, most, sizes, inside)
+            output = load(c_ref, _index((image, *outputs, group), (*sizes.output, groups), mask), mask, own)
+            at = _index((image, *outputs, group, *steps), (*sizes.output, groups, *sizes.window), mask, w.size)
+            store(by_w_ref, at, mask, None, jnp.sum(value * output, axis=1))
+            return total + _times(output, load(w_ref, at, mask))
+
+        nothing = jnp.zeros((block, _power(own)), jnp.float32)
+        total = lax.fori_loop(_int(0), _int(math.prod(most)), add, nothing)
+        store(by_x_ref, own_index, is_in_x, own, total)
+
+    results, grid = [(a.shape, a.dtype) for a in (x, w)], (pixels, block, x.shape[0] * groups)
+    return _call(kernel, [x, w, cotangent, *tables], results, grid, interpret, "window_sum_gradient")
+
+
+def _tables_of_seeing(geometry: Geometry, *, padded: bool) -> tuple[list[jax.Array], list[int]]:
+    """For each of two axes which outputs see a pixel, and with which tap, and how many at most."""
+    tables = [np.zeros((1, 1, 2), int)] * (2 - len(geometry.size))
+    reach = [0] * len(geometry.size) if padded else geometry.reach
+    tables += [t[r : len(t) - r] for t, r in zip(seen_by(geometry), reach, strict=True)]
+    parts = [jnp.asarray(part, jnp.int32) for table in tables for part in np.moveaxis(table, -1, 0)]
+    return parts, [table.shape[1] for table in tables]
+
+
+def _seeing(
+    load: Callable,
+    refs: Sequence[Any],
+    number: jax.Array,
+    places: Sequence[jax.Array],
+    most: Sequence[int],
+    sizes: _Sizes,
+    mask: jax.Array,
+) -> tuple[list[jax.Array], list[jax.Array], jax.Array]:
+    """One output that sees each pixel: where it is, with which tap, and whether there is one."""
+    outputs, steps, sees = [], [], mask
+    numbers = (number // _int(most[1]), number % _int(most[1]))
+    for axis in range(2):
+        entry = places[axis] * _int(most[axis]) + numbers[axis]
+        place, step = (load(ref, entry, mask) for ref in refs[2 * axis : 2 * axis + 2])
+        sees = sees & (place < _int(sizes.output[axis]))
+        outputs.append(place)
+        steps.append(step)
+    return outputs, steps, sees
 
 
 def _places(pixel: jax.Array, sizes: _Sizes, form: Form) -> tuple[jax.Array, jax.Array]:
@@ -644,8 +725,14 @@ def _logit(
     steps: Sequence[jax.Array],
     mask: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """Of logits that are given those of one tap of each output pixel, and where they are in the first array."""
+    """Of logits that are given those of one tap of each output pixel, and where they are in the first array.
+
+    Or the weight.
+    """
     sizes, (image, group) = _Sizes.of(form.geometry), ids
+    if form.source == "weights":
+        at = _index((image, *places, group, *steps), (*sizes.output, form.geometry.groups, *sizes.window))
+        return at, load(refs[0], at, mask)
     if form.source == "blocks":
         phase = tuple(p % _int(s) for p, s in zip(places, sizes.scale, strict=True))
         lengths = (*sizes.size, form.geometry.groups, *sizes.window, *sizes.scale)
@@ -656,12 +743,17 @@ def _logit(
     return at, load(refs[0], at, mask) + load(refs[1], low, mask)
 
 
-def _index(places: Sequence[jax.Array], lengths: Sequence[int], mask: jax.Array | None = None) -> jax.Array:
-    """The index in a flat array of any number of images, whose other axes have these lengths; 0 where it is masked."""
+def _index(
+    places: Sequence[jax.Array], lengths: Sequence[int], mask: jax.Array | None = None, masked: int = 0
+) -> jax.Array:
+    """The index in a flat array of any number of images, whose other axes have these lengths; `masked` outside `mask`.
+
+    What is written there must be no entry: JAX interprets writing that is masked as writing what was there before.
+    """
     index, *others = places
     for place, length in zip(others, lengths, strict=True):
         index = index * _int(length) + place
-    return index if mask is None else jnp.where(mask, index, _int(0))
+    return index if mask is None else jnp.where(mask, index, _int(masked))
 
 
 def _sigmoid(logit: jax.Array) -> jax.Array:

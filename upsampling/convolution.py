@@ -567,4 +567,7 @@ def _sub_pixel_conv(
             x = jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="wrap")
         return convolve(x, kernel, pads=((0, 0),) * rank if circular else pads, dilation=(1,) * rank, groups=1)
 
-    return _pixel_shuffle(_add_bias(compute, x, kernel, bias), scale, "CRD")
+    y = _add_bias(compute, x, kernel, bias)
+    if bias is not None:
+        y = lax.platform_dependent(y, tpu=lax.optimization_barrier, default=lambda y: y)
+    return _pixel_shuffle(y, scale, "CRD")

@@ -31,11 +31,13 @@ def test_forms_for_a_tpu_and_a_kernel_for_a_gpu(edge, dtype):
     # bfloat16 holds eight bits, and results are rounded once.
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == jnp.float32 else {"rtol": 2**-7, "atol": 1e-5}
     for core, (a, b) in {"sample": (x, g), "splat": (z, g), "position_gradient": (x, z)}.items():
-        forms = (getattr(primitive, name) for name in (f"_near_{core}_on_tpu", f"_{core}"))
-        near, far = (jax.jit(functools.partial(form, **static))(a, b, positions) for form in forms)
-        assert near.dtype == far.dtype
-        near, far = (np.asarray(y, np.float64) for y in (near, far))
+        names = (f"_near_{core}_on_tpu", f"_{core}", "_splat" if core == "splat" else f"_{core}_on_tpu")
+        forms = [functools.partial(getattr(primitive, name), **static) for name in names]
+        near, far, anywhere = jax.jit(lambda *arrays, forms=forms: [form(*arrays) for form in forms])(a, b, positions)
+        assert near.dtype == far.dtype == anywhere.dtype
+        near, far, anywhere = (np.asarray(y, np.float64) for y in (near, far, anywhere))
         np.testing.assert_allclose(near, far, **tolerance, err_msg=core)
+        np.testing.assert_allclose(anywhere, far, **tolerance, err_msg=core)
         if core == "splat" and edge == "zero":
             interpreted = jax.jit(functools.partial(primitive._splat_by_hand, **static, interpret=True))
             np.testing.assert_allclose(np.asarray(interpreted(a, b, positions), np.float64), far, **tolerance)

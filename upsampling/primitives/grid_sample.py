@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import max_dim
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
@@ -170,6 +171,13 @@ _GATHER = lax.GatherDimensionNumbers(
     operand_batching_dims=(0, 2),
     start_indices_batching_dims=(0, 2),
 )
+_GATHER_LAST = lax.GatherDimensionNumbers(
+    offset_dims=(2,),
+    collapsed_slice_dims=(3,),
+    start_index_map=(3,),
+    operand_batching_dims=(0, 1),
+    start_indices_batching_dims=(0, 1),
+)
 _SCATTER = lax.ScatterDimensionNumbers(
     update_window_dims=(3,),
     inserted_window_dims=(1,),
@@ -184,18 +192,26 @@ def _read(pixels: jax.Array, number: jax.Array) -> jax.Array:
     return lax.gather(pixels, number[..., None], _GATHER, slices, mode="promise_in_bounds")
 
 
+def _read_on_tpu(pixels: jax.Array, number: jax.Array) -> jax.Array:
+    """The same with pixels and positions in the last axis of memory, where channels would fill few lanes."""
+    slices = (1, 1, pixels.shape[-1], 1)
+    pixels, number = pixels.transpose(0, 2, 3, 1), number.transpose(0, 2, 1)
+    read = lax.gather(pixels, number[..., None], _GATHER_LAST, slices, mode="promise_in_bounds")
+    return with_layout_constraint(read, Layout((0, 1, 2, 3))).transpose(0, 3, 1, 2)
+
+
 def _flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:
     """Each (n, A, B, ...) as (n, A * B, ...)."""
     return tuple(a.reshape(a.shape[0], -1, *a.shape[3:]) for a in arrays)
 
 
-def _sample(x, g, positions, *, size: Size, rule: Rule, orders: Orders):
+def _sample(x, g, positions, *, size: Size, rule: Rule, orders: Orders, read: Callable = _read):
     shape = (*positions.shape[:-1], x.shape[-1])
     pixels, g, positions = _flat(x, g, positions)
     y = jnp.zeros((*positions.shape[:-1], x.shape[-1]), g.dtype)
     for k, order in enumerate(orders):
         for number, weight in _taps(positions, rule, order, size):
-            y += (g[..., k] * weight)[..., None] * _read(pixels, number).astype(g.dtype)
+            y += (g[..., k] * weight)[..., None] * read(pixels, number).astype(g.dtype)
     return y.astype(x.dtype).reshape(shape)
 
 
@@ -267,16 +283,30 @@ def _fits(z: jax.Array, g: jax.Array, positions: jax.Array, size: Size) -> bool:
     return all(a < 2**31 for a in (z.size, g.size, positions.size, z.shape[0] * math.prod((*size, *z.shape[3:]))))
 
 
-def _position_gradient(x, z, positions, *, size: Size, rule: Rule, orders: Orders, joined: Callable = tuple):
+def _position_gradient(
+    x,
+    z,
+    positions,
+    *,
+    size: Size,
+    rule: Rule,
+    orders: Orders,
+    read: Callable = _read,
+    joined: Callable = tuple,
+):
     shape = positions.shape[:-1]
     pixels, values, positions = _flat(x, z, positions)
     gradients = []
     for order in orders:
         y = jnp.zeros(values.shape, positions.dtype)
         for number, weight in _taps(positions, rule, order, size):
-            y += weight[..., None] * _read(pixels, number).astype(y.dtype)
+            y += weight[..., None] * read(pixels, number).astype(y.dtype)
         gradients.append(_channel_sum(y * values.astype(y.dtype)))
     return jnp.stack(joined(gradients), axis=-1).reshape(*shape, len(orders))
+
+
+_sample_on_tpu = functools.partial(_sample, read=_read_on_tpu)
+_position_gradient_on_tpu = functools.partial(_position_gradient, read=_read_on_tpu)
 
 
 def _channel_sum(products: jax.Array) -> jax.Array:
@@ -449,7 +479,7 @@ _sample_p = make_primitive(
     _sample,
     static=_STATIC,
     cpu=_sample_on_cpu,
-    tpu=_on_tpu(_near_sample_on_tpu, _sample),
+    tpu=_on_tpu(_near_sample_on_tpu, _sample_on_tpu),
 )
 _splat_shape = lambda z, g, p, *, size, rule, orders: (z[0], *size, *z[3:])  # noqa: E731
 # One of its own, so that a kernel that does not lower leaves nothing of a condition behind.
@@ -470,7 +500,7 @@ _position_gradient_p = make_primitive(
     like=2,
     # Or XLA computes one of two sums of few channels in the kernel of what reads it, where both maps are read anew.
     gpu=functools.partial(_position_gradient, joined=lax.optimization_barrier),
-    tpu=_on_tpu(_near_position_gradient_on_tpu, _position_gradient),
+    tpu=_on_tpu(_near_position_gradient_on_tpu, _position_gradient_on_tpu),
 )
 
 

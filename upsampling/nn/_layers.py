@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, conventions, interpolation
 from upsampling.nn.initializers import Initializer
 from upsampling.primitives._common import accumulator, core, with_axes
-from upsampling.primitives.transposed_conv import convolve
+from upsampling.primitives.transposed_conv import IMAGES, convolve
 
 LECUN = nnx.initializers.lecun_normal()
 ZEROS = nnx.initializers.zeros
@@ -319,9 +319,6 @@ def _mirrored(x: jax.Array, pads: Sequence[tuple[int, int]], parts: int) -> jax.
     return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
 
 
-_IMAGES = 8  # that fill the rows of a TPU's vector
-
-
 def in_parts(encode: Callable[[jax.Array, int], jax.Array], x: jax.Array, window: int) -> jax.Array:
     """`encode(x, 1)`, a map of (n, H, W, channels) to one of that size, that reads images or parts of them.
 
@@ -332,7 +329,7 @@ def in_parts(encode: Callable[[jax.Array, int], jax.Array], x: jax.Array, window
     if not _arguments.is_static(*x.shape):
         return encode(x, 1)
     n, height = x.shape[:2]
-    count = next((c for c in range(1, height + 1) if n * c >= _IMAGES and height % c == 0), 1) if n else 1
+    count = next((c for c in range(1, height + 1) if n * c >= IMAGES and height % c == 0), 1) if n else 1
     if count == 1 or height // count <= window // 2:
         return encode(x, 1)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import ShapedArray
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, get_abstract_mesh, reshard, use_abstract_mesh
@@ -309,6 +310,28 @@ def make_primitive(
     if tpu is not None:
         mlir.register_lowering(primitive, lower_on_tpu, platform="tpu")
     return primitive
+
+
+def in_order(a: jax.Array) -> jax.Array:
+    """`a`, which on a TPU lies in memory as its axes say: the last one in the lanes of vectors, the one before in rows.
+
+    For forms of primitives: it has no derivative. Exported programs say nothing of memory.
+    """
+    return _in_order_p.bind(a)
+
+
+def _lower_in_order(context: mlir.LoweringRuleContext, a: Any) -> Any:
+    if context.module_context.lowering_parameters.for_export:
+        return [a]
+    lay = lambda a: with_layout_constraint(a, Layout(tuple(range(a.ndim))))  # noqa: E731
+    return mlir.lower_fun(lay, multiple_results=False)(context, a)
+
+
+_in_order_p = Primitive("in_order")
+_in_order_p.def_abstract_eval(lambda a: a)
+_in_order_p.def_impl(lambda a: a)
+mlir.register_lowering(_in_order_p, lambda _, a: [a])
+mlir.register_lowering(_in_order_p, _lower_in_order, platform="tpu")
 
 
 def is_alone(context: mlir.LoweringRuleContext) -> bool:

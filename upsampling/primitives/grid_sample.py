@@ -32,14 +32,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import max_dim
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.extend.core import Primitive
 from jax.interpreters import ad
 from numpy.polynomial import Polynomial
 
 from upsampling._arguments import Edge, is_static
 from upsampling.primitives import _kernels
-from upsampling.primitives._common import cond_in_loops, make_primitive
+from upsampling.primitives._common import cond_in_loops, in_order, make_primitive
 from upsampling.primitives.window_sum import (
     Geometry,
     fold_on_tpu,
@@ -197,7 +196,7 @@ def _read_on_tpu(pixels: jax.Array, number: jax.Array) -> jax.Array:
     slices = (1, 1, pixels.shape[-1], 1)
     pixels, number = pixels.transpose(0, 2, 3, 1), number.transpose(0, 2, 1)
     read = lax.gather(pixels, number[..., None], _GATHER_LAST, slices, mode="promise_in_bounds")
-    return with_layout_constraint(read, Layout((0, 1, 2, 3))).transpose(0, 3, 1, 2)
+    return in_order(read).transpose(0, 3, 1, 2)
 
 
 def _flat(*arrays: jax.Array) -> tuple[jax.Array, ...]:

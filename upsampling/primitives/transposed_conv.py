@@ -37,8 +37,11 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 
+from upsampling._arguments import is_static
 from upsampling.primitives import _common
-from upsampling.primitives._common import UNROLLED_TAPS, block_rows, make_primitive, with_axes
+from upsampling.primitives._common import UNROLLED_TAPS, block_rows, in_order, make_primitive, with_axes
+
+IMAGES, _CHANNELS = 8, 32  # that fill the rows of a TPU's vector, and a part of its lanes that is no waste
 
 
 class Geometry(NamedTuple):
@@ -134,7 +137,18 @@ def _transposed_conv_on_one_cpu(x: jax.Array, kernel: jax.Array, *, sizes: _Size
 
 
 def _transposed_conv_on_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    return _form(sizes.geometry, x, kernel, product=_by_dilation, other=_by_dilation)(sizes.geometry, x, kernel)
+    y = _form(sizes.geometry, x, kernel, product=_by_dilation, other=_by_dilation)(sizes.geometry, x, kernel)
+    return _in_rows(y) if set(sizes.geometry.strides) == {1} else y
+
+
+def _in_rows(a: jax.Array) -> jax.Array:
+    """With pixels in the rows of a TPU's vectors, where its convolutions would have images, which do not fill them.
+
+    Else what is computed of it, and what the gradient of a kernel makes of it first, goes over vectors nearly empty. Of
+    few channels, which are in the lanes, these would be as empty.
+    """
+    few = is_static(a.shape[0]) and a.shape[0] < IMAGES and a.shape[-1] >= _CHANNELS
+    return in_order(a) if few else a
 
 
 def _form(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, product: Callable, other: Callable) -> Callable:
@@ -154,7 +168,7 @@ def _input_gradient(
 
 
 def _input_gradient_on_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    return _input_gradient(y, kernel, sizes=sizes, product=_by_dilation)
+    return _in_rows(_input_gradient(y, kernel, sizes=sizes, product=_by_dilation))
 
 
 def _kernel_gradient(
@@ -178,6 +192,10 @@ def _kernel_gradient_on_gpu(x: jax.Array, y: jax.Array, *, sizes: _Sizes) -> jax
     """The transpose of the input's gradient, a strided convolution: cuDNN has a gradient of it."""
     kernel = jax.ShapeDtypeStruct((*sizes.window, x.shape[-1] // sizes.geometry.groups, y.shape[-1]), x.dtype)
     return jax.linear_transpose(lambda kernel: _input_gradient_on_gpu(y, kernel, sizes=sizes), kernel)(x)[0]
+
+
+def _kernel_gradient_on_tpu(x: jax.Array, y: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    return _kernel_gradient(x, _in_rows(y), sizes=sizes, product=_by_dilation, other=_by_dilation)
 
 
 def _is_uneven(geometry: Geometry, kernel: jax.Array) -> bool:
@@ -683,7 +701,7 @@ _kernel_gradient_p = make_primitive(
         functools.partial(_kernel_gradient, product=_by_joined_product, other=_for_kernel_gradient_on_one_cpu)
     ),
     gpu=_kernel_gradient_on_gpu,
-    tpu=functools.partial(_kernel_gradient, product=_by_dilation, other=_by_dilation),
+    tpu=_kernel_gradient_on_tpu,
 )
 
 ad.defbilinear(

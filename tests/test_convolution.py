@@ -488,6 +488,29 @@ def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):
             np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5, err_msg=name)
 
 
+def test_few_images_lie_with_pixels_in_the_rows_of_a_tpus_vectors():
+    """The result, the cotangent for the kernel's gradient and that of the input; of as many channels as pay for it."""
+
+    def laid(
+        images, channels, lower=lambda function, *arrays: function.trace(*arrays).lower(lowering_platforms=("tpu",))
+    ):
+        x, kernel = jnp.zeros((images, 4, 4, channels)), jnp.zeros((3, 3, channels, 4 * channels))
+
+        def both(x, kernel):
+            y, pull = jax.vjp(functools.partial(sub_pixel_conv, scale=2), x, kernel)
+            return y, *pull(y)
+
+        made = lower(jax.jit(both), x, kernel)
+        text = made.as_text() if hasattr(made, "as_text") else str(made.mlir_module())
+        return text.count("@LayoutConstraint")
+
+    assert laid(2, 32) == 3
+    assert laid(8, 32) == 0
+    assert laid(2, 4) == 0
+    # What is exported is to run on compilers to come.
+    assert laid(2, 32, lambda f, *arrays: jax.export.export(f, platforms=("tpu",))(*arrays)) == 0
+
+
 def test_what_is_not_a_number_stays_in_its_window():
     """A window of 3 at stride 2 is 9 outputs, of a phase of one tap and three of more; on every platform."""
     rng, spatial = np.random.default_rng(0), (5, 4)

@@ -65,6 +65,21 @@ def test_programs_for_a_tpu_hold_kernels_for_positions_of_several_groups():
     assert kernels(1, jnp.float32) == []
 
 
+def test_what_is_read_anywhere_lies_in_the_order_of_its_axes_on_a_tpu():
+    """Positions in the lanes of vectors, for values and for the gradient of positions: four taps of each."""
+
+    def both(x, positions, z):
+        y, pull_back = jax.vjp(
+            functools.partial(primitive.sample, rule=primitive.Rule("bilinear", "zero")), x, positions
+        )
+        return y, *pull_back(z)
+
+    arrays = jnp.zeros((1, 4, 4, 2, 3)), jnp.zeros((1, 5, 7, 2, 2)), jnp.zeros((1, 5, 7, 2, 3))
+    program = jax.jit(both).trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
+    assert program.count("@LayoutConstraint") == 4 + 2 * 4
+    assert "@LayoutConstraint" not in str(jax.export.export(jax.jit(both), platforms=("tpu",))(*arrays).mlir_module())
+
+
 @pytest.mark.parametrize("near", [True, False])
 def test_the_form_for_several_gpus(near):
     """Which form runs is decided by loops there, also under `shard_map` along a part of a mesh."""

@@ -407,7 +407,7 @@ def gradients_of(
     del dtype
     *arrays, cotangent = arrays_and_cotangent
     if form.source == "weights":
-        return _over_padded(*arrays, cotangent, form.geometry, interpret)
+        return _over_padded(arrays, cotangent, form.geometry, interpret)
     by_logits, *sums = _over_outputs(arrays, cotangent, form, arrays[1].dtype, interpret)
     by_x, *by_keys = _over_inputs(arrays, cotangent, sums, form, interpret)
     if form.compares or form.source == "blocks":
@@ -636,10 +636,11 @@ def _over_inputs(
 
 
 def _over_padded(
-    x: jax.Array, w: jax.Array, cotangent: jax.Array, geometry: Geometry, interpret: bool
+    arrays: Sequence[jax.Array], cotangent: jax.Array, geometry: Geometry, interpret: bool
 ) -> Sequence[jax.Array]:
     """The gradients of `x` and of weights. Each pair of a pixel and an output that sees it has one weight: it is
     written where it is read. So there are pairs for the zeros beyond the edges too."""
+    x, w = arrays
     load, store, iota, ids = _references()
     sizes, groups = _Sizes.of(geometry), geometry.groups
     padded = tuple(n + 2 * r for n, r in zip(sizes.size, sizes.reach, strict=True))

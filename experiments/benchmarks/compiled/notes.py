@@ -65,8 +65,9 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "cuDNN has a transposed convolution, and both of its gradients, where XLA sees a convolution of zeros "
                 "between pixels with the flipped kernel, and for the kernel the gradient of the strided one: one "
                 "pass, and half precision is read and written as such. The peer's kernel is not flipped, so that its "
-                "zeros are written out. cuDNN pads both sides alike: a window of 3 at stride 2 is computed with a row "
-                "more and then cut, which is 2.35; all phases in one convolution came to 3.0, phase by phase to 5.0."
+                "zeros are written out. cuDNN pads both sides alike, which a window of 3 at stride 2 is not: a row of "
+                "zeros before the input makes it so, and is written with it. With a row more of the output, which was "
+                "then cut, it was 2.4 and 2.9; all phases in one convolution came to 3.0, phase by phase to 5.0."
             ),
             (
                 "In groups, or dilated, the phases are one convolution and a shuffle, 2.4 and 1.3, where zeros "
@@ -90,10 +91,12 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "reassembly": (
         (
             (
-                "The weights of the taps are taken apart by a kernel of their own in float32. Padded by one image "
-                "they were not, but only where nothing comes before: after a softmax nothing was gained. Kernels by "
-                "hand would leave 1.0 for 1.5, and 1.5 for 1.9 with the gradient, by addition and not tried: the "
-                "first is not more than 1.5 times."
+                "Reassembly is by hand, in one kernel, and its gradients in one more, which visits each pair of a "
+                "pixel and an output that sees it: their weight is read, and its gradient written there. By XLA the "
+                "weights of the taps are taken apart by a kernel of their own, 1.48 of need, and 1.90 with the "
+                "gradient, in bfloat16 1.00 and 1.66. Where the caller makes the weights by a softmax, XLA may write "
+                "its exponentials apart then: with it 5 taps at 32 channels are 3.2 for 2.6 with the gradient, at 64 "
+                "2.4 for 2.3, at 256 1.5 for 1.9. `carafe` takes the logits. They have not run on a GPU."
             ),
             (
                 "A fold as a loop over phases was 11 kernels and 5.2 of need; as one sum it is one kernel only behind "
@@ -148,8 +151,10 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "Both gradients of positions are one kernel behind a barrier; else XLA puts one of them into the "
                 "kernel of its reader, and dysample is 2.7. What is left: XLA writes positions, clipped and apart for "
                 "each axis, and the four weights of each group, 0.5 of dysample's need, since a loop over channels "
-                "would compute them for each. A kernel by hand would leave 1.2 for 1.66, by addition and not tried, "
-                "less than the 1.5 times that pay for one."
+                "would compute them for each. Columns first and then rows it is 1.39; in steps, "
+                "a + f (b - a), one kernel and 1.20, but where f is 1, at the last pixel, the result would not be b; "
+                "2.19 with the gradient in all of them. A kernel by hand would leave 1.2, by addition, less than the "
+                "1.5 times that pay for one."
             ),
             (
                 "In half precision the sums are in float32: zeros, what is added, and the rounding are 0.6 of need, "
@@ -160,11 +165,11 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         (
             (
                 "Positions near their own pixels, as layers predict them, are sampled by windows of nine pixels. Rows "
-                "hold the branch for positions anywhere where its estimate, without gathers and scatters, is higher: "
-                "XLA sorts for each of DySample's four scatters, and compiles both branches three times as long as "
-                "those of one group. A program without that branch is, for dysample, 13.5 of need and 16.8 with the "
-                "gradient, in bfloat16 27.3 and 39.0, without gathers, scatters or sorts, and compiles in a fifth of "
-                "the time."
+                "hold the branch for positions anywhere where its estimate, without gathers and scatters, is higher. "
+                "What that reads lies in memory with positions in the lanes of vectors: with channels there, which "
+                "fill few, dysample was 17.9 of need and 43.5 with the gradient, in bfloat16 37.1 and 60.7, "
+                "grid_sample 12.3 and 25.7, 21.5 and 50.2. With groups as images of their own it was 24.8 and 68.0. "
+                "XLA sorts for each of DySample's four scatters, which compiles long."
             ),
             (
                 "Of several groups the windows are kernels by hand, whose weights are written: dysample was 20.6 and "
@@ -313,8 +318,13 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "pass are 23 less, and the product of its two inputs apart 14 less."
             ),
             (
-                "The gradients of samplers stand with the branch for positions anywhere. Without it DySample is 30.6 "
-                "of need and 47.2 with the gradient, and of 256 channels 15.4 and 26.3."
+                "Samplers stand with the dearer branch. With channels in the lanes of what is read anywhere, DySample "
+                "of 256 channels was 79 of need and 96 with the gradient."
+            ),
+            (
+                "The gradient of a bias before a shuffle, in DySample and `sub_pixel_conv`, is summed from what the "
+                "shuffle's transpose has written: together XLA sums along axes of two in the rows of vectors, 107 of "
+                "193 µs."
             ),
             (
                 "A2U's two filters of cells are one grouped convolution, which reads the guide twice: with one for "
@@ -326,7 +336,7 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "475."
             ),
             (
-                "LIIF is 249 of 412 µs products of 256 channels for each of four corners, and 108 one ReLU that XLA "
+                "LIIF is 249 of 401 µs products of 256 channels for each of four corners, and 108 one ReLU that XLA "
                 "fuses into no product."
             ),
             (
@@ -340,9 +350,16 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "loops over tiles."
             ),
             (
-                "Convolutions have images in the rows of a vector, and two images fill a quarter. Of NAF's encoder, "
-                "which reads four parts of each image there, the layer is 1423 µs and, with the gradient, 4430, for "
-                "2355 and 7280; of one image 861 for 1299, of four 2568 for 3678. What is left are two passes of 21 µs "
+                "Convolutions have images in the rows of a vector, and two images fill a quarter. Results of 32 "
+                "channels and more, and what the gradients of kernels read, are laid with pixels there. Without that "
+                "UPLiFT was 681 µs and, with the gradient, 4059, FADE 456, CARAFE 201, transposed_conv 137, "
+                "sub_pixel_conv 43 and 106, AnyUp 2252 and 6619, JAFAR 2905 and 8566. With it for fewer channels too "
+                "flow alignment was 258 for 197, FreqFusion 1005 and 2669 for 977 and 2443."
+            ),
+            (
+                "Of NAF's encoder, which reads four parts of each image there, the layer is 1423 µs and, with the "
+                "gradient, 4430, for 2355 and 7280; of one image 861 for 1299, of four 2568 for 3678; whole images "
+                "with pixels in rows are 1773 and 4988. What is left are two passes of 21 µs "
                 "for each normalization, 24 for each SiLU, 40 for each window of 3 and its mirrored edges, queries "
                 "that are turned and moved to the layout of windows, 340, and the attention, 385. Parts of images do "
                 "not pay in JAFAR and AnyUp, whose encoders have one convolution: 3082 for 2905, 2451 for 2252. "

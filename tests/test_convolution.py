@@ -511,6 +511,19 @@ def test_few_images_lie_with_pixels_in_the_rows_of_a_tpus_vectors():
     assert laid(2, 32, lambda f, *arrays: jax.export.export(f, platforms=("tpu",))(*arrays)) == 0
 
 
+def test_what_a_bias_is_summed_from_is_written_before_the_shuffle_on_a_tpu():
+    """The value, and its cotangent."""
+
+    def both(x, kernel, bias):
+        y, pull = jax.vjp(functools.partial(sub_pixel_conv, scale=2), x, kernel, bias)
+        return y, *pull(y)
+
+    arrays = jnp.zeros((8, 4, 4, 2)), jnp.zeros((3, 3, 2, 8)), jnp.zeros(8)
+    for platform, count in {"tpu": 2, "cpu": 0}.items():
+        text = jax.jit(both).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("optimization_barrier") == count
+
+
 def test_what_is_not_a_number_stays_in_its_window():
     """A window of 3 at stride 2 is 9 outputs, of a phase of one tap and three of more; on every platform."""
     rng, spatial = np.random.default_rng(0), (5, 4)

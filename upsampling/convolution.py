@@ -17,7 +17,7 @@ from jax import lax
 
 from upsampling import _arguments
 from upsampling._arguments import Numbers, Padding
-from upsampling.primitives._common import accumulator, core, with_axes
+from upsampling.primitives._common import accumulator, core, with_axes, written_on_tpu
 from upsampling.primitives.transposed_conv import Geometry, convolve, full_size
 from upsampling.primitives.transposed_conv import transposed_conv as apply_transposed_conv
 
@@ -568,6 +568,5 @@ def _sub_pixel_conv(
         return convolve(x, kernel, pads=((0, 0),) * rank if circular else pads, dilation=(1,) * rank, groups=1)
 
     y = _add_bias(compute, x, kernel, bias)
-    if bias is not None:
-        y = lax.platform_dependent(y, tpu=lax.optimization_barrier, default=lambda y: y)
-    return _pixel_shuffle(y, scale, "CRD")
+    # Or the gradient of a bias is summed as the shuffle's transpose has it, with axes of a TPU's vectors nearly empty.
+    return _pixel_shuffle(y if bias is None else written_on_tpu(y), scale, "CRD")

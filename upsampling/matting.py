@@ -12,7 +12,7 @@ from jax import lax
 from upsampling import _arguments, convolution, interpolation, reassembly
 from upsampling._arguments import Numbers
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, core, pad_edges
+from upsampling.primitives._common import accumulator, core, pad_edges, written_on_tpu
 from upsampling.primitives.window_sum import Geometry, window_softmax, window_sum
 
 _Arrays = tuple[jax.Array, ...]
@@ -161,9 +161,7 @@ def _affinity_logits(first: jax.Array, second: jax.Array, prediction: jax.Array,
     dtype, wide = first.dtype, accumulator(first.dtype)
     affinity = jnp.sum(first.astype(wide) * second.astype(wide), -1, keepdims=True) / math.sqrt(first.shape[-1])
     # A TPU would write the prediction for each pixel, with small axes last.
-    written = lambda a, b: lax.optimization_barrier(a * b)  # noqa: E731
-    given = affinity, prediction.astype(wide)[..., None, None, :]
-    logits = lax.platform_dependent(*given, tpu=written, default=jnp.multiply)
+    logits = written_on_tpu(affinity * prediction.astype(wide)[..., None, None, :])
     logits = convolution._pixel_shuffle(logits, (2, 2), "CRD")
     return logits[..., : size[0], : size[1], :].astype(dtype)
 

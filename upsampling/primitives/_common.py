@@ -334,6 +334,12 @@ mlir.register_lowering(_in_order_p, lambda _, a: [a])
 mlir.register_lowering(_in_order_p, _lower_in_order, platform="tpu")
 
 
+def written_on_tpu(a: jax.Array) -> jax.Array:
+    """`a`, which on a TPU is written before what reads it, and so is its cotangent: XLA fuses neither with the other
+    side."""
+    return lax.platform_dependent(a, tpu=lax.optimization_barrier, default=lambda a: a)
+
+
 def is_alone(context: mlir.LoweringRuleContext) -> bool:
     """Whether the program is for a single device, and for this process."""
     return not context.module_context.lowering_parameters.for_export and _devices(context) == 1

@@ -13,7 +13,7 @@ gradient runs:
 - `_by_phases`: one ordinary convolution for all phases that have as many taps; the fastest to compute;
 - `_by_dilation`: a convolution of the input with zeros between its pixels; its transpose to the input is a strided
   convolution, the fastest gradient. On a TPU, which skips the zeros and has no fast way to interleave, the fastest;
-  and on a GPU, where cuDNN has all three and nothing is shuffled;
+- `_by_cudnn` and its transpose `_by_strides`: the same on a GPU, where cuDNN has all three and nothing is shuffled;
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one and every channel a group of its own.
@@ -41,7 +41,8 @@ from upsampling._arguments import is_static
 from upsampling.primitives import _common
 from upsampling.primitives._common import UNROLLED_TAPS, block_rows, in_order, make_primitive, with_axes
 
-IMAGES, _CHANNELS = 8, 32  # that fill the rows of a TPU's vector, and a part of its lanes that is no waste
+IMAGES = 8  # that fill the rows of a TPU's vector
+_CHANNELS = 32  # that fill enough of its lanes
 
 
 class Geometry(NamedTuple):
@@ -120,6 +121,7 @@ def _transposed_conv_on_gpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -
 
 
 def _is_plain(geometry: Geometry) -> bool:
+    """Whether it is what cuDNN has: neither in groups nor dilated."""
     return geometry.groups == 1 and set(geometry.dilation) == {1}
 
 
@@ -371,6 +373,7 @@ def _for_cudnn(geometry: Geometry, window: tuple[int, ...], inputs: tuple[int, .
 
 
 def _by_cudnn(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_by_dilation` of the input with the zeros around it that cuDNN needs."""
     geometry, margins = _for_cudnn(geometry, kernel.shape[:-2], x.shape[1:-1])
     return _by_dilation(geometry, lax.pad(x, jnp.zeros((), x.dtype), margins), kernel)
 

@@ -275,7 +275,7 @@ def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, form: Form, 
     run = windows_on_tpu.attend if kernels is attend else windows_on_tpu.gradients_of
     arrays = context.avals_in[_results(form, kernels) :]
     made = None
-    if form.source != "weights" and windows_on_tpu.takes(arrays, form):
+    if windows_on_tpu.takes(arrays, form):
         form_by_hand = functools.partial(_by_hand, form=form, kernels=kernels, run=run)
         made = lower_by_hand(context, form_by_hand, *operands, multiple_results=True, platform="tpu")
     return made or lower_elsewhere(context, *operands, form=form, kernels=kernels)

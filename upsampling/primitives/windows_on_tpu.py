@@ -64,7 +64,9 @@ class _Plan(NamedTuple):
 
 
 def takes(arrays: Sequence[Any], form: "Form") -> bool:
-    """Whether `attend` and `gradients_of` compute it."""
+    """Whether `attend` and `gradients_of` compute it. For weights that are given there is `window_sum`."""
+    if form.source == "weights":
+        return False
     plan = _plan_that_fits(form.geometry, _channels(arrays, form), [a.dtype for a in arrays])
     if plan is None:
         return False

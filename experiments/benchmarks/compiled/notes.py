@@ -95,8 +95,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "pixel and an output that sees it: their weight is read, and its gradient written there. By XLA the "
                 "weights of the taps are taken apart by a kernel of their own, 1.48 of need, and 1.90 with the "
                 "gradient, in bfloat16 1.00 and 1.66. Where the caller makes the weights by a softmax, XLA may write "
-                "its exponentials apart then: with it 5 taps at 32 channels are 3.2 for 2.6 with the gradient, at 64 "
-                "2.4 for 2.3, at 256 1.5 for 1.9. `carafe` takes the logits. They have not run on a GPU."
+                "its exponentials apart then: with it 5×5 taps at 32 channels are 3.2 for 2.6 with the gradient, at "
+                "64 2.4 for 2.3, at 256 1.5 for 1.9. `carafe` takes the logits. They have not run on a GPU."
             ),
             (
                 "A fold as a loop over phases was 11 kernels and 5.2 of need; as one sum it is one kernel only behind "
@@ -168,7 +168,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "hold the branch for positions anywhere where its estimate, without gathers and scatters, is higher. "
                 "What that reads lies in memory with positions in the lanes of vectors: with channels there, which "
                 "fill few, dysample was 17.9 of need and 43.5 with the gradient, in bfloat16 37.1 and 60.7, "
-                "grid_sample 12.3 and 25.7, 21.5 and 50.2. With groups as images of their own it was 24.8 and 68.0. "
+                "grid_sample 12.3 and 25.7, 21.5 and 50.2. With groups as images of their own dysample was 24.8 "
+                "and 68.0, and with the gather of other platforms and its result turned 24.9 and 44.4. "
                 "XLA sorts for each of DySample's four scatters, which compiles long."
             ),
             (

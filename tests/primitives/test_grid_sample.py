@@ -37,7 +37,8 @@ def test_forms_for_a_tpu_and_a_kernel_for_a_gpu(edge, dtype):
         assert near.dtype == far.dtype == anywhere.dtype
         near, far, anywhere = (np.asarray(y, np.float64) for y in (near, far, anywhere))
         np.testing.assert_allclose(near, far, **tolerance, err_msg=core)
-        np.testing.assert_allclose(anywhere, far, **tolerance, err_msg=core)
+        # The same sums of the same reads.
+        np.testing.assert_allclose(anywhere, far, rtol=1e-6, atol=1e-6, err_msg=core)
         if core == "splat" and edge == "zero":
             interpreted = jax.jit(functools.partial(primitive._splat_by_hand, **static, interpret=True))
             np.testing.assert_allclose(np.asarray(interpreted(a, b, positions), np.float64), far, **tolerance)

@@ -466,6 +466,7 @@ def test_gradients_multiply_no_zeros():
         ((3, 4), (2, 2), (1, 1), (0, 1), 2),
         ((3, 6), (2, 4), (1, 1), (0, 4), 1),
         ((3, 2), (1, 1), (1, 1), (-2, 1), 1),
+        ((1, 3), (1, 1), (1, 2), (0, 3), 1),
     ],
 )
 def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):
@@ -488,27 +489,53 @@ def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):
             np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-5, err_msg=name)
 
 
+def _for_a_tpu(images, channels, window=3, *, dtype=jnp.float32, export=False):
+    """The text of a convolution to four times the channels and its gradients, for a TPU."""
+    x, kernel = jnp.zeros((images, 4, 4, channels), dtype), jnp.zeros((window, window, channels, 4 * channels), dtype)
+
+    @jax.jit
+    def both(x, kernel):
+        y, pull = jax.vjp(functools.partial(sub_pixel_conv, scale=2), x, kernel)
+        return y, *pull(y)
+
+    if export:
+        return str(jax.export.export(both, platforms=("tpu",))(x, kernel).mlir_module())
+    return both.trace(x, kernel).lower(lowering_platforms=("tpu",)).as_text()
+
+
 def test_few_images_lie_with_pixels_in_the_rows_of_a_tpus_vectors():
     """The result, the cotangent for the kernel's gradient and that of the input; of as many channels as pay for it."""
-
-    def laid(
-        images, channels, lower=lambda function, *arrays: function.trace(*arrays).lower(lowering_platforms=("tpu",))
-    ):
-        x, kernel = jnp.zeros((images, 4, 4, channels)), jnp.zeros((3, 3, channels, 4 * channels))
-
-        def both(x, kernel):
-            y, pull = jax.vjp(functools.partial(sub_pixel_conv, scale=2), x, kernel)
-            return y, *pull(y)
-
-        made = lower(jax.jit(both), x, kernel)
-        text = made.as_text() if hasattr(made, "as_text") else str(made.mlir_module())
-        return text.count("@LayoutConstraint")
-
-    assert laid(2, 32) == 3
-    assert laid(8, 32) == 0
-    assert laid(2, 4) == 0
+    assert _for_a_tpu(2, 64).count("@LayoutConstraint") == 3
+    assert _for_a_tpu(2, 32).count("@LayoutConstraint") == 2
+    assert _for_a_tpu(8, 64).count("@LayoutConstraint") == 0
+    assert _for_a_tpu(2, 4).count("@LayoutConstraint") == 0
     # What is exported is to run on compilers to come.
-    assert laid(2, 32, lambda f, *arrays: jax.export.export(f, platforms=("tpu",))(*arrays)) == 0
+    assert _for_a_tpu(2, 64, export=True).count("@LayoutConstraint") == 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_few_images_and_channels_are_products_on_a_tpu(dtype):
+    """One for each tap, and the gradient of the input; that of the kernel is a convolution."""
+
+    def made(*sizes):
+        text = _for_a_tpu(*sizes, dtype=dtype)
+        return text.count("stablehlo.dot_general"), text.count("stablehlo.convolution")
+
+    assert made(2, 8) == (18, 1)
+    assert made(2, 32) == (9, 2)
+    assert made(2, 64) == (0, 3)
+    assert made(2, 64, 1) == (2, 1)
+    assert made(8, 8) == (0, 3)
+
+
+def test_products_on_a_tpu_are_added_up_in_float32():
+    x, kernel = jnp.ones((1, 3, 3, 4)), jnp.full((3, 3, 4, 1), 2.0**-9).at[1, 1, 0].set(1.0)
+    sizes = primitive._Sizes(primitive.Geometry((1, 1), (1, 1), (1, 1), (3, 3), 1), (3, 3), (3, 3))
+    with jax.numpy_dtype_promotion("strict"):
+        y = primitive._transposed_conv_on_tpu(*(a.astype(jnp.bfloat16) for a in (x, kernel)), sizes=sizes)
+    assert y.dtype == jnp.bfloat16
+    # Each of 35 is rounded away where one is added to one.
+    assert y[0, 1, 1, 0] == jnp.asarray(1 + 35 * 2.0**-9, jnp.bfloat16)
 
 
 def test_what_a_bias_is_summed_from_is_written_before_the_shuffle_on_a_tpu():

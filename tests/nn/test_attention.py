@@ -1,7 +1,6 @@
 """NAF, AnyUp, JAFAR and LoftUp as layers. What they compute is in tests/interop/test_attention.py."""
 
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from tests.compiling import planned_as_for_users
 from tests.nn.layers import small
 from upsampling import attention
 from upsampling.nn import _layers
-from upsampling.nn.attention import ImageBlock, ImageBranch
 from upsampling.primitives import _common
 
 
@@ -57,38 +55,51 @@ def test_heads_are_the_authors_or_by_the_channels():
     assert [up.nn.NAF(n, **options, heads=None).heads for n in (32, 64, 16, 24, 8, 3)] == [4, 4, 2, 1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("window", "shape", "parts"), [(3, (2, 8, 5, 8), 4), (5, (1, 12, 7, 8), 4), (1, (3, 6, 2, 8), 3)]
-)
-def test_parts_of_images_are_encoded_as_images_are(window, shape, parts):
-    """A block whose convolutions mirror and whose normalizations take whole images, and its gradient."""
-    options = {"dtype": None, "param_dtype": jnp.float32}
-    block = ImageBlock(8, window, 2, nnx.Rngs(0), options)
-    x, cotangent = (jnp.asarray(a, jnp.float32) for a in np.random.default_rng(0).normal(size=(2, *shape)))
+@pytest.mark.parametrize("groups", [4, None])
+def test_normalization_and_its_derivatives_are_flaxs(groups):
+    """First and second ones, of what is far from zero too, in one pass over the map for both sums of the gradient."""
+    x, direction = normal(0, 2, 5, 4, 8) + 3, normal(1, 2, 5, 4, 8)
+    theirs = (
+        nnx.LayerNorm(8, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
+        if groups is None
+        else nnx.GroupNorm(8, groups, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
+    )
+    theirs.scale[...], theirs.bias[...] = normal(2, 8), normal(3, 8)
+    graph, state = nnx.split(theirs)
 
-    @functools.partial(jax.jit, static_argnums=1)
-    def encoded(x, parts):
-        cut = lambda x: x.reshape(shape[0] * parts, shape[1] // parts, *x.shape[2:])  # noqa: E731
-        y, pull_back = jax.vjp(lambda x: block(cut(x), parts).reshape(x.shape), x)
-        return y, *pull_back(cotangent)
+    def ours(x, state):
+        norm = nnx.merge(graph, state)
+        if isinstance(norm, nnx.GroupNorm):
+            return _layers.group_norm(x, norm)
+        assert norm.scale is not None
+        assert norm.bias is not None
+        return _layers.layer_norm(x, norm.scale[...], norm.bias[...])
 
-    for made, expected in zip(encoded(x, parts), encoded(x, 1), strict=True):
-        np.testing.assert_allclose(made, expected, atol=1e-6 * np.abs(expected).max())
+    @functools.partial(jax.jit, static_argnums=0)
+    def derivatives(apply, x, state):
+        gradient = jax.grad(lambda x, state: jnp.sum(jnp.sin(apply(x, state))), (0, 1))
+        along = lambda x: gradient(x, state)[0]  # noqa: E731
+        return apply(x, state), gradient(x, state), jax.jvp(along, (x,), (direction,))[1]
+
+    expected = derivatives(lambda x, state: nnx.merge(graph, state)(x), x, state)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), derivatives(ours, x, state), expected)
 
 
-def test_programs_for_a_tpu_encode_parts_where_images_are_few():
-    options = {"dtype": None, "param_dtype": jnp.float32}
+def test_the_gradient_of_a_variance_sums_no_deviations():
+    """They add up to zero, which JAX does not know: with the cotangents of mean and variance no map is summed."""
+    x = jnp.ones((2, 5, 4, 8))
 
-    def images(n, height, window=3, platform="tpu"):
-        branch = ImageBranch(3, 8, window, 0, 2, nnx.Rngs(0), options)
-        lowered = jax.jit(branch).trace(jnp.zeros((n, height, 6, 3))).lower(lowering_platforms=(platform,))
-        return re.findall(r"stablehlo.convolution.* -> tensor<(\d+)x", lowered.as_text())
+    def sums(moments):
+        y, pull_back = jax.vjp(moments, x)
+        program = jax.make_jaxpr(pull_back)(y)
+        return sum(e.primitive.name == "reduce_sum" and e.invars[0].aval.size == x.size for e in program.eqns)
 
-    assert images(2, 12) == images(1, 24) == images(8, 12) == ["8"]
-    assert images(3, 9) == ["9"]
-    assert images(2, 12, platform="cpu") == ["2"]
-    assert images(2, 7) == ["2"]  # parts of one row have none to mirror,
-    assert images(2, 7, window=1) == ["14"]  # but windows of one pixel none to see
+    def plain(x):
+        mean = _layers._mean(4, x)
+        return mean, _layers._mean(4, (x - mean) ** 2)
+
+    assert sums(functools.partial(_layers._moments, 4)) == 0
+    assert sums(plain) == 1
 
 
 def test_gelu_is_rounded_once():

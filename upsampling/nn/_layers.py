@@ -6,7 +6,7 @@ layer and the argument.
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from jax.typing import DTypeLike
 from upsampling import _arguments, conventions, interpolation
 from upsampling.nn.initializers import Initializer
 from upsampling.primitives._common import accumulator, core, with_axes
-from upsampling.primitives.transposed_conv import IMAGES, convolve
+from upsampling.primitives.transposed_conv import convolve
 
 LECUN = nnx.initializers.lecun_normal()
 ZEROS = nnx.initializers.zeros
@@ -283,64 +283,29 @@ def _(axis: int, start: int, primals: Sequence[jax.Array], tangents: Sequence[ja
     return _add_rows(axis, start, y, rows), dy + lax.pad(drows, jnp.zeros((), y.dtype), margins)
 
 
-def convolution(x: jax.Array, conv: nnx.Conv, parts: int = 1) -> jax.Array:
+def convolution(x: jax.Array, conv: nnx.Conv) -> jax.Array:
     """What `conv` computes, a convolution of stride 1, by the form whose gradient to the kernel is fast on a CPU.
-
-    Images may come in parts, as `in_parts` cuts them, if they are mirrored at edges.
 
     XLA takes that of `nnx.Conv` for a convolution with a window as large as the image: on a CPU LoftUp's gradient took
     fifty times as long as its output.
     """
     x, kernel, bias = cast(conv.dtype, x, value(conv.kernel), value(conv.bias))
-    y = _convolution(x, kernel, conv.padding, parts)
+    y = _convolution(x, kernel, conv.padding)
     return y if bias is None else y + with_axes(bias, y.ndim)
 
 
-@core((2, 3))
-def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]], parts: int) -> jax.Array:
+@core(2)
+def _convolution(x: jax.Array, kernel: jax.Array, padding: str | Sequence[tuple[int, int]]) -> jax.Array:
     rank = kernel.ndim - 2
     pads = tuple(((k - 1) // 2, k // 2) for k in kernel.shape[:rank]) if isinstance(padding, str) else padding
     y = x.reshape(math.prod(x.shape[: -1 - rank]), *x.shape[-1 - rank :])
     if padding == "REFLECT":
-        y, pads = _mirrored(y, pads, parts), ((0, 0),) * rank
+        y, pads = jnp.pad(y, ((0, 0), *pads, (0, 0)), mode="reflect"), ((0, 0),) * rank
     y = convolve(y, kernel, pads=tuple(pads), dilation=(1,) * rank, groups=1)
     return y.reshape(*x.shape[: -1 - rank], *y.shape[1:])
 
 
-def _mirrored(x: jax.Array, pads: Sequence[tuple[int, int]], parts: int) -> jax.Array:
-    """With margins as wide as this, which part of an image has from its neighbors."""
-    if parts > 1:
-        (low, high), *pads = pads
-        rows, images = x.shape[1], x.reshape(-1, parts, *x.shape[1:])
-        above = [jnp.flip(images[:, :1, 1 : 1 + low], 2), images[:, :-1, rows - low :]]
-        below = [images[:, 1:, :high], jnp.flip(images[:, -1:, rows - 1 - high : rows - 1], 2)]
-        above, below = (jnp.concatenate(a, 1).reshape(x.shape[0], -1, *x.shape[2:]) for a in (above, below))
-        x, pads = jnp.concatenate([above, x, below], 1), ((0, 0), *pads)
-    return jnp.pad(x, ((0, 0), *pads, (0, 0)), mode="reflect")
-
-
-def in_parts(encode: Callable[[jax.Array, int], jax.Array], x: jax.Array, window: int) -> jax.Array:
-    """`encode(x, 1)`, a map of (n, H, W, channels) to one of that size, that reads images or parts of them.
-
-    A TPU's convolutions have images in the rows of a vector, 8 of them. Of fewer images, most of what they write would
-    be nothing: there it is `encode(parts, count)`, of (n * count, H / count, W, channels), the parts of one image one
-    after the other.
-    """
-    if not _arguments.is_static(*x.shape):
-        return encode(x, 1)
-    n, height = x.shape[:2]
-    count = next((c for c in range(1, height + 1) if n * c >= IMAGES and height % c == 0), 1) if n else 1
-    if count == 1 or height // count <= window // 2:
-        return encode(x, 1)
-
-    def parted(x: jax.Array) -> jax.Array:
-        y = encode(x.reshape(n * count, height // count, *x.shape[2:]), count)
-        return y.reshape(n, height, *y.shape[2:])
-
-    return lax.platform_dependent(x, tpu=parted, default=lambda x: encode(x, 1))
-
-
-def group_norm(x: jax.Array, norm: nnx.GroupNorm, parts: int = 1) -> jax.Array:
+def group_norm(x: jax.Array, norm: nnx.GroupNorm) -> jax.Array:
     """Each image's groups of channels with mean 0 and variance 1, then scaled and shifted.
 
     For x (*batch, H, W, channels) what `norm` computes, but for any number of batch axes, and without promotion of
@@ -348,23 +313,18 @@ def group_norm(x: jax.Array, norm: nnx.GroupNorm, parts: int = 1) -> jax.Array:
     """
     assert norm.scale is not None
     assert norm.bias is not None
-    return _group_norm(x, norm.scale[...], norm.bias[...], norm.num_groups, norm.epsilon, parts)
+    return _group_norm(x, norm.scale[...], norm.bias[...], norm.num_groups, norm.epsilon)
 
 
-@core((3, 4, 5))
-def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float, parts: int) -> jax.Array:
-    return _scaled(_normalized_groups(x, groups, epsilon, parts), scale, bias).astype(x.dtype)
-
-
-def _normalized_groups(x: jax.Array, groups: int, epsilon: float, parts: int = 1) -> jax.Array:
-    grouped = x.astype(accumulator(x.dtype)).reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
-    return _normalized(grouped, (-4, -3, -1), epsilon, parts).reshape(x.shape)
+@core((3, 4))
+def _group_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float) -> jax.Array:
+    return _normalized(x, groups, epsilon, scale, bias)
 
 
 @core(1)
 def normalize_groups(x: jax.Array, groups: int) -> jax.Array:
     """`group_norm` without parameters."""
-    return _normalized_groups(x, groups, 1e-5).astype(x.dtype)
+    return _normalized(x, groups, 1e-5)
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float = 1e-5) -> jax.Array:
@@ -374,7 +334,7 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float =
 
 @core(3)
 def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
-    return _scaled(_normalized(x.astype(accumulator(x.dtype)), (-1,), epsilon), scale, bias).astype(x.dtype)
+    return _normalized(x, None, epsilon, scale, bias)
 
 
 @core()
@@ -423,24 +383,64 @@ def _batch_norm(
 ) -> jax.Array:
     wide = x.astype(accumulator(x.dtype))
     factor = scale.astype(wide.dtype) * jax.lax.rsqrt(variance.astype(wide.dtype) + epsilon)
-    return _scaled(wide - with_axes(mean.astype(wide.dtype), wide.ndim), factor, bias).astype(x.dtype)
+    factor, mean, bias = (with_axes(a.astype(wide.dtype), wide.ndim) for a in (factor, mean, bias))
+    return ((wide - mean) * factor + bias).astype(x.dtype)
 
 
-def _normalized(x: jax.Array, axes: tuple[int, ...], epsilon: float, parts: int = 1) -> jax.Array:
-    def mean(x: jax.Array) -> jax.Array:
-        y = x.mean(axes, keepdims=True)
-        if parts == 1:
-            return y
-        of_images = y.reshape(-1, parts, *y.shape[1:]).mean(1, keepdims=True)
-        return jnp.broadcast_to(of_images, (len(y) // parts, parts, *y.shape[1:])).reshape(y.shape)
+def _normalized(
+    x: jax.Array,
+    groups: int | None,
+    epsilon: float,
+    scale: jax.Array | None = None,
+    bias: jax.Array | None = None,
+) -> jax.Array:
+    """With mean 0 and variance 1 what `_mean` takes together, then scaled and shifted."""
+    wide = x.astype(accumulator(x.dtype))
+    scale, bias = (None if a is None else with_axes(a.astype(wide.dtype), x.ndim) for a in (scale, bias))
+    mean, variance = _moments(groups, wide)
+    factor = jax.lax.rsqrt(variance + epsilon)
+    if scale is not None and groups is not None:
+        # One factor for each channel: the gradients of factor and mean are two sums over the map, read together.
+        factor, scale = factor * scale, None
+    y = (wide - mean) * factor
+    y = y if scale is None else y * scale
+    return (y if bias is None else y + bias).astype(x.dtype)
 
-    centered = x - mean(x)
-    return centered * jax.lax.rsqrt(mean(centered**2) + epsilon)
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _moments(groups: int | None, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance, as `_mean` has them.
+
+    The derivative of the variance does not depend on that of the mean, around which deviations add up to zero. JAX does
+    not know that, and would read the map once more.
+    """
+    mean = _mean(groups, x)
+    return mean, _mean(groups, (x - mean) ** 2)
 
 
-def _scaled(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    scale, bias = (with_axes(a.astype(x.dtype), x.ndim) for a in (scale, bias))
-    return x * scale + bias
+@_moments.defjvp
+def _(groups: int | None, primals: Sequence[jax.Array], tangents: Sequence[jax.Array]) -> tuple[tuple, tuple]:
+    (x,), (dx,) = primals, tangents
+    mean, variance = _moments(groups, x)
+    return (mean, variance), (_mean(groups, dx), 2 * _mean(groups, (x - mean) * dx))
+
+
+def _mean(groups: int | None, x: jax.Array) -> jax.Array:
+    """Of each image's groups of channels, (..., 1, 1, channels), or, where there are none, of a pixel's channels."""
+    if groups is None:
+        return x.mean(-1, keepdims=True)
+    each = x.shape[-1] // groups
+    y = x.reshape(*x.shape[:-1], groups, each).mean((-4, -3, -1), keepdims=True)
+    return jnp.broadcast_to(y, (*y.shape[:-1], each)).reshape(*y.shape[:-2], x.shape[-1])
+
+
+@core()
+def add_in_place(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x + y`, on a CPU with pixels in one axis, as its products of matrices have them: in another shape XLA writes the
+    sum beside them."""
+    shape = (math.prod(x.shape[:-1]), x.shape[-1])
+    flat = lambda x, y: (x.reshape(shape) + y.reshape(shape)).reshape(x.shape)  # noqa: E731
+    return jax.lax.platform_dependent(x, y, cpu=flat, default=jnp.add)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -38,9 +38,9 @@ class ImageBlock(nnx.Module):
         self.norm2 = nnx.GroupNorm(width, groups, epsilon=1e-5, use_fast_variance=False, rngs=rngs, **options)
         self.conv2 = nnx.Conv(width, width, (window, window), padding="REFLECT", rngs=rngs, **options)
 
-    def __call__(self, x: jax.Array, parts: int = 1) -> jax.Array:
-        x = _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm1, parts)), self.conv1, parts)
-        return _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm2, parts)), self.conv2, parts)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm1)), self.conv1)
+        return _layers.convolution(jax.nn.silu(_layers.group_norm(x, self.norm2)), self.conv2)
 
 
 class ImageBranch(nnx.Module):
@@ -53,13 +53,10 @@ class ImageBranch(nnx.Module):
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        def encode(x: jax.Array, parts: int) -> jax.Array:
-            y = _layers.convolution(x, self.stem, parts)
-            for block in self.blocks:
-                y = block(y, parts)
-            return y
+        def encode(x: jax.Array) -> jax.Array:
+            return functools.reduce(lambda y, block: block(y), self.blocks, _layers.convolution(x, self.stem))
 
-        return _over_images(functools.partial(_layers.in_parts, encode, window=self.stem.kernel_size[0]), x)
+        return _over_images(encode, x)
 
 
 @register(
@@ -189,7 +186,7 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv1(jax.nn.silu(_layers.group_norm(x, self.norm1)))
-        return x + self.conv2(jax.nn.silu(_layers.group_norm(y, self.norm2)))
+        return _layers.add_in_place(x, self.conv2(jax.nn.silu(_layers.group_norm(y, self.norm2))))
 
 
 class Blocks(nnx.Module):

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 from flax import nnx
 from jax import lax
+from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from onnx import TensorProto, helper
 
 from tests.compiling import planned_as_for_users
@@ -479,8 +480,16 @@ def test_forms_for_gpus_and_tpus(window, strides, dilation, low, groups):
     x, y = (rng.standard_normal((2, *n, 4)).astype(np.float32) for n in (spatial, geometry.size))
     kernel = rng.standard_normal((*window, 4 // groups, 4)).astype(np.float32)
     for given, wanted, others in (
-        ((x, kernel), primitive._transposed_conv_p, ("_transposed_conv_on_gpu", "_transposed_conv_on_tpu")),
-        ((y, kernel), primitive._input_gradient_p, ("_input_gradient_on_gpu", "_input_gradient_on_tpu")),
+        (
+            (x, kernel),
+            primitive._transposed_conv_p,
+            ("_transposed_conv_on_gpu", "_transposed_conv_on_tpu", "_transposed_conv_on_one_tpu"),
+        ),
+        (
+            (y, kernel),
+            primitive._input_gradient_p,
+            ("_input_gradient_on_gpu", "_input_gradient_on_tpu", "_input_gradient_on_one_tpu"),
+        ),
         ((x, y), primitive._kernel_gradient_p, ("_kernel_gradient_on_gpu",)),
     ):
         expected = wanted.bind(*given, sizes=sizes)
@@ -528,11 +537,26 @@ def test_few_images_and_channels_are_products_on_a_tpu(dtype):
     assert made(8, 8) == (0, 3)
 
 
+def test_several_tpus_convolve():
+    """Where space is cut the products would have them exchange most rows."""
+
+    def made(sharding):
+        x = jax.ShapeDtypeStruct((2, 16, 16, 8), jnp.float32, sharding=sharding)
+        kernel = jax.ShapeDtypeStruct((3, 3, 8, 8), jnp.float32)
+        convolve = functools.partial(primitive.convolve, pads=((1, 1),) * 2, dilation=(1, 1), groups=1)
+        text = str(jax.export.export(jax.jit(convolve), platforms=("tpu",))(x, kernel).mlir_module())
+        return text.count("stablehlo.dot_general"), text.count("stablehlo.convolution")
+
+    rows = PartitionSpec(None, "rows")
+    assert made(NamedSharding(AbstractMesh((8,), ("rows",)), rows)) == (0, 1)
+    assert made(None) == (9, 0)
+
+
 def test_products_on_a_tpu_are_added_up_in_float32():
     x, kernel = jnp.ones((1, 3, 3, 4)), jnp.full((3, 3, 4, 1), 2.0**-9).at[1, 1, 0].set(1.0)
     sizes = primitive._Sizes(primitive.Geometry((1, 1), (1, 1), (1, 1), (3, 3), 1), (3, 3), (3, 3))
     with jax.numpy_dtype_promotion("strict"):
-        y = primitive._transposed_conv_on_tpu(*(a.astype(jnp.bfloat16) for a in (x, kernel)), sizes=sizes)
+        y = primitive._transposed_conv_on_one_tpu(*(a.astype(jnp.bfloat16) for a in (x, kernel)), sizes=sizes)
     assert y.dtype == jnp.bfloat16
     # Each of 35 is rounded away where one is added to one.
     assert y[0, 1, 1, 0] == jnp.asarray(1 + 35 * 2.0**-9, jnp.bfloat16)

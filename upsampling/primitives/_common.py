@@ -227,6 +227,7 @@ def make_primitive(
     by_hand: Callable[..., jax.Array] | None = None,
     by_hand_on_tpu: Callable[..., Callable[..., jax.Array] | None] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
+    tpu_alone: Callable[..., jax.Array] | None = None,
     several: Callable[..., jax.Array] | None = None,
     like: int = 0,
 ) -> Primitive:
@@ -240,6 +241,7 @@ def make_primitive(
       cpu, gpu, tpu: the forms for these platforms.
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
+      tpu_alone: the form for a TPU in programs for a single device.
       by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
       by_hand_on_tpu: `(*avals, **static)` to the form with kernels by hand for a TPU, or to None where there is none.
       several: the form for a GPU in programs for several devices, where maps may be cut along space.
@@ -297,9 +299,8 @@ def make_primitive(
         made, form = None, by_hand_on_tpu and by_hand_on_tpu(*context.avals_in, **params)
         if form is not None:
             made = lower_by_hand(context, nothing_of_nothing(form), *operands, platform="tpu", **params)
-        return made or mlir.lower_fun(nothing_of_nothing(tpu or default), multiple_results=False)(
-            context, *operands, **params
-        )
+        form = (tpu_alone if _devices(context) == 1 else None) or tpu or default
+        return made or mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))
     if cpu is not None or cpu_alone is not None:
@@ -307,7 +308,7 @@ def make_primitive(
     if gpu is not None or several is not None or by_hand is not None:
         mlir.register_lowering(primitive, lower_on_cuda, platform="cuda")
         mlir.register_lowering(primitive, lower_on_gpu, platform="rocm")
-    if tpu is not None:
+    if tpu is not None or tpu_alone is not None:
         mlir.register_lowering(primitive, lower_on_tpu, platform="tpu")
     return primitive
 

@@ -17,7 +17,7 @@ gradient runs:
 - `_by_taps` and `_by_columns`: products of matrices; their transposes to the kernel are products too, where that of a
   convolution has a window as large as the image, which XLA computes slowly on a CPU;
 - `_by_shifts`: a sum of shifted inputs, where the stride is one: times a number for each channel, if every one is a
-  group of its own, or times matrices, if a TPU has few images and channels.
+  group of its own, or times matrices, if one TPU has few images and channels.
 
 `transposed_conv` computes by one form and differentiates by others. It is a primitive, linear in both arguments, and so
 are its gradients to the input and to the kernel: the transposes of each are the other two, so any derivative works.
@@ -140,16 +140,21 @@ def _transposed_conv_on_one_cpu(x: jax.Array, kernel: jax.Array, *, sizes: _Size
 
 
 def _transposed_conv_on_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    if _is_of_few_images(sizes, x, kernel.shape[-1]):
-        return _by_shifts(sizes.geometry, x, kernel)
     y = _form(sizes.geometry, x, kernel, product=_by_dilation, other=_by_dilation)(sizes.geometry, x, kernel)
     return _in_rows(y) if set(sizes.geometry.strides) == {1} else y
+
+
+def _transposed_conv_on_one_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    if _is_of_few_images(sizes, x, kernel.shape[-1]):
+        return _by_shifts(sizes.geometry, x, kernel)
+    return _transposed_conv_on_tpu(x, kernel, sizes=sizes)
 
 
 def _is_of_few_images(sizes: _Sizes, x: jax.Array, out: int) -> bool:
     """Whether a TPU has neither the images to fill the rows of vectors nor, if it had pixels there, the channels.
 
-    It is for convolutions of stride 1, to `out` channels, which are 1.2 to 3 times as fast as products.
+    It is for convolutions of stride 1, to `out` channels, which are 1.2 to 3 times as fast as products. Several devices
+    would exchange most rows for each of these.
     """
     geometry, taps = sizes.geometry, math.prod(sizes.window)
     few = is_static(x.shape[0]) and x.shape[0] < _IMAGES and (taps == 1 or (taps <= UNROLLED_TAPS and out <= _CHANNELS))
@@ -183,14 +188,18 @@ def _input_gradient(
 
 
 def _input_gradient_on_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    if _is_of_few_images(sizes, y, kernel.shape[-2]):
-        # A convolution too, by the kernel turned around.
-        geometry, rank = sizes.geometry, len(sizes.inputs)
-        reach = (d * (k - 1) for d, k in zip(geometry.dilation, sizes.window, strict=True))
-        low = tuple(r - first for r, first in zip(reach, geometry.low, strict=True))
-        back = geometry._replace(low=low, size=sizes.inputs)
-        return _by_shifts(back, y, lax.rev(kernel, tuple(range(rank))).swapaxes(-2, -1))
     return _in_rows(_input_gradient(y, kernel, sizes=sizes, product=_by_dilation))
+
+
+def _input_gradient_on_one_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+    if not _is_of_few_images(sizes, y, kernel.shape[-2]):
+        return _input_gradient_on_tpu(y, kernel, sizes=sizes)
+    # A convolution too, by the kernel turned around.
+    geometry, rank = sizes.geometry, len(sizes.inputs)
+    reach = (d * (k - 1) for d, k in zip(geometry.dilation, sizes.window, strict=True))
+    low = tuple(r - first for r, first in zip(reach, geometry.low, strict=True))
+    back = geometry._replace(low=low, size=sizes.inputs)
+    return _by_shifts(back, y, lax.rev(kernel, tuple(range(rank))).swapaxes(-2, -1))
 
 
 def _kernel_gradient(
@@ -704,6 +713,7 @@ _transposed_conv_p = make_primitive(
     gpu=_transposed_conv_on_gpu,
     several=_transposed_conv_on_gpus,
     tpu=_transposed_conv_on_tpu,
+    tpu_alone=_transposed_conv_on_one_tpu,
 )
 _input_gradient_p = make_primitive(
     "transposed_conv_input_gradient",
@@ -716,6 +726,7 @@ _input_gradient_p = make_primitive(
     ),
     gpu=_input_gradient_on_gpu,
     tpu=_input_gradient_on_tpu,
+    tpu_alone=_input_gradient_on_one_tpu,
 )
 _kernel_gradient_p = make_primitive(
     "transposed_conv_kernel_gradient",

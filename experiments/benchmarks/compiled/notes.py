@@ -355,7 +355,7 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "Convolutions have images in the rows of a vector, and two images fill a quarter. To 32 channels and "
                 "fewer, and of one tap, they are sums of a product for each tap, with pixels in the rows: FADE was "
                 "158 µs and, with the gradient, 334, flow alignment 197 and 731, FreqFusion 977 and 2443. Products "
-                "to more channels too make UPLiFT 478 and 1500, but on v6e 236 and 775 for 145 and 480, and no program "
+                "to more channels too make UPLiFT 478 and 1500, but on v6e 236 and 775 for 156 and 506, and no program "
                 "is told for which of them it is; of 8 images to 9 channels they are 115 for 110, with gradients 225 "
                 "for 184 (64x64x64). Of gradients of kernels NAF is 4320 for 4576, UPLiFT 1534 for 1500. Results of "
                 "more channels, and what the gradients of kernels read, are laid with pixels there: without either "

@@ -354,7 +354,7 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             (
                 "Convolutions have images in the rows of a vector, and two images fill a quarter. To 32 channels and "
                 "fewer, and of one tap, they are sums of a product for each tap, with pixels in the rows: FADE was "
-                "158 µs and, with the gradient, 334, flow alignment 197 and 731, FreqFusion 977 and 2443. Products "
+                "158 µs and, with the gradient, 334, flow alignment 197 and 731, resize_conv 67 and 161. Products "
                 "to more channels too make UPLiFT 478 and 1500, but on v6e 236 and 775 for 156 and 506, and no program "
                 "is told for which of them it is; of 8 images to 9 channels they are 115 for 110, with gradients 225 "
                 "for 184 (64x64x64). Of gradients of kernels NAF is 4320 for 4576, UPLiFT 1534 for 1500. Results of "
@@ -365,8 +365,8 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             (
                 "The encoders of NAF, AnyUp and JAFAR normalize before each convolution, in two passes of 21 µs, and "
                 "its gradient in two of 36: with one more, for what the variance owes to the mean, which is nothing, "
-                "AnyUp was 6442 µs. NAF's encoder by parts of images, as many as fill a vector, with the rows of "
-                "their neighbors, was 1423 and 4430: a twelfth less, and nothing. What is left besides are 24 for "
+                "AnyUp was 2134 and 6442 µs. NAF's encoder by parts of images, as many as fill a vector, with the rows of "
+                "their neighbors, was 1423 and 4430 for 1503 and 4372. What is left besides are 24 for "
                 "each SiLU, 40 for each window of 3 and its mirrored edges, queries that are turned, 179 by "
                 "themselves, and moved to the layout of windows, 340, and the attention, 385. Queries turned by rolled "
                 "channels are 440 by themselves, with columns last 179 again. Windows as convolutions along rows, with "

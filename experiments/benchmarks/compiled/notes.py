@@ -375,7 +375,7 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
             (
                 "Seconds are those of all threads. On two cores, with tracing, layers with their gradients take 4 to "
-                "9 s of time, and what takes longer are LIIF, 13, NAF, 29, FreqFusion, 33, and the other encoders: as "
+                "9 s of time, and what takes longer are LIIF, 14, NAF, 23, FreqFusion, 27, and the other encoders: as "
                 "the column of what stands apart tells, hundreds of copies and slices, and the bodies of loops over "
                 "tiles."
             ),

@@ -57,32 +57,32 @@ def test_heads_are_the_authors_or_by_the_channels():
 
 @pytest.mark.parametrize("groups", [4, None])
 def test_normalization_and_its_derivatives_are_flaxs(groups):
-    """First and second ones, of what is far from zero too, in one pass over the map for both sums of the gradient."""
-    x, direction = normal(0, 2, 5, 4, 8) + 3, normal(1, 2, 5, 4, 8)
-    theirs = (
-        nnx.LayerNorm(8, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
-        if groups is None
-        else nnx.GroupNorm(8, groups, epsilon=1e-5, use_fast_variance=False, rngs=nnx.Rngs(0))
-    )
-    theirs.scale[...], theirs.bias[...] = normal(2, 8), normal(3, 8)
-    graph, state = nnx.split(theirs)
+    """First and second ones, of what is far from zero too; in float64, where nothing but a formula tells them apart."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        shapes = ((2, 5, 4, 8), (2, 5, 4, 8), (8,), (8,))
+        x, direction, scale, bias = (normal(i, *shape).astype(jnp.float64) for i, shape in enumerate(shapes))
+        options = {"epsilon": 1e-5, "use_fast_variance": False, "param_dtype": jnp.float64, "rngs": nnx.Rngs(0)}
+        theirs = nnx.LayerNorm(8, **options) if groups is None else nnx.GroupNorm(8, groups, **options)
+        theirs.scale[...], theirs.bias[...] = scale, bias
+        graph, state = nnx.split(theirs)
 
-    def ours(x, state):
-        norm = nnx.merge(graph, state)
-        if isinstance(norm, nnx.GroupNorm):
-            return _layers.group_norm(x, norm)
-        assert norm.scale is not None
-        assert norm.bias is not None
-        return _layers.layer_norm(x, norm.scale[...], norm.bias[...])
+        def ours(x, state):
+            norm = nnx.merge(graph, state)
+            if isinstance(norm, nnx.GroupNorm):
+                return _layers.group_norm(x, norm)
+            assert norm.scale is not None
+            assert norm.bias is not None
+            return _layers.layer_norm(x, norm.scale[...], norm.bias[...])
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def derivatives(apply, x, state):
-        gradient = jax.grad(lambda x, state: jnp.sum(jnp.sin(apply(x, state))), (0, 1))
-        along = lambda x: gradient(x, state)[0]  # noqa: E731
-        return apply(x, state), gradient(x, state), jax.jvp(along, (x,), (direction,))[1]
+        @functools.partial(jax.jit, static_argnums=0)
+        def derivatives(apply, x, state):
+            gradient = jax.grad(lambda x, state: jnp.sum(jnp.sin(apply(x, state))), (0, 1))
+            along = lambda x: gradient(x, state)[0]  # noqa: E731
+            return apply(x, state), gradient(x, state), jax.jvp(along, (x,), (direction,))[1]
 
-    expected = derivatives(lambda x, state: nnx.merge(graph, state)(x), x, state)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-5), derivatives(ours, x, state), expected)
+        expected = derivatives(lambda x, state: nnx.merge(graph, state)(x), x + 3, state)
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12)
+        jax.tree.map(close, derivatives(ours, x + 3, state), expected)
 
 
 def test_the_gradient_of_a_variance_sums_no_deviations():

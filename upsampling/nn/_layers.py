@@ -398,7 +398,7 @@ def _normalized(
     wide = x.astype(accumulator(x.dtype))
     scale, bias = (None if a is None else with_axes(a.astype(wide.dtype), x.ndim) for a in (scale, bias))
     mean, variance = _moments(groups, wide)
-    factor = jax.lax.rsqrt(variance + epsilon)
+    factor = lax.rsqrt(variance + epsilon)
     if scale is not None and groups is not None:
         # One factor for each channel: the gradients of factor and mean are two sums over the map, read together.
         factor, scale = factor * scale, None
@@ -440,7 +440,7 @@ def add_in_place(x: jax.Array, y: jax.Array) -> jax.Array:
     sum beside them."""
     shape = (math.prod(x.shape[:-1]), x.shape[-1])
     flat = lambda x, y: (x.reshape(shape) + y.reshape(shape)).reshape(x.shape)  # noqa: E731
-    return jax.lax.platform_dependent(x, y, cpu=flat, default=jnp.add)
+    return lax.platform_dependent(x, y, cpu=flat, default=jnp.add)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -21,11 +21,11 @@ from upsampling.primitives import _common
 from upsampling.primitives._common import accumulator, after, core, over_tiles, tile_places, with_axes
 
 
-def _over_images(encode: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """`encode` of (n, H, W, channels), which keeps the images' size, for any batch axes."""
+def _through(blocks: Iterable[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
+    """(*batch, H, W, channels) through one block after the other, which keep the shape."""
     # Without a batch axis XLA for CPUs keeps a map of ones for each sigmoid.
-    y = encode(x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:]))
-    return y.reshape(*x.shape[:-1], y.shape[-1])
+    images = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+    return functools.reduce(lambda y, block: block(y), blocks, images).reshape(x.shape)
 
 
 class ImageBlock(nnx.Module):
@@ -53,10 +53,7 @@ class ImageBranch(nnx.Module):
         self.blocks = nnx.List([ImageBlock(width, window, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        def encode(x: jax.Array) -> jax.Array:
-            return functools.reduce(lambda y, block: block(y), self.blocks, _layers.convolution(x, self.stem))
-
-        return _over_images(encode, x)
+        return _through(self.blocks, _layers.convolution(x, self.stem))
 
 
 @register(
@@ -196,10 +193,7 @@ class Blocks(nnx.Module):
         self.blocks = nnx.List([ResidualBlock(width, groups, rngs, options) for _ in range(blocks)])
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        def encode(x: jax.Array) -> jax.Array:
-            return functools.reduce(lambda y, block: block(y), self.blocks, x)
-
-        return _over_images(encode, x)
+        return _through(self.blocks, x)
 
 
 class Encoder(Blocks):

@@ -145,20 +145,24 @@ def _transposed_conv_on_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -
 
 
 def _transposed_conv_on_one_tpu(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    if _is_of_few_images(sizes, x, kernel.shape[-1]):
+    if _is_sum_of_products(sizes, x, kernel.shape[-1]):
         return _by_shifts(sizes.geometry, x, kernel)
     return _transposed_conv_on_tpu(x, kernel, sizes=sizes)
 
 
-def _is_of_few_images(sizes: _Sizes, x: jax.Array, out: int) -> bool:
-    """Whether a TPU has neither the images to fill the rows of vectors nor, if it had pixels there, the channels.
+def _is_sum_of_products(sizes: _Sizes, x: jax.Array, out: int) -> bool:
+    """Whether one TPU computes a convolution of stride 1, to `out` channels, faster as a product for each tap.
 
-    It is for convolutions of stride 1, to `out` channels, which are 1.2 to 3 times as fast as products. Several devices
-    would exchange most rows for each of these.
+    It is 1.2 to 3 times as fast where neither images fill the rows of vectors nor channels the lanes. Several devices
+    would exchange most rows for each product.
     """
     geometry, taps = sizes.geometry, math.prod(sizes.window)
-    few = is_static(x.shape[0]) and x.shape[0] < _IMAGES and (taps == 1 or (taps <= UNROLLED_TAPS and out <= _CHANNELS))
-    return few and geometry.groups == 1 and set(geometry.strides) == {1}
+    pays = taps == 1 or (taps <= UNROLLED_TAPS and out <= _CHANNELS)
+    return pays and _has_few_images(x) and geometry.groups == 1 and set(geometry.strides) == {1}
+
+
+def _has_few_images(a: jax.Array) -> bool:
+    return is_static(a.shape[0]) and a.shape[0] < _IMAGES
 
 
 def _in_rows(a: jax.Array) -> jax.Array:
@@ -167,8 +171,7 @@ def _in_rows(a: jax.Array) -> jax.Array:
     Else what is computed of it, and what the gradient of a kernel makes of it first, goes over vectors nearly empty. Of
     few channels, which are in the lanes, these would be as empty.
     """
-    few = is_static(a.shape[0]) and a.shape[0] < _IMAGES and a.shape[-1] >= _CHANNELS
-    return in_order(a) if few else a
+    return in_order(a) if _has_few_images(a) and a.shape[-1] >= _CHANNELS else a
 
 
 def _form(geometry: Geometry, x: jax.Array, kernel: jax.Array, *, product: Callable, other: Callable) -> Callable:
@@ -192,7 +195,7 @@ def _input_gradient_on_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) ->
 
 
 def _input_gradient_on_one_tpu(y: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
-    if not _is_of_few_images(sizes, y, kernel.shape[-2]):
+    if not _is_sum_of_products(sizes, y, kernel.shape[-2]):
         return _input_gradient_on_tpu(y, kernel, sizes=sizes)
     # A convolution too, by the kernel turned around.
     geometry, rank = sizes.geometry, len(sizes.inputs)

@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from upsampling.primitives.taps import Taps
 Predict = Callable[[jax.Array, jax.Array], jax.Array]
 Axes = tuple[tuple[int, int], ...]  # the sizes of input and output along each axis
 Sides = tuple[int | None, ...]
+Table = tuple[jax.Array, jax.Array]  # steps and shares along an axis, seen from each side
 
 
 def local_ensemble(
@@ -50,8 +51,9 @@ def local_ensemble(
       x: (*batch, h, w, channels), any number of batch axes, none included.
       predict: takes the pixels q of `x`, one for each output pixel, (*batch, H, W, channels), and the steps from their
         centers to that of the output pixel, (H, W, 2), rows and columns, in halves of a pixel of `x`. Returns
-        (*batch, H, W, out), each pixel from its own values alone. It is called once for each of the four; and where
-        the pixels for all four take more than 64 MB, for some rows at a time, in a loop of the compiled program.
+        (*batch, H, W, out), each pixel from its own values alone. It is called once for each of the four, on a GPU for
+        all by `jax.vmap`; and where the pixels for all four take more than 64 MB, for some rows at a time, in a loop
+        of the compiled program.
       scale: the factor, one whole number or one per axis; the output's size is that of `x` times `scale`.
       size: the output's size, in place of `scale`.
       ensemble: whether all four are asked, or only the nearest.
@@ -86,52 +88,59 @@ def local_ensemble(
         size = tuple(n * s for n, s in zip(inputs, factors, strict=True))
     outputs = _arguments.per_axis(name, "size", size, 2)
     axes = tuple(zip(inputs, outputs, strict=True))
-    if _arguments.flag(name, "ensemble", ensemble):
-        corners: tuple[Sides, ...] = tuple(itertools.product((0, 1), repeat=2))
-    else:
-        corners = ((None, None),)
+    sides: Sides = (0, 1) if _arguments.flag(name, "ensemble", ensemble) else (None,)
     batch = x.shape[:-3]
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
-    row_bytes = images * len(corners) * outputs[1] * x.shape[-1] * accumulator(x.dtype).itemsize
+    row_bytes = images * len(sides) ** 2 * outputs[1] * x.shape[-1] * accumulator(x.dtype).itemsize
     if row_bytes * outputs[0] > _common.MOST_BYTES:
-        return _in_tiles(x, predict, axes, corners, tile_length(outputs[0], max(_common.TILE_BYTES // row_bytes, 1)))
-
-    def one(corner: Sides) -> jax.Array:
-        steps, shares = zip(
-            *(_steps_and_shares(*axis, side) for axis, side in zip(axes, corner, strict=True)), strict=True
-        )
-        return _weighted(predict(_read(x, axes, corner), _pairs(*steps)), *shares)
-
-    return functools.reduce(jnp.add, map(one, corners))
+        return _in_tiles(x, predict, axes, sides, tile_length(outputs[0], max(_common.TILE_BYTES // row_bytes, 1)))
+    rows, columns = (_steps_and_shares(*axis, sides) for axis in axes)
+    return _blended(predict, _read(x, axes, sides), rows, columns)
 
 
-def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, corners: Sequence[Sides], length: int) -> jax.Array:
+def _blended(predict: Predict, pixels: jax.Array, rows: Table, columns: Table) -> jax.Array:
+    """The sum of what is said of pixels seen from each corner, (sides, sides, *batch, H, W, channels), by its share."""
+
+    def one(pixels: jax.Array, rows: Table, columns: Table) -> jax.Array:
+        steps, shares = zip(rows, columns, strict=True)
+        return _weighted(predict(pixels, _pairs(*steps)), *shares)
+
+    # Of one after the other a GPU writes and reads what they have added up to.
+    at_once = functools.partial(_at_once, one)
+    one_by_one = functools.partial(_one_by_one, one)
+    return lax.platform_dependent(pixels, rows, columns, cuda=at_once, rocm=at_once, default=one_by_one)
+
+
+def _one_by_one(one: Callable[..., jax.Array], pixels: jax.Array, rows: Table, columns: Table) -> jax.Array:
+    of = lambda table, side: (table[0][side], table[1][side])  # noqa: E731
+    corners = itertools.product(range(len(pixels)), repeat=2)
+    return functools.reduce(jnp.add, (one(pixels[i, j], of(rows, i), of(columns, j)) for i, j in corners))
+
+
+def _at_once(one: Callable[..., jax.Array], pixels: jax.Array, rows: Table, columns: Table) -> jax.Array:
+    of_a_row = jax.vmap(one, (0, None, 0))
+    return jax.vmap(of_a_row, (0, 0, None))(pixels, rows, columns).sum((0, 1))
+
+
+def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, sides: Sides, length: int) -> jax.Array:
     """The sum over the corners, by `length` rows of the output at a time."""
     n, height = axes[0]
     tiles = tile_places(height, length)
-    chosen = {side: np.eye(n)[nearest_pixels(n, height, side)] for side, _ in corners}
-    first, parts = read_by_tiles(functools.reduce(np.add, chosen.values()), tiles)
+    chosen = np.stack([np.eye(n)[nearest_pixels(n, height, side)] for side in sides])
+    first, parts = read_by_tiles(chosen.sum(0), tiles)
     read = parts.shape[2]
+    # For each tile which of the rows that it reads its own rows see, the steps from there, and their shares.
+    matrices = [chosen[:, tile, begin : begin + read] for tile, begin in zip(tiles, first.tolist(), strict=True)]
+    of_rows = [jnp.moveaxis(table[:, jnp.asarray(tiles)], 1, 0) for table in _steps_and_shares(n, height, sides)]
+    low, columns = _read(x, axes[1:], sides), _steps_and_shares(*axes[1], sides)
 
-    def rows_of(side: int | None) -> tuple[jax.Array, ...]:
-        """For each tile: which of the rows that it reads its own rows see, the steps from there, and their shares."""
-        matrices = [chosen[side][tile, begin : begin + read] for tile, begin in zip(tiles, first.tolist(), strict=True)]
-        tables = (table[jnp.asarray(tiles)] for table in _steps_and_shares(n, height, side))
-        return jnp.asarray(np.stack(matrices), x.dtype), *tables
+    def tile(_: jax.Array, begin: jax.Array, matrix: jax.Array, rows: Table) -> jax.Array:
+        seen = lax.dynamic_slice_in_dim(low, begin, read, -3)
+        pixels = jnp.einsum("arh,b...hwc->ab...rwc", matrix, seen, precision=lax.Precision.HIGHEST)
+        return _blended(predict, pixels, rows, columns)
 
-    columns = {side: (_read(x, axes[1:], (side,)), *_steps_and_shares(*axes[1], side)) for _, side in corners}
-
-    def tile(_: jax.Array, begin: jax.Array, rows: Mapping[int | None, tuple[jax.Array, ...]]) -> jax.Array:
-        y = []
-        for above, before in corners:
-            (matrix, *of_rows), (low, *of_columns) = rows[above], columns[before]
-            low = lax.dynamic_slice_in_dim(low, begin, read, -3)
-            pixels = jnp.einsum("rh,...hwc->...rwc", matrix, low, precision=lax.Precision.HIGHEST)
-            steps, shares = zip(of_rows, of_columns, strict=True)
-            y.append(_weighted(predict(pixels, _pairs(*steps)), *shares))
-        return functools.reduce(jnp.add, y)
-
-    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), {side: rows_of(side) for side in chosen})
+    given = (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), x.dtype), tuple(of_rows))
+    return over_tiles(tile, tiles, *given)
 
 
 def output_places(n: int, m: int) -> np.ndarray:
@@ -148,11 +157,11 @@ def nearest_pixels(n: int, m: int, side: int | None) -> np.ndarray:
 
 
 @core((0, 1, 2))
-def _steps_and_shares(n: int, m: int, side: int | None) -> tuple[jax.Array, jax.Array]:
+def _steps_and_shares(n: int, m: int, sides: Sides) -> Table:
     """The steps from those pixels to the output pixels, in halves of a pixel, and what share these take from them."""
-    steps = 2 * (output_places(n, m) - nearest_pixels(n, m, side))
-    shares = np.ones(m) if side is None else _shares(n, m, side)
-    return jnp.asarray(steps, floating()), jnp.asarray(shares, floating())
+    steps = [2 * (output_places(n, m) - nearest_pixels(n, m, side)) for side in sides]
+    shares = [np.ones(m) if side is None else _shares(n, m, side) for side in sides]
+    return jnp.asarray(np.stack(steps), floating()), jnp.asarray(np.stack(shares), floating())
 
 
 def _shares(n: int, m: int, side: int) -> np.ndarray:
@@ -165,11 +174,18 @@ def _shares(n: int, m: int, side: int) -> np.ndarray:
 
 @core((1, 2))
 def _read(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
-    """The pixels on these sides of each output pixel, along the last spatial axes."""
-    taps = (
-        Taps(n, nearest_pixels(n, m, side)[:, None], np.ones((m, 1))) for (n, m), side in zip(axes, sides, strict=True)
-    )
-    return resample(x, list(enumerate(taps, x.ndim - 1 - len(axes))))
+    """The pixels on these sides of each output pixel, along the last spatial axes: an axis of sides for each in front.
+
+    All at once: for each corner alone a TPU would look up, and move, whole maps.
+    """
+    taps = []
+    for n, m in axes:
+        places = np.concatenate([nearest_pixels(n, m, side) for side in sides])
+        taps.append(Taps(n, places[:, None], np.ones((len(places), 1))))
+    y = resample(x, list(enumerate(taps, x.ndim - 1 - len(axes))))
+    split = itertools.chain.from_iterable((len(sides), m) for _, m in axes)
+    y = y.reshape(*y.shape[: -1 - len(axes)], *split, y.shape[-1])
+    return jnp.moveaxis(y, range(-1 - 2 * len(axes), -1, 2), range(len(axes)))
 
 
 @core()

@@ -90,6 +90,20 @@ def test_liif_by_tiles_is_liif(monkeypatch, ensemble):
     in_tiles(monkeypatch, upsample, jax.random.normal(jax.random.key(0), (2, 5, 4, 3)))
 
 
+def test_corners_at_once_are_one_after_the_other():
+    """As GPUs ask for them, and other devices."""
+    pixels = jax.random.normal(jax.random.key(0), (2, 2, 3, 5, 4, 6))
+    rows, columns = (tuple(jax.random.normal(jax.random.key(n), (2, 2, n))) for n in (5, 4))
+
+    def one(pixels, rows, columns):
+        row, of_row = (a.reshape(1, 5, 1, 1) for a in rows)
+        column, of_column = (a.reshape(1, 1, 4, 1) for a in columns)
+        return jnp.sin(pixels * row + column) * of_row * of_column
+
+    values = [form(one, pixels, rows, columns) for form in (implicit._at_once, implicit._one_by_one)]
+    np.testing.assert_allclose(*values, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [

@@ -19,7 +19,7 @@ from tests import frameworks
 from tests.compiling import planned_as_for_users
 from tests.optional import F, torch
 from tests.references import make_tensorflow
-from upsampling import conventions
+from upsampling import conventions, implicit
 from upsampling.interpolation import _compiled
 from upsampling.primitives import resample as resampling
 from upsampling.primitives import taps
@@ -529,7 +529,8 @@ def test_matrices_and_plain_gathers_give_the_same():
         axes = tuple(map(taps.Axis, shape[1:3], size))
         operators = tuple(zip((1, 2), taps.operators(axes, method, conventions.torch, antialias), strict=True))
         expected = resampling.resample(x, operators)
-        for rule in (resampling._on_tpu, resampling._by_gathers, resampling._by_shifts):
+        on_tpus = [functools.partial(resampling._on_tpu, devices=devices) for devices in (2, 4)]
+        for rule in (resampling._on_tpu, *on_tpus, resampling._by_gathers, resampling._by_shifts):
             actual = jax.jit(functools.partial(rule, operators=operators))(x)
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
             if taps.operators(axes, method, conventions.torch, antialias)[0].selection:
@@ -569,6 +570,21 @@ def test_copies_on_a_tpu_keep_what_is_no_number_in_its_place():
             sums = y.reshape(2, 5, 2, 6, 3, 3).sum((2, 4))
             transposed = tuple((axis, o.transpose) for axis, o in operators)
             np.testing.assert_allclose(resampling._on_tpu(jnp.asarray(y), operators=transposed), sums, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "m", "side"), [(8, 16, 0), (8, 16, 1), (12, 8, 0), (6, 15, 1), (8, 12, None)])
+def test_copies_that_read_beside_their_own_group(n, m, side):
+    """As several devices copy what a cut axis holds: bit by bit, at the ends too, of any dtype."""
+    places = implicit.nearest_pixels(n, m, side)
+    operator = taps.Taps(n, places[:, None], np.ones((m, 1)))
+    for x in (image(0, 2, n, 3), np.arange(2 * n * 3, dtype=np.uint8).reshape(2, n, 3)):
+        y = resampling._take_in_groups(jnp.asarray(x), 1, operator)
+        assert y is not None
+        np.testing.assert_array_equal(y, x[:, places])
+        assert y.dtype == x.dtype
+    assert (
+        resampling._take_in_groups(jnp.ones((1, 8)), 1, taps.Taps(8, np.arange(8)[::-1, None], np.ones((8, 1)))) is None
+    )
 
 
 def test_matrices_of_long_axes_are_multiplied_block_by_block():
@@ -626,7 +642,36 @@ SHARDED = """
                     if len(spec) == 1:
                         assert y.sharding.is_equivalent_to(NamedSharding(mesh, spec), 4), y.sharding
                         assert not collectives(resize, sharded) | collectives(gradient, sharded)
+    # Of maps cut along space neighbors exchange a few pixels: by the form for CPUs and GPUs, and by that for TPUs.
+    from upsampling import conventions, implicit
+    from upsampling.primitives import resample, taps
+
+    operators = [
+        tuple(enumerate(taps.operators((taps.Axis(16, size),) * 2, method, conventions.torch, antialias), 1))
+        for size, method, antialias in ((24, "cubic", False), (32, "linear", False), (8, "linear", True))
+    ]
+    forms = [
+        lambda x: up.resize(x, scale=1.5, method="nearest"),
+        lambda x: up.bicubic(x, scale=1.5),
+        lambda x: implicit.local_ensemble(x, lambda pixels, steps: jnp.sin(pixels + steps[None, ..., :1])),
+        *(lambda x, o=o: resample._on_tpu(x, operators=o, devices=4) for o in operators),
+    ]
+    mesh = jax.make_mesh((4,), ("space",), axis_types=(AxisType.Auto,))
+    x = np.random.default_rng(1).random((2, 16, 16, 3), np.float32)
+    for spec in (P(None, "space"), P(None, None, "space")):
+        for number, form in enumerate(forms):
+            def both(x, form=form):
+                y, pull_back = jax.vjp(form, x)
+                return y, pull_back(y)[0]
+
+            both, sharded = jax.jit(both), jax.device_put(x, NamedSharding(mesh, spec))
+            for a, b in zip(both(sharded), both(x), strict=True):
+                np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+            found = collectives(both, sharded)
+            # (Of an ensemble the columns of all sides stand side by side.)
+            assert found <= {"collective-permute"} or (number == 2 and len(spec) == 3), (number, spec, found)
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+    x = np.random.default_rng(0).random((4, 8, 10, 3), np.float32)
     mapped = jax.shard_map(jax.grad(lambda x: loss(x, "bicubic")), mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
     np.testing.assert_allclose(jax.jit(mapped)(x), jax.grad(lambda x: loss(x, "bicubic"))(x), rtol=0, atol=1e-5)
     print("sharded")
@@ -634,7 +679,7 @@ SHARDED = """
 
 
 def test_sharded_batch_and_space():
-    """On four devices: the same numbers, and no communication where only the batch is sharded."""
+    """On four devices: the same numbers, nothing exchanged of a batch, and of space the pixels beside a cut."""
     program = "import jax; jax.config.update('jax_num_cpu_devices', 4)\n" + textwrap.dedent(SHARDED)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "sharded", done.stderr[-3000:]

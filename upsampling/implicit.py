@@ -176,16 +176,16 @@ def _shares(n: int, m: int, side: int) -> np.ndarray:
 def _read(x: jax.Array, axes: Axes, sides: Sides) -> jax.Array:
     """The pixels on these sides of each output pixel, along the last spatial axes: an axis of sides for each in front.
 
-    All at once: for each corner alone a TPU would look up, and move, whole maps.
+    All at once: for each corner alone a TPU would look up, and move, whole maps. What rows read stands side by side,
+    where devices share them.
     """
-    taps = []
-    for n, m in axes:
-        places = np.concatenate([nearest_pixels(n, m, side) for side in sides])
-        taps.append(Taps(n, places[:, None], np.ones((len(places), 1))))
-    y = resample(x, list(enumerate(taps, x.ndim - 1 - len(axes))))
-    split = itertools.chain.from_iterable((len(sides), m) for _, m in axes)
-    y = y.reshape(*y.shape[: -1 - len(axes)], *split, y.shape[-1])
-    return jnp.moveaxis(y, range(-1 - 2 * len(axes), -1, 2), range(len(axes)))
+    places = [np.stack([nearest_pixels(n, m, side) for side in sides]) for n, m in axes]
+    places[:-1] = [a.T for a in places[:-1]]
+    first, count = x.ndim - 1 - len(axes), len(axes)
+    taps = (Taps(n, a.reshape(-1, 1), np.ones((a.size, 1))) for (n, _), a in zip(axes, places, strict=True))
+    y = resample(x, list(enumerate(taps, first)))
+    y = y.reshape(*x.shape[:first], *itertools.chain.from_iterable(a.shape for a in places), x.shape[-1])
+    return jnp.moveaxis(y, range(first + count - 1, first + 2 * count - 1), range(count))
 
 
 @core()

@@ -228,6 +228,7 @@ def make_primitive(
     by_hand_on_tpu: Callable[..., Callable[..., jax.Array] | None] | None = None,
     tpu: Callable[..., jax.Array] | None = None,
     tpu_alone: Callable[..., jax.Array] | None = None,
+    tpus: Callable[..., jax.Array] | None = None,
     several: Callable[..., jax.Array] | None = None,
     like: int = 0,
 ) -> Primitive:
@@ -242,6 +243,7 @@ def make_primitive(
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
       tpu_alone: the form for a TPU in programs for a single device.
+      tpus: the form for several TPUs; it takes `devices`, how many, besides.
       by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
       by_hand_on_tpu: `(*avals, **static)` to the form with kernels by hand for a TPU, or to None where there is none.
       several: the form for a GPU in programs for several devices, where maps may be cut along space.
@@ -299,7 +301,10 @@ def make_primitive(
         made, form = None, by_hand_on_tpu and by_hand_on_tpu(*context.avals_in, **params)
         if form is not None:
             made = lower_by_hand(context, nothing_of_nothing(form), *operands, platform="tpu", **params)
-        form = (tpu_alone if _devices(context) == 1 else None) or tpu or default
+        devices = _devices(context)
+        form = (tpu_alone if devices == 1 else None) or tpu or default
+        if devices > 1 and tpus is not None:
+            form = functools.partial(tpus, devices=devices)
         return made or mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
     mlir.register_lowering(primitive, mlir.lower_fun(nothing_of_nothing(default), multiple_results=False))

@@ -12,9 +12,11 @@ How it is computed depends on the platform:
   Matrices spread a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md. Pixels that are
   only copied go through no product: whole factors are one sum over windows of zeros and one pixel, and so is the
   gradient; other sizes are moved by permutations, in a kernel, or gathered.
-* Several devices, CPU and GPU: a sum of shifted images, so that where an axis is cut over the devices only edges move.
-  On one GPU it would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is by matrices, whose
-  results the partitioner adds up over the devices where the axis is cut.
+* Several devices: where an axis is cut over them only the pixels beside a cut move. On CPUs and GPUs it is a sum of
+  shifted images, which on one GPU would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is
+  matrices for as many groups of an axis as there are devices: for a group's own pixels and some of its neighbors'. That
+  takes a sixth longer along rows, and up to two thirds along columns, which are left whole where all devices can have
+  images of their own.
 
 The figures behind the constants are in experiments/benchmarks.
 """
@@ -33,6 +35,7 @@ from jax.core import ShapedArray
 from jax.experimental.layout import Layout, with_layout_constraint
 from jax.interpreters import ad, batching
 
+from upsampling._arguments import is_static
 from upsampling.primitives import resample_on_tpu
 from upsampling.primitives._common import accumulator, make_primitive
 from upsampling.primitives.taps import Taps
@@ -138,16 +141,17 @@ def _row_major(x: jax.Array) -> jax.Array:
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
-def _select(x: jax.Array, operators: Operators) -> jax.Array:
-    """Copies pixels; needs no arithmetic, so any dtype will do."""
+def _select(x: jax.Array, operators: Operators, *, in_groups: bool = False) -> jax.Array:
+    """Copies pixels; needs no arithmetic, so any dtype will do. By groups for several devices: `_take_in_groups`."""
     if all(taps.repeats for _, taps in operators):
         return _repeat(x, operators)
     for axis, taps in operators:
         if taps.stride is not None:
             start, step = taps.stride
             x = lax.slice_in_dim(x, start, start + step * (taps.outputs - 1) + 1, step, axis)
-        else:
-            x = x.take(taps.indices[:, 0], axis, mode="clip")
+            continue
+        y = _take_in_groups(x, axis, taps) if in_groups else None
+        x = x.take(taps.indices[:, 0], axis, mode="clip") if y is None else y
     return x
 
 
@@ -222,7 +226,7 @@ def _by_shifts(x: jax.Array, *, operators: Operators) -> jax.Array:
     Of a gather along an axis that is cut it would add up the whole result on every device.
     """
     if all(taps.selection for _, taps in operators):
-        return _select(x, operators)
+        return _select(x, operators, in_groups=True)
     dtype = x.dtype
     x = x.astype(accumulator(dtype))
     for axis, taps, _ in _schedule(x.shape, operators):
@@ -238,7 +242,7 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     groups = math.gcd(taps.size, taps.outputs)
     a, b = taps.size // groups, taps.outputs // groups
     group = np.arange(groups)[:, None, None]
-    away, inputs = np.divmod(taps.indices.reshape(groups, b, -1) - group * a, a)
+    away, inputs = np.divmod(_in_groups(taps, groups), a)
     weights = taps.weights.reshape(away.shape)
     outputs = np.broadcast_to(np.arange(b)[None, :, None], away.shape)
     terms, which = np.unique(np.stack([outputs, away, inputs], -1).reshape(-1, 3), axis=0, return_inverse=True)
@@ -247,14 +251,12 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     factors = np.zeros((len(terms), groups))
     np.add.at(factors, (which.ravel(), np.broadcast_to(group, away.shape).ravel()), weights.ravel())
     x = x.reshape(*x.shape[:axis], groups, a, *x.shape[axis + 1 :])
-    zero, shifted = jnp.zeros((), x.dtype), {}
+    zero, moved = jnp.zeros((), x.dtype), {}
     sums: list[Any] = [None] * b
     for (q, e, f), factor in zip(terms.tolist(), factors, strict=True):
-        if e not in shifted:
-            margins = [(0, 0, 0)] * x.ndim
-            margins[axis] = (-e, e, 0)
-            shifted[e] = lax.pad(x, zero, margins)
-        term = lax.index_in_dim(shifted[e], f, axis + 1, keepdims=False)
+        if e not in moved:
+            moved[e] = _shifted(x, axis, e)
+        term = lax.index_in_dim(moved[e], f, axis + 1, keepdims=False)
         by = _along(jnp.asarray(factor, x.dtype), axis, term.ndim)
         # A group without this tap does not read it, or a NaN would spread; beyond the image there are zeros.
         reads = factor[max(-e, 0) : groups - max(e, 0)] != 0
@@ -264,14 +266,66 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     return y.reshape(*y.shape[:axis], taps.outputs, *y.shape[axis + 2 :])
 
 
-def _on_tpu(x: jax.Array, *, operators: Operators) -> jax.Array:
+def _in_groups(taps: Taps, groups: int) -> np.ndarray:
+    """What is read, counted from the first input of a group's own: (groups, outputs of one, taps)."""
+    own = np.arange(groups) * (taps.size // groups)
+    return taps.indices.reshape(groups, taps.outputs // groups, -1) - own[:, None, None]
+
+
+def _shifted(x: jax.Array, axis: int, away: int) -> jax.Array:
+    """In the place of each entry of the axis that which is so far away; zeros beyond the ends."""
+    margins = [(0, 0, 0)] * x.ndim
+    margins[axis] = (-away, away, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), margins)
+
+
+def _with_neighbors(x: jax.Array, axis: int, low: int, high: int) -> list[tuple[int, jax.Array]]:
+    """Of (..., groups, inputs of one, ...) what is from `low` to `high`, which may be in the groups beside.
+
+    In pieces of one group each, with where they begin. Beyond the image are zeros.
+    """
+    a, pieces = x.shape[axis + 1], []
+    for away in range(low // a, -(-high // a)):
+        first, last = max(low, away * a), min(high, (away + 1) * a)
+        piece = lax.slice_in_dim(x, first - away * a, last - away * a, axis=axis + 1)
+        pieces.append((first, _shifted(piece, axis, away)))
+    return pieces
+
+
+def _take_in_groups(x: jax.Array, axis: int, taps: Taps) -> jax.Array | None:
+    """Copies pixels in as many groups as there are; None where these read from far, or not alike.
+
+    They read alike but at the ends of the image, where outermost pixels come for those beyond.
+    """
+    groups = math.gcd(taps.size, taps.outputs)
+    a, b = taps.size // groups, taps.outputs // groups
+    pattern = _in_groups(taps, groups)[groups // 2, :, 0]
+    low, high = int(pattern.min()), int(pattern.max()) + 1
+    alike = np.clip(np.arange(groups)[:, None] * a + pattern, 0, taps.size - 1)
+    if low < -a or high > 2 * a or not np.array_equal(alike.ravel(), taps.indices[:, 0]):
+        return None
+    split = x.reshape(*x.shape[:axis], groups, a, *x.shape[axis + 1 :])
+    pieces = []
+    for first, piece in _with_neighbors(split, axis, low, high):
+        if first < 0 or first >= a:
+            # Each group has its own outermost pixel at hand.
+            outermost, end = (0, 0) if first < 0 else (groups - 1, a - 1)
+            last = _along(jnp.asarray(np.arange(groups) == outermost), axis, split.ndim)
+            piece = jnp.where(last, lax.index_in_dim(split, end, axis + 1), piece)
+        pieces.append(piece)
+    y = lax.concatenate(pieces, axis + 1).take(pattern - low, axis + 1, mode="clip")
+    return y.reshape(*x.shape[:axis], groups * b, *x.shape[axis + 1 :])
+
+
+def _on_tpu(x: jax.Array, *, operators: Operators, devices: int = 1) -> jax.Array:
+    select = functools.partial(_select, in_groups=devices > 1)
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        return _select(x, operators)
+        return select(x, operators)
     if all(taps.transpose.repeats for _, taps in operators):
         return _sum_repeats(x, operators)
     if not all(taps.selection for _, taps in operators):
-        return _by_matrices(x, operators=operators)
-    x = _select(x, tuple((axis, taps) for axis, taps in operators if not taps.repeats))
+        return _by_matrices(x, operators=operators, devices=devices)
+    x = select(x, tuple((axis, taps) for axis, taps in operators if not taps.repeats))
     return _spread(x, [(axis, taps) for axis, taps in operators if taps.repeats])
 
 
@@ -295,7 +349,7 @@ def _sum_repeats(x: jax.Array, operators: Operators) -> jax.Array:
     return lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, times, times, "VALID").astype(x.dtype)
 
 
-def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
+def _by_matrices(x: jax.Array, *, operators: Operators, devices: int = 1) -> jax.Array:
     """Multiplies by a matrix for each axis, those that shrink first, and of alike ones the outermost.
 
     That, and the matrix on the right, is what XLA lays out with the fewest copies, of forward pass and gradient.
@@ -304,13 +358,48 @@ def _by_matrices(x: jax.Array, *, operators: Operators) -> jax.Array:
     # Three passes in bfloat16 round to 16 bits, of which half precision keeps 8 or 11.
     precision = lax.Precision.HIGHEST if dtype == accumulator(dtype) else lax.Precision.HIGH
     x = x.astype(accumulator(dtype))
+    first = min(axis for axis, _ in operators)
+    images = x.shape[:first]
+    cut = (first,) if is_static(*images) and math.prod(images) % devices == 0 else range(x.ndim)
     for axis, taps in sorted(operators, key=lambda o: (o[1].outputs >= o[1].size, o[0])):
-        parts = [
-            _multiply(lax.slice_in_dim(x, first, last, axis=axis), block, axis, precision)
-            for first, last, block in _blocks(taps)
-        ]
-        x = lax.concatenate(parts, axis)
+        y = _multiply_in_groups(x, axis, taps, devices, precision) if axis in cut else None
+        x = _multiply_in_blocks(x, axis, taps, precision) if y is None else y
     return x.astype(dtype)
+
+
+def _multiply_in_blocks(x: jax.Array, axis: int, taps: Taps, precision: lax.Precision) -> jax.Array:
+    parts = [
+        _multiply(lax.slice_in_dim(x, first, last, axis=axis), block, axis, precision)
+        for first, last, block in _blocks(taps)
+    ]
+    return lax.concatenate(parts, axis)
+
+
+def _multiply_in_groups(
+    x: jax.Array, axis: int, taps: Taps, devices: int, precision: lax.Precision
+) -> jax.Array | None:
+    """By matrices for each of as many groups as there are devices; None for one, and where a group reads from far.
+
+    What groups read beside their own are products of their own: joined to them it would be written.
+    """
+    groups = math.gcd(taps.size, taps.outputs, devices)
+    a, b = taps.size // groups, taps.outputs // groups
+    read = _in_groups(taps, groups)
+    low, high = int(read.min()), int(read.max()) + 1
+    if groups == 1 or low < -a or high > 2 * a:
+        return None
+    matrices = np.zeros((groups, b, high - low))
+    np.add.at(
+        matrices,
+        (np.arange(groups)[:, None, None], np.arange(b)[:, None], read - low),
+        taps.weights.reshape(read.shape),
+    )
+    total: Any = 0
+    for first, piece in _with_neighbors(x.reshape(*x.shape[:axis], groups, a, *x.shape[axis + 1 :]), axis, low, high):
+        part = jnp.asarray(matrices[:, :, first - low :][:, :, : piece.shape[axis + 1]], x.dtype)
+        y = lax.dot_general(piece, part, (((axis + 1,), (2,)), ((axis,), (0,))), precision=precision)
+        total = total + y
+    return jnp.moveaxis(total, (0, -1), (axis, axis + 1)).reshape(*x.shape[:axis], groups * b, *x.shape[axis + 1 :])
 
 
 def _multiply(x: jax.Array, matrix: np.ndarray, axis: int, precision: lax.Precision) -> jax.Array:
@@ -352,6 +441,7 @@ _resample_p = make_primitive(
     # The partitioner knows no layout constraints and would gather all shards for them.
     cpu_alone=functools.partial(_by_gathers_on_cpu, order=_row_major),
     tpu=_on_tpu,
+    tpus=_on_tpu,
     by_hand_on_tpu=_by_hand_on_tpu,
 )
 

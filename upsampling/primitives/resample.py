@@ -49,8 +49,10 @@ FUSED = 64
 UNROLLED = 32
 GROUP = 16
 
-# On several devices: beyond this many terms an axis is gathered.
+# On several devices: beyond this many terms an axis is gathered; or, of no more outputs than this, each summed up by
+# itself, so that devices add up what each has of it.
 SHIFTED = 64
+FEW = 16
 
 # On a TPU: the longest axis to multiply by a dense matrix, the outputs in a block of a longer one, and how many blocks
 # at most, since each is compiled by itself.
@@ -247,7 +249,7 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     outputs = np.broadcast_to(np.arange(b)[None, :, None], away.shape)
     terms, which = np.unique(np.stack([outputs, away, inputs], -1).reshape(-1, 3), axis=0, return_inverse=True)
     if len(terms) > SHIFTED:
-        return _sum(x, axis, taps)
+        return _reduce(x, axis, taps) if taps.outputs <= FEW else _sum(x, axis, taps)
     factors = np.zeros((len(terms), groups))
     np.add.at(factors, (which.ravel(), np.broadcast_to(group, away.shape).ravel()), weights.ravel())
     x = x.reshape(*x.shape[:axis], groups, a, *x.shape[axis + 1 :])
@@ -266,10 +268,21 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     return y.reshape(*y.shape[:axis], taps.outputs, *y.shape[axis + 2 :])
 
 
+def _reduce(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
+    """A sum along the whole axis for each output."""
+    by = jnp.asarray(taps.matrix(), x.dtype)
+    by = by.reshape(*(1,) * axis, *by.shape, *(1,) * (x.ndim - axis - 1))
+    return jnp.where(by != 0, jnp.expand_dims(x, axis) * by, jnp.zeros((), x.dtype)).sum(axis + 1)
+
+
 def _in_groups(taps: Taps, groups: int) -> np.ndarray:
-    """What is read, counted from the first input of a group's own: (groups, outputs of one, taps)."""
-    own = np.arange(groups) * (taps.size // groups)
-    return taps.indices.reshape(groups, taps.outputs // groups, -1) - own[:, None, None]
+    """What is read, counted from the first input of a group's own: (groups, outputs of one, taps).
+
+    What has no weight, wherever it lies, counts as that first input.
+    """
+    own = np.arange(groups)[:, None, None] * (taps.size // groups)
+    shape = (groups, taps.outputs // groups, -1)
+    return np.where(taps.weights.reshape(shape) != 0, taps.indices.reshape(shape) - own, 0)
 
 
 def _shifted(x: jax.Array, axis: int, away: int) -> jax.Array:

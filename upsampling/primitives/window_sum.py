@@ -197,7 +197,8 @@ def _pad(x: jax.Array, geometry: Geometry, edge: Edge | None) -> jax.Array:
 
 # Padding with pixels of the image is linear, and its transpose adds them up where they came from. In JAX it is a
 # concatenation for each axis and side, all of which accelerators write: there it is one gather, or one kernel by hand.
-# But an axis that is cut over devices is not gathered in parts, and symbolic sizes have no table of pixels.
+# But an axis that is cut over devices is not gathered in parts, and symbolic sizes have no table of pixels. For several
+# devices edges are added to a map with room for them: put beside it they would move all of a map that is cut.
 
 
 def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
@@ -205,12 +206,36 @@ def _pad_edges(x: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
     return pad_edges(x, margins) if mode == "edge" else jnp.pad(x, margins, mode=mode)
 
 
-def _add_edges(y: jax.Array, *, reach: tuple[int, ...], mode: Any) -> jax.Array:
+def _pad_edges_in_place(x: jax.Array, *, reach: tuple[int, ...], mode: Any, devices: int | None = None) -> jax.Array:
+    del devices
+    if not is_static(*x.shape[1:-1]):
+        return _pad_edges(x, reach=reach, mode=mode)
+    for (axis, taps), r in zip(_edge_taps(x.shape, reach, mode), reach, strict=True):
+        total = _in_room(x, axis, r, taps.outputs)
+        for start in (0, taps.outputs - r):
+            places = taps.indices[start : start + r, 0]
+            if r:
+                first, last = int(places.min()), int(places.max()) + 1
+                edge = lax.slice_in_dim(x, first, last, axis=axis).take(places - first, axis, mode="clip")
+                total = total + _in_room(edge, axis, start, taps.outputs)
+        x = total
+    return x
+
+
+def _in_room(x: jax.Array, axis: int, start: int, size: int) -> jax.Array:
+    """Among zeros, which make the axis so long."""
+    margins = [(0, 0, 0)] * x.ndim
+    margins[axis] = (start, size - start - x.shape[axis], 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), margins)
+
+
+def _add_edges(
+    y: jax.Array, *, reach: tuple[int, ...], mode: Any, pad: Callable = _pad_edges, devices: int | None = None
+) -> jax.Array:
     """The transpose."""
-    size = _unpadded(y.shape, reach)
-    (x,) = jax.linear_transpose(
-        functools.partial(_pad_edges, reach=reach, mode=mode), jax.typeof(y).update(shape=size)
-    )(y)
+    del devices
+    like = jax.typeof(y).update(shape=_unpadded(y.shape, reach))
+    (x,) = jax.linear_transpose(functools.partial(pad, reach=reach, mode=mode), like)(y)
     return x
 
 
@@ -1306,8 +1331,9 @@ _pad_p = make_primitive(
     _pad_edges,
     static=("reach", "mode"),
     gpu=_pad_edges_on_gpu,
-    several=_pad_edges,
+    several=_pad_edges_in_place,
     tpu=_pad_edges,
+    tpus=_pad_edges_in_place,
     by_hand_on_tpu=functools.partial(_edges_by_hand, transposed=False),
 )
 _add_edges_p = make_primitive(
@@ -1316,8 +1342,9 @@ _add_edges_p = make_primitive(
     _add_edges,
     static=("reach", "mode"),
     gpu=_add_edges_on_gpu,
-    several=_add_edges,
+    several=functools.partial(_add_edges, pad=_pad_edges_in_place),
     tpu=_add_edges,
+    tpus=functools.partial(_add_edges, pad=_pad_edges_in_place),
     by_hand_on_tpu=functools.partial(_edges_by_hand, transposed=True),
 )
 

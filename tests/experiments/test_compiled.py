@@ -227,7 +227,7 @@ def test_functions_and_layers_compile_and_do_not_scatter(target):
     every = os.environ.get("UPSAMPLING_COMPILE") == "all"
     compiled = 0
     for group in programs.GROUPS:
-        for program in programs.programs(group, small=True):
+        for program in programs.programs(group, shape=programs.SMALL):
             if not every and not program.name.startswith(SOME):
                 continue
             half = program.in_dtype(jnp.bfloat16)
@@ -274,7 +274,7 @@ def test_kernels_by_hand_are_counted_on_a_tpu(monkeypatch):
         pytest.skip(reason)
     counted, of_kernel = [], schedule.cycles
     monkeypatch.setattr(schedule, "cycles", lambda *given: counted.append(of_kernel(*given)) or counted[-1])
-    program = next(p for p in programs.programs("reassembly", small=True) if p.name.startswith("sapa"))
+    program = next(p for p in programs.programs("reassembly", shape=programs.SMALL) if p.name.startswith("sapa"))
     figures = targets.compile_for("v5e", program.function, *program.arguments)
     assert figures["custom_calls"] == {schedule.TARGET: 1}
     (cycles,) = counted
@@ -288,9 +288,11 @@ def test_kernels_by_hand_compile_for_a_gpu():
     reason = targets.missing("h100")
     if reason is not None:
         pytest.skip(reason)
-    methods = [p for p in programs.programs("reassembly", small=True) if p.name.startswith(("sapa", "neighborhood"))]
-    methods += programs.programs("layers", ("joint_bilateral", "carafe", "fade"), small=True)
-    methods += [p for p in programs.programs("sampling", small=True) if p.name.startswith("grid_sample")]
+    methods = [
+        p for p in programs.programs("reassembly", shape=programs.SMALL) if p.name.startswith(("sapa", "neighborhood"))
+    ]
+    methods += programs.programs("layers", ("joint_bilateral", "carafe", "fade"), shape=programs.SMALL)
+    methods += [p for p in programs.programs("sampling", shape=programs.SMALL) if p.name.startswith("grid_sample")]
     counts = {"grid_sample": 1}  # and else one and two for the gradient
     dtypes = (jnp.bfloat16, jnp.float32, jnp.float16, jnp.float16, jnp.bfloat16, jnp.float16)
     for dtype, program in zip(dtypes, methods, strict=True):

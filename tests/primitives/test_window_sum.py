@@ -120,7 +120,7 @@ def test_distances(name, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["edge", "reflect", "symmetric"])
-def test_padding_on_gpus_by_gathers(mode):
+def test_padding_by_gathers_and_in_place(mode):
     """Against NumPy's padding, also of an image smaller than the margin, and each transpose by inner products."""
     reach, rng = (1, 4), np.random.default_rng(0)
     x, y = rng.standard_normal((2, 5, 3, 2)), rng.standard_normal((2, 7, 11, 2))
@@ -129,6 +129,10 @@ def test_padding_on_gpus_by_gathers(mode):
     for pad, add in (
         (window_sum._pad_edges, window_sum._add_edges),
         (window_sum._pad_edges_on_gpu, window_sum._add_edges_on_gpu),
+        (
+            window_sum._pad_edges_in_place,
+            functools.partial(window_sum._add_edges, pad=window_sum._pad_edges_in_place, devices=2),
+        ),
     ):
         small = jnp.asarray(x, jnp.float32)
         np.testing.assert_array_equal(pad(small, **options), want.astype(np.float32))

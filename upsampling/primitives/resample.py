@@ -11,7 +11,7 @@ How it is computed depends on the platform:
   slow there and the matrix unit is not, a dense matrix per axis; of a long axis, those blocks of it that hold taps.
   Matrices spread a NaN to all outputs of a block: what would not is dearer, see docs/accelerators.md. Pixels that are
   only copied go through no product: whole factors are one sum over windows of zeros and one pixel, and so is the
-  gradient; other sizes are moved by permutations, in a kernel, or gathered.
+  gradient, as are averages; other sizes are moved by permutations, in a kernel, or gathered.
 * Several devices: where an axis is cut over them only the pixels beside a cut move. On CPUs and GPUs it is a sum of
   shifted images, which on one GPU would be two kernels and 1.8 times the traffic of one sum of gathers. On TPUs it is
   matrices for as many groups of an axis as there are devices: for a group's own pixels and some of its neighbors'. That
@@ -334,12 +334,23 @@ def _on_tpu(x: jax.Array, *, operators: Operators, devices: int = 1) -> jax.Arra
     select = functools.partial(_select, in_groups=devices > 1)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return select(x, operators)
-    if all(taps.transpose.repeats for _, taps in operators):
-        return _sum_repeats(x, operators)
+    factor, ones = _unweighted(operators)
+    if all(taps.transpose.repeats for _, taps in ones):
+        return (_sum_repeats(x.astype(accumulator(x.dtype)), ones) * factor).astype(x.dtype)
+    if factor != 1 and all(taps.repeats for _, taps in ones):
+        return _spread((x.astype(accumulator(x.dtype)) * factor).astype(x.dtype), ones)
     if not all(taps.selection for _, taps in operators):
         return _by_matrices(x, operators=operators, devices=devices)
     x = select(x, tuple((axis, taps) for axis, taps in operators if not taps.repeats))
     return _spread(x, [(axis, taps) for axis, taps in operators if taps.repeats])
+
+
+def _unweighted(operators: Operators) -> tuple[float, Operators]:
+    """What all weights have in common, and the operators without it: an average over whole factors is a sum."""
+    if any(np.ptp(taps.weights) for _, taps in operators):
+        return 1.0, operators
+    ones = tuple((axis, Taps(taps.size, taps.indices, np.ones_like(taps.weights))) for axis, taps in operators)
+    return math.prod(float(taps.weights.flat[0]) for _, taps in operators), ones
 
 
 def _spread(x: jax.Array, operators: Sequence[tuple[int, Taps]]) -> jax.Array:
@@ -358,8 +369,7 @@ def _sum_repeats(x: jax.Array, operators: Operators) -> jax.Array:
     times = [1] * x.ndim
     for axis, taps in operators:
         times[axis] = taps.transpose.repeats
-    wide = x.astype(accumulator(x.dtype))
-    return lax.reduce_window(wide, np.zeros((), wide.dtype), lax.add, times, times, "VALID").astype(x.dtype)
+    return lax.reduce_window(x, np.zeros((), x.dtype), lax.add, times, times, "VALID")
 
 
 def _by_matrices(x: jax.Array, *, operators: Operators, devices: int = 1) -> jax.Array:

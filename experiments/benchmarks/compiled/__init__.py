@@ -140,16 +140,21 @@ def _cells(target: str, figures: Mapping[str, Any] | None) -> list[str]:
 
 
 def _sharding_rows(target: str, only: Sequence[str], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    for group in GROUPS:
-        for program in programs.programs(group, names, small=True):
-            if not all(word in program.name for word in only):
-                continue
-            call, arguments, shared = program.function, program.arguments, program.shared
-            if program.wanted:
-                call, arguments = program.with_gradient(program.function)
-                shared = None if shared is None else shared + 1  # the cotangent is first
-            figures = targets.collectives_for(target, call, *arguments, shared=() if shared is None else (shared,))
-            yield {"name": program.name, "figures": figures}
+    for shape, axis, words in ((programs.SMALL, 0, ""), (programs.ONE_IMAGE, 1, ", rows cut")):
+        for group in GROUPS:
+            for program in programs.programs(group, names, shape):
+                name = program.name + words
+                if not all(word in name for word in only):
+                    continue
+                call, arguments, shared = program.function, program.arguments, program.shared
+                if program.wanted:
+                    call, arguments = program.with_gradient(program.function)
+                    shared = None if shared is None else shared + 1  # the cotangent is first
+                whole = () if shared is None else (shared,)
+                figures = targets.collectives_for(
+                    target, call, *arguments, devices=programs.DEVICES, axis=axis, shared=whole
+                )
+                yield {"name": name, "figures": figures}
 
 
 _HEAD_SHARDING = ["collectives", "exchanged, kB"]

@@ -14,8 +14,11 @@ from experiments import methods
 
 GROUPS = ("interpolation", "convolution", "reassembly", "sampling", "metrics", "layers")
 
-# On several devices the images of a batch, each device has one.
+# Several devices, and small maps of which each has an image of a batch, or some rows of one image.
 DEVICES = 8
+SMALL, ONE_IMAGE = (DEVICES, 8, 8, 8), (1, 8 * DEVICES, 16, 8)
+
+Shape = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,16 @@ class Program:
         return both, (jax.eval_shape(function, *self.arguments), *self.arguments)
 
 
-def programs(group: str, names: Sequence[str] = (), small: bool = False) -> Iterator[Program]:
+def programs(group: str, names: Sequence[str] = (), shape: Shape | None = None) -> Iterator[Program]:
     """The programs of a group, in float32; of layers all, or those named.
 
     Args:
       group: one of `GROUPS`.
       names: methods, for the group "layers".
-      small: with tiny maps, which compile sooner.
+      shape: of small maps, which compile sooner.
     """
     made = _MAKERS[group]
-    yield from made(small, names) if group == "layers" else made(small)
+    yield from made(shape, names) if group == "layers" else made(shape)
 
 
 def _spec(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
@@ -78,8 +81,8 @@ def _words(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _interpolation(small: bool) -> Iterator[Program]:
-    shapes = ((DEVICES, 8, 8, 8),) if small else ((8, 128, 128, 32), (1, 1080, 1920, 3))
+def _interpolation(small: Shape | None) -> Iterator[Program]:
+    shapes = (small,) if small else ((8, 128, 128, 32), (1, 1080, 1920, 3))
     cases = [(m, 2.0) for m in ("bilinear", "bicubic", "nearest", "lanczos3")] + [("bilinear", 1.5), ("bilinear", 0.5)]
     for shape in shapes:
         # The matrices of a large image take long to compile for a TPU, one method's like another's.
@@ -96,7 +99,7 @@ def _interpolation(small: bool) -> Iterator[Program]:
             )
 
     # Maps lie otherwise there than in what a program is given: the layout of the convolutions.
-    shapes = ((DEVICES, 8, 8, 128),) if small else ((8, 64, 64, 128), (8, 128, 128, 128), (8, 128, 128, 32))
+    shapes = ((*small[:3], 128),) if small else ((8, 64, 64, 128), (8, 128, 128, 128), (8, 128, 128, 32))
     for n, height, width, channels in shapes:
         shape, size = (n, height, width, channels), (2 * height, 2 * width)
         yield Program(
@@ -119,8 +122,8 @@ def _between_convolutions(resize: Callable, x: jax.Array, kernels: tuple[jax.Arr
     return convolve(resize(jax.nn.relu(convolve(x, kernels[0]))), kernels[1])
 
 
-def _convolution(small: bool) -> Iterator[Program]:
-    shape, out = ((DEVICES, 8, 8, 8), 8) if small else ((8, 64, 64, 64), 32)
+def _convolution(small: Shape | None) -> Iterator[Program]:
+    shape, out = (small, small[3]) if small else ((8, 64, 64, 64), 32)
     inner = shape[-1]
 
     def lax_transposed(x: jax.Array, kernel: jax.Array, stride: int = 2) -> jax.Array:
@@ -143,8 +146,8 @@ def _convolution(small: bool) -> Iterator[Program]:
     )
 
 
-def _reassembly(small: bool) -> Iterator[Program]:
-    n, height, width, _ = shape = (DEVICES, 8, 8, 8) if small else (2, 64, 64, 64)
+def _reassembly(small: Shape | None) -> Iterator[Program]:
+    n, height, width, _ = shape = small or (2, 64, 64, 64)
     high = (n, 2 * height, 2 * width)
     yield Program(
         f"reassemble 5×5 {_words(shape)}",
@@ -167,8 +170,8 @@ def _reassembly(small: bool) -> Iterator[Program]:
     )
 
 
-def _sampling(small: bool) -> Iterator[Program]:
-    n, height, width, _ = shape = (DEVICES, 8, 8, 8) if small else (2, 64, 64, 64)
+def _sampling(small: Shape | None) -> Iterator[Program]:
+    n, height, width, _ = shape = small or (2, 64, 64, 64)
     high = (n, 2 * height, 2 * width)
     yield Program(f"grid_sample {_words(shape)}", up.grid_sample, (_spec(*shape), _spec(*high, 2)), wanted=2)
     offsets = _spec(*high, 4, 2)
@@ -180,12 +183,13 @@ def _sampling(small: bool) -> Iterator[Program]:
     )
 
 
-def _metrics(small: bool) -> Iterator[Program]:
-    masks = (DEVICES, 16, 16) if small else (8, 512, 512)
+def _metrics(small: Shape | None) -> Iterator[Program]:
+    few = (small[0], 2 * small[1], 2 * small[2]) if small else None
+    masks = few or (8, 512, 512)
     yield Program(
         f"distance_transform {_words(masks)}", up.metrics.distance_transform, (_spec(*masks, dtype=bool),), wanted=0
     )
-    labels = (DEVICES, 16, 16) if small else (8, 360, 480)
+    labels = few or (8, 360, 480)
     maps = (_spec(*labels, dtype=jnp.int32),) * 2
     of_labels = {
         "confusion_matrix": up.metrics.confusion_matrix,
@@ -198,10 +202,10 @@ def _metrics(small: bool) -> Iterator[Program]:
         yield Program(f"{name} {_words(labels)}", function, maps, wanted=0)
 
 
-def _layers(small: bool, names: Sequence[str]) -> Iterator[Program]:
+def _layers(small: Shape | None, names: Sequence[str]) -> Iterator[Program]:
     for name in names or up.nn.available():
         if small:
-            yield _layer(name, (DEVICES, 8, 8, 8))
+            yield _layer(name, small)
             continue
         yield _layer(name, (2, 32, 32, 32))
         if name in _WIDE:
@@ -212,7 +216,7 @@ def _layers(small: bool, names: Sequence[str]) -> Iterator[Program]:
 _WIDE = ("joint_bilateral", "jbu", "guided_filter", "carafe", "sapa", "fade", "fade_lite", "dysample", "flow_alignment")
 
 
-def _layer(name: str, shape: tuple[int, int, int, int]) -> Program:
+def _layer(name: str, shape: Shape) -> Program:
     n, height, width, channels = shape
     method = methods.find(name)
     structure, state = nnx.split(nnx.eval_shape(lambda: method.create(channels, 2, rngs=nnx.Rngs(0))))

@@ -131,8 +131,10 @@ def compile_for(target: str, function: Callable, *specs: Any) -> dict[str, Any]:
     }
 
 
-def collectives_for(target: str, function: Callable, *specs: Any, shared: Sequence[int]) -> dict[str, Any]:
-    """Compiles for as many devices as the first axis of the arguments is long, which it is cut along.
+def collectives_for(
+    target: str, function: Callable, *specs: Any, devices: int, axis: int, shared: Sequence[int]
+) -> dict[str, Any]:
+    """Compiles for several devices, which share an axis of the arguments.
 
     Args:
       shared: the numbers of the arguments that every device holds whole.
@@ -140,9 +142,8 @@ def collectives_for(target: str, function: Callable, *specs: Any, shared: Sequen
     Returns:
       `collectives`, how many of each kind there are, and `exchanged`, the bytes of their results on one device.
     """
-    count = jax.tree.leaves(specs)[0].shape[0]
-    mesh = Mesh(np.asarray(_devices(target, count)), ("batch",))
-    cut, whole = NamedSharding(mesh, PartitionSpec("batch")), NamedSharding(mesh, PartitionSpec())
+    mesh = Mesh(np.asarray(_devices(target, devices)), ("cut",))
+    cut, whole = NamedSharding(mesh, PartitionSpec(*[None] * axis, "cut")), NamedSharding(mesh, PartitionSpec())
     specs = tuple(
         jax.tree.map(
             lambda a, held=whole if number in shared else cut: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=held),

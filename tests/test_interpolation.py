@@ -554,6 +554,18 @@ def test_shifts_are_the_taps_and_carry_what_is_not_a_number_no_further(conventio
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
 
 
+def test_few_outputs_of_many_pixels_are_summed_up_each():
+    """As devices that share an axis add up what each has; what is not a number comes no further than the taps."""
+    (operator,) = taps.operators((taps.Axis(160, 3),), "linear", conventions.torch, True)
+    x = image(0, 2, 160)
+    x[0, 5] = np.nan
+    dense, known = operator.matrix(), np.nan_to_num(x)
+    actual = np.asarray(resampling._by_shifts(jnp.asarray(x), operators=((1, operator),)))
+    np.testing.assert_array_equal(np.isnan(actual), [dense[:, 5] != 0, [False] * 3])
+    np.testing.assert_allclose(np.nan_to_num(actual[1]), dense @ known[1], atol=1e-6)
+    assert not np.isnan(actual).all()
+
+
 def test_copies_on_a_tpu_keep_what_is_no_number_in_its_place():
     """Whole factors of both axes, of one, and of neither; and the sum that is the gradient."""
     x = image(0, 2, 5, 6, 3)
@@ -578,7 +590,7 @@ def test_copies_on_a_tpu_keep_what_is_no_number_in_its_place():
             np.testing.assert_allclose(resampling._on_tpu(jnp.asarray(x), operators=back), spread, atol=1e-6)
 
 
-@pytest.mark.parametrize(("n", "m", "side"), [(8, 16, 0), (8, 16, 1), (12, 8, 0), (6, 15, 1), (8, 12, None)])
+@pytest.mark.parametrize(("n", "m", "side"), [(8, 16, 0), (8, 16, 1), (12, 8, 0), (6, 15, 1), (8, 12, 0), (8, 12, 1)])
 def test_copies_that_read_beside_their_own_group(n, m, side):
     """As several devices copy what a cut axis holds: bit by bit, at the ends too, of any dtype."""
     places = implicit.nearest_pixels(n, m, side)
@@ -627,8 +639,8 @@ SHARDED = """
     def loss(x, method):
         return jnp.sum(jnp.sin(up.resize(x, scale=1.5, method=method)))
 
-    def collectives(f, x):
-        text = f.lower(x).compile().as_text()
+    def collectives(f, *x):
+        text = f.lower(*x).compile().as_text()
         names = ("all-gather", "all-reduce", "all-to-all", "collective-permute")
         return {name for name in names if f" {name}(" in text}
 
@@ -649,18 +661,21 @@ SHARDED = """
                         assert y.sharding.is_equivalent_to(NamedSharding(mesh, spec), 4), y.sharding
                         assert not collectives(resize, sharded) | collectives(gradient, sharded)
     # Of maps cut along space neighbors exchange a few pixels: by the form for CPUs and GPUs, and by that for TPUs.
-    from upsampling import conventions, implicit
+    from upsampling import conventions, implicit, matting
     from upsampling.primitives import resample, taps
 
     operators = [
         tuple(enumerate(taps.operators((taps.Axis(16, size),) * 2, method, conventions.torch, antialias), 1))
         for size, method, antialias in ((24, "cubic", False), (32, "linear", False), (8, "linear", True))
     ]
+    # Rows that are seen by every second output, and none by the others.
+    operators.append(((1, taps.Taps(32, np.arange(1, 32, 2)[:, None], np.ones((16, 1))).transpose),))
     forms = [
         lambda x: up.resize(x, scale=1.5, method="nearest"),
         lambda x: up.bicubic(x, scale=1.5),
         lambda x: implicit.local_ensemble(x, lambda pixels, steps: jnp.sin(pixels + steps[None, ..., :1])),
         *(lambda x, o=o: resample._on_tpu(x, operators=o, devices=4) for o in operators),
+        lambda x: resample.resample(x, operators[-1]),
     ]
     mesh = jax.make_mesh((4,), ("space",), axis_types=(AxisType.Auto,))
     x = np.random.default_rng(1).random((2, 16, 16, 3), np.float32)
@@ -680,6 +695,11 @@ SHARDED = """
     for_tpus = jax.jit(up.bilinear, static_argnames="scale").trace(sharded, scale=2).lower(lowering_platforms=("tpu",))
     assert "batching_dims" in for_tpus.as_text()  # matrices for each device
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))
+    # Of images that are groups of one convolution, as on TPUs.
+    of_images = lambda *shape: jax.device_put(jnp.ones(shape), NamedSharding(mesh, P("batch")))
+    x, kernels = of_images(4, 8, 8, 3), of_images(4, 3, 3, 3)
+    pull_back = lambda x, k: jax.vjp(matting._by_convolution, x, k, k)[1]((x[:, ::2, ::2],) * 2)
+    assert not collectives(jax.jit(pull_back), x, kernels)
     x = np.random.default_rng(0).random((4, 8, 10, 3), np.float32)
     mapped = jax.shard_map(jax.grad(lambda x: loss(x, "bicubic")), mesh=mesh, in_specs=P("batch"), out_specs=P("batch"))
     np.testing.assert_allclose(jax.jit(mapped)(x), jax.grad(lambda x: loss(x, "bicubic"))(x), rtol=0, atol=1e-5)

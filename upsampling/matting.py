@@ -266,9 +266,9 @@ def _by_convolution(x: jax.Array, *kernels: jax.Array) -> _Arrays:
     low = (k - 1) // 2
 
     def side_by_side(arrays: Sequence[jax.Array]) -> jax.Array:
-        """(*batch, rows, columns, channels) of each -> (rows, columns, groups)."""
-        a = jnp.stack([jnp.broadcast_to(a, (*a.shape[:-1], channels)) for a in arrays])
-        a = jnp.moveaxis(a.reshape(count * images, *a.shape[-3:]), 0, 2)
+        """(*batch, rows, columns, channels) of each -> (rows, columns, groups), images first, as devices share them."""
+        a = jnp.stack([jnp.broadcast_to(a, (*a.shape[:-1], channels)) for a in arrays], len(batch))
+        a = jnp.moveaxis(a.reshape(images * count, *a.shape[-3:]), 0, 2)
         return a.reshape(*a.shape[:2], -1)
 
     y = lax.conv_general_dilated(
@@ -280,8 +280,9 @@ def _by_convolution(x: jax.Array, *kernels: jax.Array) -> _Arrays:
         feature_group_count=count * images * channels,
         precision=lax.Precision.HIGHEST,
     )
-    y = jnp.moveaxis(y.reshape(height // 2, width // 2, count * images, channels), 2, 0)
-    return tuple(y.reshape(count, *batch, *y.shape[1:]))
+    y = jnp.moveaxis(y.reshape(height // 2, width // 2, images * count, channels), 2, 0)
+    y = y.reshape(*batch, count, *y.shape[1:])
+    return tuple(lax.index_in_dim(y, n, len(batch), keepdims=False) for n in range(count))
 
 
 def whole_cells(x: jax.Array) -> jax.Array:

@@ -163,7 +163,9 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(targets, "missing", lambda target: None)
     monkeypatch.setattr(targets, "versions", lambda target: dict(compiler))
     told = {"collectives": {"all-reduce": 1}, "exchanged": 1000}
-    monkeypatch.setattr(targets, "collectives_for", lambda *specs, shared: dict(told, shared=list(shared)))
+    monkeypatch.setattr(
+        targets, "collectives_for", lambda *specs, shared, **cut: dict(told, shared=[*shared, cut["axis"]])
+    )
 
     def run(*only):
         options = [
@@ -180,7 +182,8 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
         assert command.main([*options, "--only", *only]) == 0
         return json.loads((tmp_path / "sharding-compiled-h100.json").read_text())["rows"]
 
-    assert [row["figures"]["shared"] for row in run("fade")] == [[2]]  # the cotangent, the map, the parameters
+    # The cotangent, the map, the parameters; and the axis that is cut.
+    assert [row["figures"]["shared"] for row in run("fade")] == [[2, 0], [2, 1]]
     told["exchanged"] = 2000
     rows = {row["name"].split()[0]: row["figures"]["exchanged"] for row in run("distance_transform")}
     assert rows == {"fade": 1000, "distance_transform": 2000}
@@ -188,7 +191,7 @@ def test_a_part_takes_the_place_of_its_own_rows(tmp_path, monkeypatch):
         "| distance_transform 8x16x16 | 1 all-reduce | 2.00 |" in (tmp_path / "sharding-compiled-h100.md").read_text()
     )
     compiler["compiler"] = "2"
-    assert len(run("fade")) == 1
+    assert len(run("fade")) == 2
     assert command.main(["benchmark", "--group", "sharding"]) == 2
 
 
@@ -304,13 +307,30 @@ def test_kernels_by_hand_compile_for_a_gpu():
         assert own == calls or made.name.startswith(("carafe", "fade")), made.name  # which predict by convolutions
 
 
-def test_devices_of_a_gpu_exchange_no_maps():
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [("h100", ("distance_transform", "joint_bilateral", "dysample", "confusion_matrix")), ("v5e", ("a2u", "dysample"))],
+)
+def test_devices_exchange_no_maps_of_images(target, names):
     """Those that have forms of their own there: a GPU's partitioner gathers what a condition returns."""
-    reason = targets.missing("h100")
+    reason = targets.missing(target)
     if reason is not None:
         pytest.skip(reason)
-    names = "distance_transform", "joint_bilateral", "dysample", "confusion_matrix"
-    rows = [row for name in names for row in compiled._sharding_rows("h100", (name,), ())]
+    rows = [row for name in names for row in compiled._sharding_rows(target, (name,), ())]
+    assert len(rows) >= len(names)
+    of_images = [row for row in rows if "rows cut" not in row["name"]]
+    assert len(of_images) == len(rows) / 2
+    for row in of_images:
+        assert set(row["figures"]["collectives"]) <= {"all-reduce"}, row["name"]
+
+
+@pytest.mark.parametrize("target", ["h100", "v5e"])
+def test_devices_that_share_rows_exchange_what_windows_reach_over_a_cut(target):
+    reason = targets.missing(target)
+    if reason is not None:
+        pytest.skip(reason)
+    names = "bilinear ×1.5", "transposed_conv 4/2", "reassemble", "joint_bilateral", "guided_filter"
+    rows = [row for name in names for row in compiled._sharding_rows(target, (name, "rows cut"), ())]
     assert len(rows) >= len(names)
     for row in rows:
-        assert set(row["figures"]["collectives"]) <= {"all-reduce"}, row["name"]
+        assert set(row["figures"]["collectives"]) <= {"collective-permute", "all-reduce"}, row["name"]

@@ -401,15 +401,17 @@ def _multiply_in_blocks(x: jax.Array, axis: int, taps: Taps, precision: lax.Prec
 def _multiply_in_groups(
     x: jax.Array, axis: int, taps: Taps, devices: int, precision: lax.Precision
 ) -> jax.Array | None:
-    """By matrices for each of as many groups as there are devices; None for one, and where a group reads from far.
+    """By matrices for each of as many groups as there are devices; None where there are not so many, or one device, and
+    where a group reads from far.
 
-    What groups read beside their own are products of their own: joined to them it would be written.
+    Of fewer XLA might cut the axis where devices have images of their own. What groups read beside their own are
+    products of their own: joined to them it would be written.
     """
     groups = math.gcd(taps.size, taps.outputs, devices)
     a, b = taps.size // groups, taps.outputs // groups
     read = _in_groups(taps, groups)
     low, high = int(read.min()), int(read.max()) + 1
-    if groups == 1 or low < -a or high > 2 * a:
+    if groups == 1 or groups < devices or low < -a or high > 2 * a:
         return None
     matrices = np.zeros((groups, b, high - low))
     np.add.at(

@@ -173,8 +173,8 @@ def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
     if group == SHARDING:
         return [
             f"Small programs compiled for {programs.DEVICES} devices of {target}, of which each holds one image of the "
-            "batch or, where rows are cut, as many rows of one image; all hold the parameters. Nothing ran. Functions "
-            "and layers with their gradients, metrics without.",
+            "batch or, where rows are cut, an eighth of the rows of one image; all hold the parameters. Nothing ran. "
+            "Functions and layers with their gradients, metrics without.",
             "",
             compilers,
             "",

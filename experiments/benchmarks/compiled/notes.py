@@ -389,7 +389,7 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             ),
             (
                 "Seconds are those of all threads. On two cores, with tracing, layers with their gradients take 4 to "
-                "9 s of time, and what takes longer are LIIF, 14, NAF, 20, FreqFusion, 27, and the other encoders. By "
+                "9 s of time, and what takes longer are LIIF, some 17, NAF, 23, FreqFusion, 27, and other encoders. By "
                 "the compiler's log it is code that is written out: of NAF's 104 different operations convolutions, "
                 "products, and sums that are fused with them are 3000 to 15000 instructions each and take 1 to 4 s of "
                 "all threads. Alike ones are compiled once, so that NAF's blocks in a loop take as long, 47 s for 54, "

@@ -57,6 +57,13 @@ def with_axes(a: jax.Array, rank: int) -> jax.Array:
     return a.reshape((1,) * (rank - a.ndim) + a.shape)
 
 
+def pad_axis(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
+    """`x` with so many zeros before and after it along an axis; with less, where a number is negative."""
+    margins = [(0, 0, 0)] * x.ndim
+    margins[axis] = (before, after, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), margins)
+
+
 def pad_edges(x: jax.Array, margins: Sequence[tuple[int, int]]) -> jax.Array:
     """`x` with its outermost pixels repeated, as `jnp.pad(x, margins, mode="edge")`, which also takes pixels along axes
     without margins: in its gradient devices would exchange images."""

@@ -37,7 +37,7 @@ from jax.interpreters import ad, batching
 
 from upsampling._arguments import is_static
 from upsampling.primitives import resample_on_tpu
-from upsampling.primitives._common import accumulator, make_primitive
+from upsampling.primitives._common import accumulator, make_primitive, pad_axis
 from upsampling.primitives.taps import Taps
 
 Operators = tuple[tuple[int, Taps], ...]  # (axis, taps); each axis at most once
@@ -257,7 +257,7 @@ def _sum_of_shifts(x: jax.Array, axis: int, taps: Taps) -> jax.Array:
     sums: list[Any] = [None] * b
     for (q, e, f), factor in zip(terms.tolist(), factors, strict=True):
         if e not in moved:
-            moved[e] = _shifted(x, axis, e)
+            moved[e] = pad_axis(x, axis, -e, e)
         term = lax.index_in_dim(moved[e], f, axis + 1, keepdims=False)
         by = _along(jnp.asarray(factor, x.dtype), axis, term.ndim)
         # A group without this tap does not read it, or a NaN would spread; beyond the image there are zeros.
@@ -285,13 +285,6 @@ def _in_groups(taps: Taps, groups: int) -> np.ndarray:
     return np.where(taps.weights.reshape(shape) != 0, taps.indices.reshape(shape) - own, 0)
 
 
-def _shifted(x: jax.Array, axis: int, away: int) -> jax.Array:
-    """In the place of each entry of the axis that which is so far away; zeros beyond the ends."""
-    margins = [(0, 0, 0)] * x.ndim
-    margins[axis] = (-away, away, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), margins)
-
-
 def _with_neighbors(x: jax.Array, axis: int, low: int, high: int) -> list[tuple[int, jax.Array]]:
     """Of (..., groups, inputs of one, ...) what is from `low` to `high`, which may be in the groups beside.
 
@@ -301,7 +294,7 @@ def _with_neighbors(x: jax.Array, axis: int, low: int, high: int) -> list[tuple[
     for away in range(low // a, -(-high // a)):
         first, last = max(low, away * a), min(high, (away + 1) * a)
         piece = lax.slice_in_dim(x, first - away * a, last - away * a, axis=axis + 1)
-        pieces.append((first, _shifted(piece, axis, away)))
+        pieces.append((first, pad_axis(piece, axis, -away, away)))
     return pieces
 
 

@@ -41,6 +41,7 @@ from upsampling.primitives._common import (
     core,
     make_primitive,
     over_tiles,
+    pad_axis,
     pad_edges,
     tile_length,
     tile_places,
@@ -211,22 +212,15 @@ def _pad_edges_in_place(x: jax.Array, *, reach: tuple[int, ...], mode: Any, devi
     if not is_static(*x.shape[1:-1]):
         return _pad_edges(x, reach=reach, mode=mode)
     for (axis, taps), r in zip(_edge_taps(x.shape, reach, mode), reach, strict=True):
-        total = _in_room(x, axis, r, taps.outputs)
+        total = pad_axis(x, axis, r, r)
         for start in (0, taps.outputs - r):
             places = taps.indices[start : start + r, 0]
             if r:
                 first, last = int(places.min()), int(places.max()) + 1
                 edge = lax.slice_in_dim(x, first, last, axis=axis).take(places - first, axis, mode="clip")
-                total = total + _in_room(edge, axis, start, taps.outputs)
+                total = total + pad_axis(edge, axis, start, taps.outputs - r - start)
         x = total
     return x
-
-
-def _in_room(x: jax.Array, axis: int, start: int, size: int) -> jax.Array:
-    """Among zeros, which make the axis so long."""
-    margins = [(0, 0, 0)] * x.ndim
-    margins[axis] = (start, size - start - x.shape[axis], 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), margins)
 
 
 def _add_edges(

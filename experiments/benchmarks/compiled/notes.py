@@ -381,9 +381,9 @@ NOTES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                 "is nothing, and groups of channels on an axis, AnyUp was 2134 and 6442 µs. NAF's encoder by parts of "
                 "images, as many as fill a vector, with the rows of their neighbors, was 1423 and 4430 for 1503 and "
                 "4372, both with queries averaged by matrices. What is left besides are 24 for each SiLU, 40 for each "
-                "window of 3 and its mirrored edges, "
-                "queries that are turned, 179 by themselves, and moved to the layout of windows, 340, and the "
-                "attention, 385. Queries turned by rolled channels are 440 by themselves, with columns last 179 again. "
+                "window of 3 and its mirrored edges, queries that are turned, 179 by themselves, and moved to the "
+                "layout of windows, 340, and the attention, 385. Queries turned by rolled channels are 440 by "
+                "themselves, with columns last 179 again. "
                 "Windows as convolutions along rows, with columns as images, are 380 for 988 by themselves (two of "
                 "them with what is before), but in NAF 1713, in AnyUp 2304 and in CARAFE 92 for 70."
             ),

@@ -630,7 +630,7 @@ def test_matrices_spread_what_is_no_number_over_their_block():
 
 
 SHARDED = """
-    import jax, jax.numpy as jnp, numpy as np
+    import functools, jax, jax.numpy as jnp, numpy as np
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     import upsampling as up
 
@@ -662,7 +662,7 @@ SHARDED = """
                         assert not collectives(resize, sharded) | collectives(gradient, sharded)
     # Of maps cut along space neighbors exchange a few pixels: by the form for CPUs and GPUs, and by that for TPUs.
     from upsampling import conventions, implicit, matting
-    from upsampling.primitives import resample, taps
+    from upsampling.primitives import resample, taps, window_sum
 
     operators = [
         tuple(enumerate(taps.operators((taps.Axis(16, size),) * 2, method, conventions.torch, antialias), 1))
@@ -692,6 +692,25 @@ SHARDED = """
             # Of an ensemble the columns of all sides stand side by side, and move.
             if number != 2 or len(spec) == 2:
                 assert found <= {"collective-permute"}, (number, spec, found)
+    # Windows that move inward at the edges, by the forms for GPUs and TPUs.
+    centers = (tuple(np.clip(np.arange(32) // 2, 2, 13).tolist()), tuple((np.arange(8) // 2).tolist()))
+    windows = window_sum.Geometry((16, 4), (), centers, (5, 3), (1, 1), 1)
+    shapes = ((2, 16, 4, 3), (2, 32, 8, 1, 5, 3), (2, 32, 8, 3))
+    arrays = [np.random.default_rng(2).random(shape, np.float32) for shape in shapes]
+    shared = [jax.device_put(a, NamedSharding(mesh, P(None, "space"))) for a in arrays]
+
+    def of_windows(x, w, y, platform, **devices):
+        x, own = window_sum._pad_zeros(x, (2, 1)), dict(geometry=windows, **devices)
+        sums, products, folds = (getattr(window_sum, f"{form}_on_{platform}") for form in names)
+        return sums(x, w, **own), products(x, y, **own), folds(w, y, **own)[:, 2:-2, 1:-1]
+
+    names = ("_window_sum", "_window_correlation", "_fold")
+    for platform in ("gpus", "tpus"):
+        several = jax.jit(functools.partial(of_windows, platform=platform, devices=4))
+        one = jax.jit(functools.partial(of_windows, platform="gpu"))
+        for a, b in zip(several(*shared), one(*arrays), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+        assert collectives(several, *shared) <= {"collective-permute"}, platform
     for_tpus = jax.jit(up.bilinear, static_argnames="scale").trace(sharded, scale=2).lower(lowering_platforms=("tpu",))
     assert "batching_dims" in for_tpus.as_text()  # matrices for each device
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))

@@ -77,21 +77,31 @@ def test_forms(name, dtype, monkeypatch):
         "_fold_on_gpu": ("wy", folded),
         "_fold": ("wy", folded),
     }
+    # In three groups of rows, where they are uneven and three divides them.
+    on_several = {
+        "_window_sum_on_tpus": ("xw", sums),
+        "_window_sum_on_gpus": ("xw", sums),
+        "_window_correlation_on_tpus": ("xy", products),
+        "_window_correlation_on_gpus": ("xy", products),
+        "_fold_on_tpus": ("wy", folded),
+        "_fold_on_gpus": ("wy", folded),
+    }
 
     @jax.jit
     def computed(maps):
         made = {}
-        for core, (taken, _) in cores.items():
+        for core, (taken, _) in {**cores, **on_several}.items():
+            form = functools.partial(getattr(window_sum, core), **({"devices": 3} if core in on_several else {}))
             for most in (32, 4) if core.endswith("_on_tpu") else (32,):  # taps written out, and in a loop over columns
                 monkeypatch.setattr(window_sum, "_TAPS_ON_TPU", most)
-                made[f"{core} {most}"] = getattr(window_sum, core)(*(maps[name] for name in taken), geometry=g)
+                made[f"{core} {most}"] = form(*(maps[name] for name in taken), geometry=g)
         return made
 
     # bfloat16 holds eight bits, and sums of up to 35 products are rounded once.
     tolerance = {"rtol": 2e-5, "atol": 2e-5} if dtype == jnp.float32 else {"rtol": 2**-8, "atol": 1e-4}
     for core, got in computed(maps).items():
         assert got.dtype == dtype
-        want = cores[core.split()[0]][1]
+        want = {**cores, **on_several}[core.split()[0]][1]
         np.testing.assert_allclose(np.asarray(got, np.float64), want, **tolerance, err_msg=core)
 
 

@@ -250,10 +250,10 @@ def make_primitive(
       cpu_alone: the form for a CPU in programs for a single device that are not exported. The partitioner would gather
         all shards for a loop over images; and a fixed layout neither partitions nor is it part of what is exported.
       tpu_alone: the form for a TPU in programs for a single device.
-      tpus: the form for several TPUs; it takes `devices`, how many, besides.
       by_hand: the form with kernels by hand, where there are any (`lower_by_hand`).
       by_hand_on_tpu: `(*avals, **static)` to the form with kernels by hand for a TPU, or to None where there is none.
-      several: the form for a GPU in programs for several devices, where maps may be cut along space.
+      several, tpus: the forms for GPUs and TPUs in programs for several devices, where maps may be cut along space.
+        They take `devices`, how many, besides.
       like: the number of the operand whose dtype the result has.
 
     Returns:
@@ -301,7 +301,9 @@ def make_primitive(
         return made or lower_on_gpu(context, *operands, **params)
 
     def lower_on_gpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        form = (several if _devices(context) > 1 else None) or gpu or default
+        devices, form = _devices(context), gpu or default
+        if devices > 1 and several is not None:
+            form = functools.partial(several, devices=devices)
         return mlir.lower_fun(nothing_of_nothing(form), multiple_results=False)(context, *operands, **params)
 
     def lower_on_tpu(context: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:

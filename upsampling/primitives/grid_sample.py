@@ -450,8 +450,10 @@ def _by_either(
     rule: Rule,
     orders: Orders,
     cond: Callable = lax.cond,
+    devices: int | None = None,
 ) -> jax.Array:
     """By the form for positions near their own pixels, if they all are."""
+    del devices
     near, far = (functools.partial(f, size=size, rule=rule, orders=orders) for f in (near, far))
     if rule.method != "bilinear" or any(m % n for n, m in zip(size, positions.shape[1:3], strict=True)):
         return far(a, b, positions)

@@ -222,11 +222,12 @@ def _along(vector: jax.Array, axis: int, rank: int) -> jax.Array:
     return lax.broadcast_in_dim(vector, [1] * axis + [vector.size] + [1] * (rank - axis - 1), [axis])
 
 
-def _by_shifts(x: jax.Array, *, operators: Operators) -> jax.Array:
+def _by_shifts(x: jax.Array, *, operators: Operators, devices: int | None = None) -> jax.Array:
     """Applies the operators by sums of shifted images, of which XLA's partitioner moves the edges alone.
 
     Of a gather along an axis that is cut it would add up the whole result on every device.
     """
+    del devices
     if all(taps.selection for _, taps in operators):
         return _select(x, operators, in_groups=True)
     dtype = x.dtype

@@ -126,7 +126,8 @@ def _is_plain(geometry: Geometry) -> bool:
     return geometry.groups == 1 and set(geometry.dilation) == {1}
 
 
-def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes) -> jax.Array:
+def _transposed_conv_on_gpus(x: jax.Array, kernel: jax.Array, *, sizes: _Sizes, devices: int) -> jax.Array:
+    del devices
     return _form(sizes.geometry, x, kernel, product=_by_product, other=_by_dilation)(sizes.geometry, x, kernel)
 
 

@@ -428,16 +428,19 @@ def _fold_in_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Arra
 # cut along an axis that devices share. Else a sum over gathers, which XLA makes one kernel of, whatever their number.
 
 
-def _window_sum_on_gpu(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_sum_on_gpu(x: jax.Array, w: jax.Array, *, geometry: Geometry, rows: jax.Array | None = None) -> jax.Array:
+    """`rows`: those that outputs read, (output, window), in place of the geometry's."""
     if _is_short(geometry):
         return _window_sum(x, w, geometry=geometry)
     dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
     w = jnp.moveaxis(w, rank + 1, -1)[..., None]
-    y = (w.astype(wide) * _windows(geometry, x).astype(wide)).sum(range(rank + 1, 2 * rank + 1))
+    y = (w.astype(wide) * _windows(geometry, x, rows).astype(wide)).sum(range(rank + 1, 2 * rank + 1))
     return y.astype(dtype).reshape(y.shape[0], *geometry.output, -1)
 
 
-def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _window_correlation_on_gpu(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, rows: jax.Array | None = None
+) -> jax.Array:
     """Taps that are written out are one sum, of products that are put side by side."""
     dtype, wide, rank = x.dtype, accumulator(x.dtype), len(geometry.size)
     y = _grouped(geometry, y).astype(wide)
@@ -447,7 +450,7 @@ def _window_correlation_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry
         w = lax.concatenate(products, y.ndim - 1).sum(-1)
     else:
         y = jnp.expand_dims(y, range(rank + 1, 2 * rank + 1))
-        w = jnp.moveaxis((y * _windows(geometry, x).astype(wide)).sum(-1), -1, rank + 1)
+        w = jnp.moveaxis((y * _windows(geometry, x, rows).astype(wide)).sum(-1), -1, rank + 1)
     return w.astype(dtype).reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
@@ -458,9 +461,12 @@ def _distances_on_gpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.
     return w.reshape(x.shape[0], *geometry.output, geometry.groups, *geometry.window)
 
 
-def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
+def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry, rows: jax.Array | None = None) -> jax.Array:
     """Terms that are written out are those of all phases and taps, each of which reads weights and outputs with a
-    stride."""
+    stride.
+
+    `rows`: what sees those of `x`, as of `seen_by`, in place of the geometry's.
+    """
     dtype, wide = w.dtype, accumulator(y.dtype)
     # In float32 from here on: half precision would be padded, and its slices written, by kernels of their own.
     w, y = w.astype(wide), _grouped(geometry, y).astype(wide)
@@ -476,17 +482,18 @@ def _fold_on_gpu(w: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array
             terms.append(w[(*read, Ellipsis, *tap, None)] * y[tuple(read)])
         x = functools.reduce(jnp.add, terms)
     else:
-        x = _fold_by_gathers(w, y, geometry)
+        x = _fold_by_gathers(w, y, geometry, rows)
     # Or else a caller's slice of the result becomes a slice of every term, and these are written to memory.
     return lax.optimization_barrier(x.astype(dtype).reshape(x.shape[0], *geometry.padded, -1))
 
 
-def _fold_by_gathers(w: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+def _fold_by_gathers(w: jax.Array, y: jax.Array, geometry: Geometry, rows: jax.Array | None) -> jax.Array:
     """Takes and returns channels by groups."""
     rank = len(geometry.size)
     sees = jnp.ones((1,) * (2 * rank + 3), bool)
     for axis, table in enumerate(seen_by(geometry)):
-        output, tap = np.moveaxis(table, -1, 0)
+        table = table if axis or rows is None else rows
+        output, tap = table[..., 0], table[..., 1]
         before = [slice(None)] * (1 + 2 * axis)
         w = jnp.moveaxis(w, axis - rank, 2 + 2 * axis).at[(*before, output, tap)].get(mode="clip")
         y = y.at[(*before, output)].get(mode="clip")
@@ -502,16 +509,11 @@ def _is_short(geometry: Geometry, phases: int = 1) -> bool:
     return geometry.uniform and phases * math.prod(geometry.window) <= UNROLLED_TAPS
 
 
-def _on_several_gpus(form: Callable, default: Callable, a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
-    """Without gathers along an axis that devices share, which would bring it together."""
-    short = _is_short(geometry, math.prod(geometry.scale) if form is _fold_on_gpu else 1)
-    return (form if short or not geometry.uniform else default)(a, b, geometry=geometry)
-
-
-def _windows(geometry: Geometry, x: jax.Array) -> jax.Array:
+def _windows(geometry: Geometry, x: jax.Array, rows: jax.Array | None) -> jax.Array:
     """(n, *padded, channels) -> (n, *output, *window, groups, channels of one). Not to be stored."""
     x = _grouped(geometry, x)
     for axis, table in enumerate(_taps(geometry)):
+        table = table if axis or rows is None else rows
         x = x.take(table, 1 + 2 * axis, mode="clip")
     return _inner_last(len(geometry.size), x)
 
@@ -554,8 +556,7 @@ def window_correlation_on_tpu(
     if _is_high(geometry):
         return _window_correlation_by_rows(x, y, geometry=geometry, compute=window_correlation_on_tpu)
     if _is_wide(geometry):
-        products = lambda values, pixels: (values.astype(jnp.float32) * pixels.astype(jnp.float32)).sum(-2)  # noqa: E731
-        return _correlate_by_columns(x, y, geometry, products, dtype or x.dtype)
+        return _correlate_by_columns(x, y, geometry, _products, dtype or x.dtype)
     seen, y, wide = _seen(geometry, x), _columns_last(geometry, _grouped(geometry, y)), accumulator(x.dtype)
     products = [(y.astype(wide) * seen(start).astype(wide)).sum(-2) for _, start in geometry.starts]
     w = jnp.moveaxis(jnp.stack(products, -2).astype(dtype or x.dtype), -1, -3)
@@ -725,6 +726,10 @@ def _correlate_by_columns(
     w = _join(geometry, [of_taps(block) for block in _blocks(geometry)], 3)
     w = w.reshape(count, *geometry.window[:-1], n, geometry.groups, *geometry.output)
     return w.transpose(rank, *range(rank + 2, 2 * rank + 2), rank + 1, *range(1, rank), 0)
+
+
+def _products(values: jax.Array, pixels: jax.Array) -> jax.Array:
+    return (values.astype(jnp.float32) * pixels.astype(jnp.float32)).sum(-2)
 
 
 def _distances_on_tpu(x: jax.Array, y: jax.Array, *, geometry: Geometry) -> jax.Array:
@@ -1095,8 +1100,38 @@ def _flat(geometry: Geometry, w: jax.Array) -> jax.Array:
 # Windows of many taps, row by row, by any of the forms.
 
 
-def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
-    row, pick, _ = _row_of_taps(geometry)
+class _Rows(NamedTuple):
+    """What it takes to sum windows by one row of taps after the other.
+
+    Attributes:
+      geometry: of one row of taps.
+      shape: of `x`, without images and channels.
+      pick: `(x, number)` to the part of it under row `number`.
+      put: `(x, part, number)` to `x` with the part added.
+    """
+
+    geometry: Geometry
+    shape: tuple[int, ...]
+    pick: Callable[[jax.Array, jax.Array], jax.Array]
+    put: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def _row_of_taps(geometry: Geometry) -> _Rows:
+    size = geometry.padded[0] - geometry.dilation[0] * (geometry.window[0] - 1)
+
+    def pick(x: jax.Array, number: jax.Array) -> jax.Array:
+        return lax.dynamic_slice_in_dim(x, number * geometry.dilation[0], size, 1)
+
+    def put(x: jax.Array, part: jax.Array, number: jax.Array) -> jax.Array:
+        return lax.dynamic_update_slice_in_dim(x, pick(x, number) + part, number * geometry.dilation[0], 1)
+
+    return _Rows(geometry._replace(window=(1, *geometry.window[1:])), geometry.padded, pick, put)
+
+
+def _window_sum_by_rows(
+    x: jax.Array, w: jax.Array, *, geometry: Geometry, compute: Callable, rows: _Rows | None = None
+) -> jax.Array:
+    row, _, pick, _ = rows or _row_of_taps(geometry)
     wide = accumulator(x.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
@@ -1107,24 +1142,186 @@ def _window_sum_by_rows(x: jax.Array, w: jax.Array, *, geometry: Geometry, compu
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(x.dtype)
 
 
-def _window_correlation_by_rows(x: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
-    row, pick, _ = _row_of_taps(geometry)
-    rows = lax.map(lambda number: compute(pick(x, number), y, geometry=row), jnp.arange(geometry.window[0]))
-    rows = jnp.moveaxis(rows, 0, -1 - len(geometry.window))
-    return rows.reshape(*y.shape[:-1], geometry.groups, *geometry.window)
+def _window_correlation_by_rows(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable, rows: _Rows | None = None
+) -> jax.Array:
+    row, _, pick, _ = rows or _row_of_taps(geometry)
+    w = lax.map(lambda number: compute(pick(x, number), y, geometry=row), jnp.arange(geometry.window[0]))
+    w = jnp.moveaxis(w, 0, -1 - len(geometry.window))
+    return w.reshape(*y.shape[:-1], geometry.groups, *geometry.window)
 
 
-def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable) -> jax.Array:
-    row, pick, put = _row_of_taps(geometry)
+def _fold_by_rows(
+    w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Callable, rows: _Rows | None = None
+) -> jax.Array:
+    row, shape, _, put = rows or _row_of_taps(geometry)
     wide = accumulator(y.dtype)
 
     def add(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         taps = lax.dynamic_slice_in_dim(w, number, 1, -len(geometry.window))
         part = compute(taps.astype(wide), y.astype(wide), geometry=row)
-        return put(total, pick(total, number) + part, number), None
+        return put(total, part, number), None
 
-    total = zeros((y.shape[0], *geometry.padded, y.shape[-1]), jax.typeof(y).update(dtype=wide))
+    total = zeros((y.shape[0], *shape, y.shape[-1]), jax.typeof(y).update(dtype=wide))
     return lax.scan(add, total, jnp.arange(geometry.window[0]))[0].astype(w.dtype)
+
+
+# Uneven windows on several devices, which may share a map by rows: a gather along all rows would bring these together.
+# So they are in as many groups as there are devices. A group is an image of its own, with what it reads of its
+# neighbors' rows, and a table of the rows that its outputs read. Where all devices can have images of their own, maps
+# are taken to be cut so, and nothing is in groups.
+
+
+class _Groups(NamedTuple):
+    """How the rows of a geometry are in groups.
+
+    Attributes:
+      geometry: that of one group, but for the rows that its outputs read.
+      own: how many rows of the map it has.
+      padded: the rows of the map with its padding.
+      first: the first of these that the first group reads. What the next one reads begins `own` rows below.
+      taps: (groups, outputs, window), the rows that outputs read, counted from the first that the group reads.
+    """
+
+    geometry: Geometry
+    own: int
+    padded: int
+    first: int
+    taps: np.ndarray
+
+    @classmethod
+    def of(cls, geometry: Geometry, images: Any, devices: int) -> "_Groups | None":
+        """None where there are none."""
+        height, outputs = geometry.size[0], geometry.output[0]
+        if geometry.uniform or not is_static(images) or images % devices == 0:
+            return None
+        if height % devices or outputs % devices:
+            return None
+        own = height // devices
+        taps = next(_taps(geometry)).reshape(devices, outputs // devices, -1) - own * np.arange(devices)[:, None, None]
+        first, length = int(taps.min()), int(np.ptp(taps)) + 1
+        reach = geometry.dilation[0] * (geometry.window[0] - 1)
+        one = geometry._replace(
+            size=(length - reach, *geometry.size[1:]), centers=((0,) * taps.shape[1], *geometry.centers[1:])
+        )
+        return cls(one, own, geometry.padded[0], first, taps - first)
+
+    @property
+    def seen_by(self) -> np.ndarray:
+        """As the function of this name has it, for each group: (groups, rows that one reads, most, 2)."""
+        return _seen_by(self.taps, self.geometry.padded[0])
+
+    def each(self, form: Callable[..., jax.Array], rows: np.ndarray, *arrays: jax.Array) -> jax.Array:
+        """What a form makes of each group's arrays and rows: (n, groups, ...)."""
+        one = lambda rows, *arrays: form(*arrays, geometry=self.geometry, rows=rows)  # noqa: E731
+        return jax.vmap(one, (0, *[1] * len(arrays)), 1)(jnp.asarray(rows, jnp.int32), *arrays)
+
+    def split(self, a: jax.Array) -> jax.Array:
+        """(n, outputs, ...) -> (n, groups, outputs of one, ...)."""
+        return a.reshape(a.shape[0], *self.taps.shape[:2], *a.shape[2:])
+
+    def join(self, a: jax.Array) -> jax.Array:
+        """The inverse."""
+        return a.reshape(a.shape[0], -1, *a.shape[3:])
+
+    def read(self, x: jax.Array) -> jax.Array:
+        """(n, padded rows, ...) -> (n, groups, rows that one reads, ...)."""
+        count, pieces, missing = len(self.taps), [], self.geometry.padded[0]
+        for first in range(self.first, self.first + missing, self.own):
+            piece = pad_axis(x, 1, -first, first + count * self.own - self.padded)
+            piece = piece.reshape(x.shape[0], count, self.own, *x.shape[2:])
+            pieces.append(lax.slice_in_dim(piece, 0, min(missing, self.own), axis=2))
+            missing -= self.own
+        return lax.concatenate(pieces, 2)
+
+    def put_back(self, x: jax.Array) -> jax.Array:
+        """The transpose."""
+        like = jax.typeof(x).update(shape=(x.shape[0], self.padded, *x.shape[3:]))
+        return jax.linear_transpose(self.read, like)(x)[0]
+
+    @property
+    def rows(self) -> _Rows:
+        """Row by row of taps, as products with zeros and ones, for a TPU: exact, but they spread a NaN over a group."""
+        count, outputs, _ = self.taps.shape
+        length, *others = self.geometry.padded
+        centers = (tuple(range(count * outputs)), *self.geometry.centers[1:])
+        row = self.geometry._replace(
+            size=(count * outputs, *self.geometry.size[1:]), centers=centers, window=(1, *self.geometry.window[1:])
+        )
+
+        def move(a: jax.Array, number: jax.Array, axis: int) -> jax.Array:
+            chosen = lax.dynamic_index_in_dim(jnp.asarray(self.taps, jnp.int32), number, 2)
+            matrices = (chosen == jnp.arange(length)[None, None]).astype(
+                a.dtype
+            )  # (groups, outputs, rows that one reads)
+            a = lax.dot_general(a, matrices, (((2,), (axis,)), ((1,), (0,))), lax.Precision.HIGHEST)
+            return jnp.moveaxis(a, (0, -1), (1, 2))
+
+        pick = lambda x, number: self.join(move(x, number, 2))  # noqa: E731
+        put = lambda x, part, number: x + move(self.split(part), number, 1)  # noqa: E731
+        return _Rows(row, (count, length, *others), pick, put)
+
+
+# On GPUs taps that are not written out are, of windows that are even, the sums of other platforms.
+
+
+def _window_sum_on_gpus(x: jax.Array, w: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+    groups = _Groups.of(geometry, x.shape[0], devices)
+    if groups is None:
+        alike = geometry.uniform and not _is_short(geometry)
+        return (_window_sum if alike else _window_sum_on_gpu)(x, w, geometry=geometry)
+    return groups.join(groups.each(_window_sum_on_gpu, groups.taps, groups.read(x), groups.split(w)))
+
+
+def _window_correlation_on_gpus(x: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+    groups = _Groups.of(geometry, x.shape[0], devices)
+    if groups is None:
+        alike = geometry.uniform and not _is_short(geometry)
+        return (_window_correlation if alike else _window_correlation_on_gpu)(x, y, geometry=geometry)
+    return groups.join(groups.each(_window_correlation_on_gpu, groups.taps, groups.read(x), groups.split(y)))
+
+
+def _fold_on_gpus(w: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+    groups = _Groups.of(geometry, y.shape[0], devices)
+    if groups is None:
+        alike = geometry.uniform and not _is_short(geometry, math.prod(geometry.scale))
+        return (_fold if alike else _fold_on_gpu)(w, y, geometry=geometry)
+    wide = w.astype(accumulator(w.dtype))  # or groups would be rounded before they are added
+    return groups.put_back(groups.each(_fold_on_gpu, groups.seen_by, groups.split(wide), groups.split(y))).astype(
+        w.dtype
+    )
+
+
+def _window_sum_on_tpus(x: jax.Array, w: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+    groups = _groups_on_tpus(geometry, x, devices)
+    if groups is None:
+        return window_sum_on_tpu(x, w, geometry=geometry)
+    x = groups.read(x)
+    return _window_sum_by_rows(x, w, geometry=geometry, compute=_window_sum_by_columns, rows=groups.rows)
+
+
+def _window_correlation_on_tpus(
+    x: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int, dtype: DTypeLike | None = None
+) -> jax.Array:
+    groups = _groups_on_tpus(geometry, x, devices)
+    if groups is None:
+        return window_correlation_on_tpu(x, y, geometry=geometry, dtype=dtype)
+    compute = lambda x, y, geometry: _correlate_by_columns(x, y, geometry, _products, dtype or x.dtype)  # noqa: E731
+    return _window_correlation_by_rows(groups.read(x), y, geometry=geometry, compute=compute, rows=groups.rows)
+
+
+def _fold_on_tpus(w: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+    groups = _groups_on_tpus(geometry, y, devices)
+    if groups is None:
+        return fold_on_tpu(w, y, geometry=geometry)
+    wide = w.astype(accumulator(w.dtype))
+    x = _fold_by_rows(wide, y, geometry=geometry, compute=_fold_by_columns, rows=groups.rows)
+    return groups.put_back(x).astype(w.dtype)
+
+
+def _groups_on_tpus(geometry: Geometry, a: jax.Array, devices: int) -> _Groups | None:
+    forms_fit = len(geometry.size) > 1 and _is_narrow(a.dtype)
+    return _Groups.of(geometry, a.shape[0], devices) if forms_fit else None
 
 
 # Pieces.
@@ -1133,20 +1330,6 @@ def _fold_by_rows(w: jax.Array, y: jax.Array, *, geometry: Geometry, compute: Ca
 def _is_large(geometry: Geometry) -> bool:
     """Whether the window has so many taps that it is summed row by row."""
     return math.prod(geometry.window) > UNROLLED_TAPS and geometry.window[0] > 1
-
-
-def _row_of_taps(geometry: Geometry) -> tuple[Geometry, Callable, Callable]:
-    """The geometry of one row of taps, and functions that read and write the part of `x` under row `number`."""
-    size = geometry.padded[0] - geometry.dilation[0] * (geometry.window[0] - 1)
-    row = geometry._replace(window=(1, *geometry.window[1:]))
-
-    def pick(x: jax.Array, number: jax.Array) -> jax.Array:
-        return lax.dynamic_slice_in_dim(x, number * geometry.dilation[0], size, 1)
-
-    def put(x: jax.Array, part: jax.Array, number: jax.Array) -> jax.Array:
-        return lax.dynamic_update_slice_in_dim(x, part, number * geometry.dilation[0], 1)
-
-    return row, pick, put
 
 
 def _split(geometry: Geometry, a: jax.Array) -> jax.Array:
@@ -1232,11 +1415,19 @@ def seen_by(geometry: Geometry) -> Iterator[np.ndarray]:
     Filled up with an output past the last.
     """
     for taps, padded in zip(_taps(geometry), geometry.padded, strict=True):
-        seen: list[list[tuple[int, int]]] = [[] for _ in range(padded)]
-        for (output, tap), pixel in np.ndenumerate(taps):
-            seen[pixel].append((output, tap))
-        most = max(map(len, seen))
-        yield np.array([[*own, *[(len(taps), 0)] * (most - len(own))] for own in seen])
+        yield _seen_by(taps, padded)
+
+
+def _seen_by(taps: np.ndarray, pixels: int) -> np.ndarray:
+    """(..., outputs, window), the pixel that each tap reads -> (..., pixels, most, 2)."""
+    *several, outputs, _ = taps.shape
+    seen: list[list[tuple[int, int]]] = [[] for _ in range(math.prod(several) * pixels)]
+    for number, table in enumerate(taps.reshape(-1, *taps.shape[-2:])):
+        for (output, tap), pixel in np.ndenumerate(table):
+            seen[number * pixels + pixel].append((output, tap))
+    most = max(map(len, seen))
+    table = np.array([[*own, *[(outputs, 0)] * (most - len(own))] for own in seen])
+    return table.reshape(*several, pixels, most, 2)
 
 
 def _outputs_of(centers: Sequence[int] | np.ndarray, size: int) -> np.ndarray:
@@ -1283,8 +1474,9 @@ window_sum_p = make_primitive(
     static=("geometry",),
     cpu=_window_sum_in_tiles,
     gpu=_window_sum_on_gpu,
-    several=functools.partial(_on_several_gpus, _window_sum_on_gpu, _window_sum),
+    several=_window_sum_on_gpus,
     tpu=window_sum_on_tpu,
+    tpus=_window_sum_on_tpus,
     by_hand_on_tpu=functools.partial(_by_hand, "window_sum"),
 )
 window_correlation_p = make_primitive(
@@ -1294,8 +1486,9 @@ window_correlation_p = make_primitive(
     static=("geometry",),
     cpu_alone=_window_correlation_in_blocks,
     gpu=_window_correlation_on_gpu,
-    several=functools.partial(_on_several_gpus, _window_correlation_on_gpu, _window_correlation),
+    several=_window_correlation_on_gpus,
     tpu=window_correlation_on_tpu,
+    tpus=_window_correlation_on_tpus,
     by_hand_on_tpu=functools.partial(_by_hand, "window_correlation"),
 )
 # For TPUs, where maps may be in half precision and what is made of them not.
@@ -1305,6 +1498,9 @@ window_correlation_like_p = make_primitive(
     window_correlation_like_on_tpu,
     static=("geometry",),
     tpu=window_correlation_like_on_tpu,
+    tpus=lambda x, y, like, *, geometry, devices: _window_correlation_on_tpus(
+        x, y, geometry=geometry, devices=devices, dtype=like.dtype
+    ),
     by_hand_on_tpu=_correlation_like_by_hand,
     like=2,
 )
@@ -1314,8 +1510,9 @@ fold_p = make_primitive(
     _fold,
     static=("geometry",),
     gpu=_fold_on_gpu,
-    several=functools.partial(_on_several_gpus, _fold_on_gpu, _fold),
+    several=_fold_on_gpus,
     tpu=fold_on_tpu,
+    tpus=_fold_on_tpus,
     by_hand_on_tpu=functools.partial(_by_hand, "fold"),
 )
 

@@ -692,6 +692,12 @@ SHARDED = """
             # Of an ensemble the columns of all sides stand side by side, and move.
             if number != 2 or len(spec) == 2:
                 assert found <= {"collective-permute"}, (number, spec, found)
+    # The mean of all rows is added up, also as on TPUs, where means over fewer are sums over windows.
+    average = taps.Taps(16, np.arange(16)[None], np.full((1, 16), 1 / 16))
+    mean = jax.jit(lambda x: resample._on_tpu(x, operators=((1, average),), devices=4))
+    rows = jax.device_put(x, NamedSharding(mesh, P(None, "space")))
+    np.testing.assert_allclose(mean(rows), x.mean(1, keepdims=True), rtol=0, atol=1e-6)
+    assert collectives(mean, rows) == {"all-reduce"}
     # Windows that move inward at the edges, by the forms for GPUs and TPUs.
     centers = (tuple(np.clip(np.arange(32) // 2, 2, 13).tolist()), tuple((np.arange(8) // 2).tolist()))
     windows = window_sum.Geometry((16, 4), (), centers, (5, 3), (1, 1), 1)

@@ -50,7 +50,7 @@ UNROLLED = 32
 GROUP = 16
 
 # On several devices: beyond this many terms an axis is gathered; or, of no more outputs than this, each summed up by
-# itself, so that devices add up what each has of it.
+# itself, or by a matrix on TPUs, so that devices add up what each has of it.
 SHIFTED = 64
 FEW = 16
 
@@ -329,7 +329,9 @@ def _on_tpu(x: jax.Array, *, operators: Operators, devices: int = 1) -> jax.Arra
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return select(x, operators)
     factor, ones = _unweighted(operators)
-    if all(taps.transpose.repeats for _, taps in ones):
+    # Sums over windows along an axis that is cut into more parts than there are windows would bring it together.
+    few = any(taps.outputs <= FEW and taps.outputs % devices for _, taps in operators)
+    if not few and all(taps.transpose.repeats for _, taps in ones):
         return (_sum_repeats(x.astype(accumulator(x.dtype)), ones) * factor).astype(x.dtype)
     if factor != 1 and all(taps.repeats for _, taps in ones):
         return _spread((x.astype(accumulator(x.dtype)) * factor).astype(x.dtype), ones)

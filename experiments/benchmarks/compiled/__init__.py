@@ -144,9 +144,7 @@ def _sharding_rows(target: str, only: Sequence[str], names: Sequence[str]) -> It
         for group in GROUPS:
             for program in programs.programs(group, names, shape):
                 name = program.name + words
-                # libtpu ends the process: its partitioner fails on windows of a share of the image.
-                fails = TARGETS[target].topology and axis and program.name.startswith("anyup")
-                if fails or not all(word in name for word in only):
+                if not all(word in name for word in only):
                     continue
                 call, arguments, shared = program.function, program.arguments, program.shared
                 if program.wanted:
@@ -183,11 +181,9 @@ def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
             "and which form samplers and, but on a GPU, joint bilateral take, since the data of all images decide.",
             "",
             "Of rows that are cut neighbors exchange what windows reach beyond a cut, by collective-permute, and "
-            "normalizations add up sums. Maps are gathered where data decide which pixels are read: by samplers, "
-            "max-unpooling and the layers made of them; by attention to all pixels, JAFAR's and LoftUp's; and by "
-            "attention whose windows move inward at the edges, NAF's and AnyUp's; on TPUs also by A2U's filters, which "
-            "are one convolution. Metrics gather the lengths that they sort. AnyUp with its rows cut is not here for "
-            "TPUs: libtpu's partitioner fails on it, and ends the process.",
+            "normalizations add up sums. Maps are gathered where data decide which pixels are read, by samplers, "
+            "max-unpooling and the layers made of them; and by attention to all pixels, JAFAR's and LoftUp's. Metrics "
+            "gather the lengths that they sort.",
         ]
     tpu = bool(TARGETS[target].topology)
     return [

@@ -135,18 +135,23 @@ def test_a_share_is_rounded_as_the_authors_round_it():
 
 
 TILED = {
-    "all": ((5, 4), (7, 6), {"kernel_size": None, "rotary_base": 7.0}),
-    "all, averaged": ((5, 4), (7, 6), {"kernel_size": None, "average_heads": True}),
-    "windows": ((6, 7), (20, 29), {"kernel_size": (4, 3), "rotary_base": 7.0}),
-    "windows, averaged": ((6, 7), (12, 28), {"kernel_size": 3, "average_heads": True}),
-    "share": ((9, 6), (31, 17), {"share": 0.1, "average_heads": True}),
+    "all": ((5, 4), (7, 6), 1, {"kernel_size": None, "rotary_base": 7.0}),
+    "all, averaged": ((5, 4), (7, 6), 1, {"kernel_size": None, "average_heads": True}),
+    "windows": ((6, 7), (20, 29), 1, {"kernel_size": (4, 3), "rotary_base": 7.0}),
+    "windows, averaged": ((6, 7), (12, 28), 1, {"kernel_size": 3, "average_heads": True}),
+    "share": ((9, 6), (31, 17), 1, {"share": 0.1, "average_heads": True}),
+    "windows, in parts": ((6, 7), (20, 29), 2, {"kernel_size": (4, 3), "rotary_base": 7.0}),
+    "share, in parts": ((8, 6), (24, 17), 8, {"share": 0.2, "average_heads": True}),
 }
 
 
 @pytest.mark.parametrize("case", TILED)
 def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
-    """Values, and gradients in which the tiles' weights are computed anew; and queries that are turned tile by tile."""
-    size, output, options = TILED[case]
+    """Values, and gradients in which the tiles' weights are computed anew; and queries that are turned tile by tile.
+
+    In parts as in programs for three devices, which share two images.
+    """
+    size, output, parts, options = TILED[case]
     x, queries, keys = normal(0, 2, *size, 4), normal(1, 2, *output, 8), normal(2, 2, *size, 8)
     cotangent, turn = normal(3, 2, *output, 4), options.get("rotary_base")
 
@@ -167,9 +172,14 @@ def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
 
     expected = jax.jit(lambda: pulled(None))()
     monkeypatch.setattr(_common, "MOST_BYTES", 0)
-    monkeypatch.setattr(_common, "TILE_BYTES", 5000)
+    monkeypatch.setattr(_common, "TILE_BYTES", 5000 if parts == 1 else 100_000)
+    found, tiles_of = [1], _common.Tiles.of
+    monkeypatch.setattr(_common.Tiles, "of", lambda *a: found.append((t := tiles_of(*a)).parts) or t)
+    if parts > 1:
+        monkeypatch.setattr(_common, "_devices", lambda _: 3)
     tiled = jax.jit(lambda: pulled(turn))  # another function, or else it would be the program above
     assert "scan" in str(tiled.trace().jaxpr)
+    assert parts in found
     for a, b in zip(tiled(), expected, strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5)
 

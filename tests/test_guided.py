@@ -11,6 +11,7 @@ import pytest
 import upsampling as up
 from tests.optional import F, torch
 from upsampling import guided
+from upsampling.primitives import _common
 
 
 def normal(seed, *shape):
@@ -451,12 +452,15 @@ def test_type_errors_explain():
 
 
 @pytest.mark.parametrize(
-    ("size", "output", "radius"), [((4, 5), (23, 13), 2), ((2, 1), (7, 3), 3), ((24, 3), (29, 4), 2)]
+    ("size", "output", "radius", "parts"),
+    [((4, 5), (23, 13), 2, 1), ((2, 1), (7, 3), 3, 1), ((24, 3), (29, 4), 2, 1), ((6, 4), (14, 5), 3, 2)],
 )
-def test_the_learned_bilateral_filter_by_tiles_of_rows(size, output, radius):
+def test_the_learned_bilateral_filter_by_tiles_of_rows(size, output, radius, parts):
     x = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
     kernel = np.random.default_rng(1).normal(size=(2, *output, 2 * radius + 1, 2 * radius + 1)).astype(np.float32)
     y, pull = jax.vjp(up.learned_bilateral, x, kernel)
-    tiled, pull_tiled = jax.vjp(lambda x, k: guided._learned_bilateral_in_tiles(x, k[..., None, :, :], 5), x, kernel)
+    tiles = _common.Tiles.of(output[0], 6, parts)
+    in_tiles = lambda x, k: guided._learned_bilateral_in_tiles(x, k[..., None, :, :], tiles)  # noqa: E731
+    tiled, pull_tiled = jax.vjp(in_tiles, x, kernel)
     for a, b in zip((tiled, *pull_tiled(y)), (y, *pull(y)), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=5e-7 * np.abs(b).max())

@@ -662,7 +662,7 @@ SHARDED = """
                         assert not collectives(resize, sharded) | collectives(gradient, sharded)
     # Of maps cut along space neighbors exchange a few pixels: by the form for CPUs and GPUs, and by that for TPUs.
     from upsampling import conventions, implicit, matting
-    from upsampling.primitives import resample, taps, window_sum
+    from upsampling.primitives import _common, resample, taps, window_sum
 
     operators = [
         tuple(enumerate(taps.operators((taps.Axis(16, size),) * 2, method, conventions.torch, antialias), 1))
@@ -717,6 +717,23 @@ SHARDED = """
         for a, b in zip(several(*shared), one(*arrays), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
         assert collectives(several, *shared) <= {"collective-permute"}, platform
+    # Large maps, by tiles of rows of all devices.
+    _common.MOST_BYTES, _common.TILE_BYTES = 0, 16384
+    attend = lambda x, q, k: up.neighborhood_attention(x, q, k, kernel_size=3, heads=2)
+    ensemble = lambda x: implicit.local_ensemble(x, lambda pixels, steps: jnp.sin(pixels + steps[None, ..., :1]))
+    shapes = ((1, 16, 8, 4), (1, 32, 16, 8), (1, 16, 8, 8))
+    maps = [np.random.default_rng(3).random(shape, np.float32) for shape in shapes]
+    shared = [jax.device_put(a, NamedSharding(mesh, P(None, "space"))) for a in maps]
+    for form, count in ((attend, 3), (ensemble, 1)):
+        def both(*arrays, form=form):
+            y, pull_back = jax.vjp(form, *arrays)
+            return y, *pull_back(y)
+
+        both = jax.jit(both)
+        assert "stablehlo.while" in both.lower(*maps[:count]).as_text()
+        for a, b in zip(both(*shared[:count]), both(*maps[:count]), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+        assert collectives(both, *shared[:count]) <= {"collective-permute"}
     for_tpus = jax.jit(up.bilinear, static_argnames="scale").trace(sharded, scale=2).lower(lowering_platforms=("tpu",))
     assert "batching_dims" in for_tpus.as_text()  # matrices for each device
     mesh = jax.make_mesh((4,), ("batch",), axis_types=(AxisType.Auto,))

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,14 @@ from upsampling import _arguments, interpolation
 from upsampling._arguments import Numbers
 from upsampling.primitives import _common
 from upsampling.primitives._common import (
+    Read,
+    Tiles,
     accumulator,
+    blocks_of,
     core,
+    in_parts,
     over_tiles,
-    read_by_tiles,
     tile_length,
-    tile_places,
     with_axes,
 )
 from upsampling.primitives.transposed_conv import convolve
@@ -155,7 +157,12 @@ def _neighborhood_attention(
             tables = [np.log(count) for count in counts]
     if geometry is None or images * math.prod(output) * heads * taps * wide.itemsize > _common.MOST_BYTES:
         flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
-        y = _attend_in_tiles(flat(x), flat(queries), flat(scaled(keys)), seen, heads, average, base, images)
+        y = in_parts(
+            lambda parts, x, q, k: _attend_in_tiles(x, q, k, seen, heads, average, base, images, parts),
+            (1,) if seen is None else (size[0], output[0]),  # all pixels are in any part
+            images,
+            *(flat(a) for a in (x, queries, scaled(keys))),
+        )
         y = y.astype(x.dtype).reshape(*batch, *output, x.shape[-1])
         if geometry is None or average:
             return y
@@ -224,7 +231,7 @@ def windows_of_share(n: int, m: int, share: float) -> tuple[np.ndarray, np.ndarr
 Seen = Sequence[tuple[np.ndarray, np.ndarray]]
 
 
-class _Tiles(NamedTuple):
+class _Columns(NamedTuple):
     """How an axis of output pixels is cut into tiles, and which pixels of the map each reads: as many, from `first` on.
 
     `logits`, (tiles, length, read), are the logarithms of how often a pixel is seen by another; None where all are seen
@@ -241,18 +248,29 @@ class _Tiles(NamedTuple):
         """The pixels of one tile."""
         return self.places.shape[1]
 
-    @classmethod
-    def that_see(cls, seen: tuple[np.ndarray, np.ndarray], n: int, places: np.ndarray) -> "_Tiles":
-        """Tiles of these pixels, (tiles, length), that see these windows of an axis of n."""
-        centers, counts = seen
-        taps = centers[:, None] + np.arange(counts.shape[1]) - counts.shape[1] // 2
-        table = np.zeros((len(centers), n))
-        row, column = np.nonzero(counts)
-        table[row, taps[row, column]] = counts[row, column]
-        first, parts = read_by_tiles(table, places)
-        with np.errstate(divide="ignore"):
-            logits = np.log(parts)
-        return cls(places, first, parts.shape[2], logits if np.any(logits) else None)
+
+def _table(seen: tuple[np.ndarray, np.ndarray], n: int) -> np.ndarray:
+    """(outputs, n), how often each pixel of an axis is seen by an output."""
+    centers, counts = seen
+    taps = centers[:, None] + np.arange(counts.shape[1]) - counts.shape[1] // 2
+    table = np.zeros((len(centers), n))
+    row, column = np.nonzero(counts)
+    table[row, taps[row, column]] = counts[row, column]
+    return table
+
+
+def _logarithms(table: np.ndarray) -> np.ndarray | None:
+    with np.errstate(divide="ignore"):
+        logits = np.log(table)
+    return logits if np.any(logits) else None
+
+
+def _columns_that_see(seen: tuple[np.ndarray, np.ndarray], n: int, places: np.ndarray) -> _Columns:
+    """Tiles of these pixels, (tiles, length), that see these windows of an axis of n."""
+    table = _table(seen, n)[places]
+    first, read = blocks_of(table)
+    parts = np.stack([part[:, f : f + read] for part, f in zip(table, first, strict=True)])
+    return _Columns(places, first, read, _logarithms(parts))
 
 
 def _attend_in_tiles(
@@ -264,6 +282,7 @@ def _attend_in_tiles(
     average: bool,
     base: float | None,
     images: int,
+    parts: int,
 ) -> jax.Array:
     """(n, h, w, channels), (n, H, W, query channels), (n, h, w, query channels) -> (n, H, W, channels).
 
@@ -275,10 +294,10 @@ def _attend_in_tiles(
     if seen is None:
         # One axis of queries, and one of keys.
         total, count = height * width, math.prod(size)
-        length = tile_length(total, max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1))
-        places = tile_places(total, length)
-        rows = _Tiles(places, np.zeros(len(places), int), 1, None)
-        columns = _Tiles(np.zeros((1, 1), int), np.zeros(1, int), count, None)
+        most = max(_common.TILE_BYTES // (images * heads * count * dtype.itemsize), 1)
+        tiles = Tiles.of(total, most)
+        read, by_rows = Read(np.zeros(len(tiles.places), int), 1, 0, 1), None
+        columns = _Columns(np.zeros((1, 1), int), np.zeros(1, int), count, None)
         queries, base = queries if base is None else _turned(queries, heads, base), None
         queries = queries.reshape(n, total, 1, queries.shape[-1])
         x, keys = (a.reshape(n, 1, count, a.shape[-1]) for a in (x, keys))
@@ -286,49 +305,63 @@ def _attend_in_tiles(
         length, wide = (min(max(2 * -(-m // k), 8), m) for m, k in zip((height, width), size, strict=True))
         # All columns at once, filled up to whole tiles.
         filled = np.minimum(np.arange(-(-width // wide) * wide), width - 1).reshape(-1, wide)
-        columns = _Tiles.that_see(seen[1], size[1], filled)
-        rows_of = lambda most: _Tiles.that_see(seen[0], size[0], tile_places(height, tile_length(height, most)))  # noqa: E731
-        rows = rows_of(length)
+        columns, rows = _columns_that_see(seen[1], size[1], filled), _table(seen[0], size[0])
+        most = length * parts
+        tiles = Tiles.of(height, most, parts)
+        read = tiles.read(rows)
         row_bytes = images * heads * len(columns.first) * wide * columns.read * dtype.itemsize
-        while rows.length > 1 and rows.length * rows.read * row_bytes > _common.TILE_BYTES:
-            rows = rows_of(-(-rows.length // 2))
+        while most > 1 and tiles.parts * tiles.length * read.block * row_bytes > _common.TILE_BYTES:
+            most = -(-most // 2)
+            tiles = Tiles.of(height, most, parts)
+            read = tiles.read(rows)
+        by_rows = _logarithms(tiles.table(rows, read))
     split = lambda a, groups: a.reshape(*a.shape[:-1], groups, a.shape[-1] // groups)  # noqa: E731
     x, keys = split(x.astype(dtype), 1 if average else heads), split(keys, heads)
     width = queries.shape[2]
     table = lambda logits: None if logits is None else jnp.asarray(logits, dtype)  # noqa: E731
     by_columns = table(columns.logits)
 
-    def read(a: jax.Array, first: jax.Array) -> jax.Array:
+    def pixels(a: jax.Array, first: jax.Array) -> jax.Array:
         """What a tile reads: (n, rows, tiles, columns, groups, channels of one)."""
-        a = a if rows.read == a.shape[1] else lax.dynamic_slice_in_dim(a, first, rows.read, 1)
+        a = a if read.block == a.shape[1] else lax.dynamic_slice_in_dim(a, first, read.block, 1)
         places = columns.first[:, None] + np.arange(columns.read)
         return a[:, :, None] if len(places) == 1 else a.take(places, 2, mode="clip")
 
-    def attend(q: jax.Array, first: jax.Array, by_rows: jax.Array | None) -> jax.Array:
+    def attend(q: jax.Array, first: jax.Array, x: jax.Array, keys: jax.Array, by_rows: jax.Array | None) -> jax.Array:
         """(n, length, width, query channels) -> (n, length, width, channels)."""
         across = (len(columns.first), columns.length)
         q = jnp.pad(split(q, heads), [(0, 0), (0, 0), (0, math.prod(across) - width), (0, 0), (0, 0)])
         q = q.reshape(*q.shape[:2], *across, *q.shape[3:]).astype(dtype)
-        logits = jnp.einsum("ntbuhd,nsbchd->nbhtusc", q, read(keys, first), precision=lax.Precision.HIGHEST)
+        logits = jnp.einsum("ntbuhd,nsbchd->nbhtusc", q, pixels(keys, first), precision=lax.Precision.HIGHEST)
         if by_rows is not None:
             logits = logits + by_rows[None, None, None, :, None, :, None]
         if by_columns is not None:
             logits = logits + by_columns[None, :, None, None, :, None, :]
         weights = jax.nn.softmax(logits, axis=(-2, -1))
         weights = _mean_of_heads(weights, 2) if average else weights
-        y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, read(x, first), precision=lax.Precision.HIGHEST)
+        y = jnp.einsum("nbhtusc,nsbchv->ntbuhv", weights, pixels(x, first), precision=lax.Precision.HIGHEST)
         return y.reshape(*y.shape[:2], math.prod(across), x.shape[-2] * x.shape[-1])[:, :, :width]
 
-    def tile(top: jax.Array, *parts: Any) -> jax.Array:
-        q = lax.dynamic_slice_in_dim(queries, top, rows.length, 1)
-        return attend(q if base is None else _turned(q, heads, base, top, height), *parts)
+    def tile(
+        first: jax.Array,
+        begin: jax.Array,
+        queries: jax.Array,
+        x: jax.Array,
+        keys: jax.Array,
+        top: jax.Array,
+        by_rows: jax.Array | None,
+    ) -> jax.Array:
+        q = lax.dynamic_slice_in_dim(queries, first, tiles.length, 1)
+        return attend(q if base is None else _turned(q, heads, base, top, height), begin, x, keys, by_rows)
 
-    tiles = (jnp.asarray(rows.first, jnp.int32), table(rows.logits))
-    if len(rows.first) == 1:
+    shared, logits = jnp.asarray(read.first, jnp.int32), table(by_rows)
+    if len(shared) == tiles.parts == 1:
         whole = queries if base is None else _turned(queries, heads, base)
-        y = attend(whole, *jax.tree.map(lambda a: a[0], tiles))
+        y = attend(whole, shared[0], x, keys, None if logits is None else logits[0, 0])
     else:
-        y = over_tiles(tile, rows.places, *tiles)
+        own = (jnp.asarray(tiles.rows()[..., 0], jnp.int32), logits)
+        of_map = lambda a: tiles.cut(a, 1, read.begin, read.length, own=size[0] // tiles.parts)  # noqa: E731
+        y = over_tiles(tile, tiles, [tiles.cut(queries, 1), of_map(x), of_map(keys)], [shared], own)
     return y.reshape(n, *output, y.shape[-1])
 
 

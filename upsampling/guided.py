@@ -15,12 +15,11 @@ from upsampling import _arguments, conventions, interpolation
 from upsampling.conventions import Convention, Preset
 from upsampling.primitives import _common, taps
 from upsampling.primitives._common import (
+    Tiles,
     accumulator,
     core,
+    in_parts,
     over_tiles,
-    read_by_tiles,
-    tile_length,
-    tile_places,
     with_axes,
 )
 from upsampling.primitives.box_covariance import box_covariance
@@ -318,37 +317,43 @@ def _learned_bilateral(x: jax.Array, kernel: jax.Array) -> jax.Array:
     images = math.prod(batch) if _arguments.is_static(*batch) else 1
     row_bytes = images * size[1] * channels * weights.dtype.itemsize
     if row_bytes * size[0] > _common.MOST_BYTES:
-        y = _learned_bilateral_in_tiles(
+        tiles_of = functools.partial(Tiles.of, size[0], _common.TILE_BYTES // row_bytes)
+        y = in_parts(
+            lambda parts, x, weights: _learned_bilateral_in_tiles(x, weights, tiles_of(parts)),
+            (x.shape[-3], size[0]),
+            images,
             x.reshape(math.prod(batch), *x.shape[-3:]).astype(weights.dtype),
             weights.reshape(math.prod(batch), *weights.shape[-5:]),
-            tile_length(size[0], max(_common.TILE_BYTES // row_bytes, 1)),
         )
         return y.reshape(*batch, *size, channels).astype(x.dtype)
     large = interpolation._to_size(x, size, "cubic").astype(weights.dtype)
     return window_sum(large, weights, _same_size(size, window), "reflect").astype(x.dtype)
 
 
-def _learned_bilateral_in_tiles(x: jax.Array, weights: jax.Array, length: int) -> jax.Array:
-    """(n, h, w, channels), (n, H, W, 1, k, k) -> (n, H, W, channels), by `length` rows at a time.
+def _learned_bilateral_in_tiles(x: jax.Array, weights: jax.Array, tiles: Tiles) -> jax.Array:
+    """(n, h, w, channels), (n, H, W, 1, k, k) -> (n, H, W, channels), by some rows at a time.
 
     The enlarged map is as large as the output, and so is what pads it: only some rows of it are made at once.
     """
     (height, width), window = weights.shape[1:3], weights.shape[-1]
-    reach, tiles = window // 2, tile_places(height, length)
+    reach = window // 2
     mirrored = np.pad(np.arange(height), reach, mode="reflect")
     (enlarge,) = taps.operators((taps.Axis(x.shape[1], height),), "cubic", conventions.torch)
-    first, matrices = read_by_tiles(enlarge.matrix()[mirrored], tiles[:, :1] + np.arange(length + 2 * reach))
+    table = enlarge.matrix()[mirrored]
+    read = tiles.read(table, 2 * reach)
     columns = interpolation._to_size(x, (x.shape[1], width), "cubic")
     columns = jnp.pad(columns, [(0, 0), (0, 0), (reach, reach), (0, 0)], mode="reflect")
-    geometry = _same_size((length, width), window)
+    geometry = _same_size((tiles.length, width), window)
 
-    def tile(top: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
-        kernel = lax.dynamic_slice_in_dim(weights, top, length, 1)
-        low = lax.dynamic_slice_in_dim(columns, begin, matrix.shape[1], 1)
+    def tile(top: jax.Array, begin: jax.Array, columns: jax.Array, weights: jax.Array, matrix: jax.Array) -> jax.Array:
+        kernel = lax.dynamic_slice_in_dim(weights, top, tiles.length, 1)
+        low = lax.dynamic_slice_in_dim(columns, begin, read.block, 1)
         large = jnp.einsum("rh,nhwc->nrwc", matrix, low, precision=lax.Precision.HIGHEST)
         return window_sum(large, kernel, geometry, None)
 
-    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), jnp.asarray(matrices, x.dtype))
+    cuts = [tiles.cut(columns, 1, read.begin, read.length, own=x.shape[1] // tiles.parts), tiles.cut(weights, 1)]
+    matrices = jnp.asarray(tiles.table(table, read, 2 * reach), x.dtype)
+    return over_tiles(tile, tiles, cuts, [jnp.asarray(read.first, jnp.int32)], (matrices,))
 
 
 def _same_size(size: tuple[int, ...], window: int) -> Geometry:

@@ -14,13 +14,12 @@ from upsampling import _arguments
 from upsampling._arguments import Numbers
 from upsampling.primitives import _common
 from upsampling.primitives._common import (
+    Tiles,
     accumulator,
     core,
     floating,
+    in_parts,
     over_tiles,
-    read_by_tiles,
-    tile_length,
-    tile_places,
     with_axes,
 )
 from upsampling.primitives.resample import resample
@@ -93,7 +92,9 @@ def local_ensemble(
     images = max(math.prod(batch), 1) if _arguments.is_static(*batch) else 1
     row_bytes = images * len(sides) ** 2 * outputs[1] * x.shape[-1] * accumulator(x.dtype).itemsize
     if row_bytes * outputs[0] > _common.MOST_BYTES:
-        return _in_tiles(x, predict, axes, sides, tile_length(outputs[0], max(_common.TILE_BYTES // row_bytes, 1)))
+        most = _common.TILE_BYTES // row_bytes
+        compute = lambda parts, x: _in_tiles(x, predict, axes, sides, Tiles.of(outputs[0], most, parts))  # noqa: E731
+        return in_parts(compute, (inputs[0], outputs[0]), images, x)
     rows, columns = (_steps_and_shares(*axis, sides) for axis in axes)
     return _blended(predict, _read(x, axes, sides), rows, columns)
 
@@ -122,25 +123,24 @@ def _at_once(one: Callable[..., jax.Array], pixels: jax.Array, rows: Table, colu
     return jax.vmap(of_a_row, (0, 0, None))(pixels, rows, columns).sum((0, 1))
 
 
-def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, sides: Sides, length: int) -> jax.Array:
-    """The sum over the corners, by `length` rows of the output at a time."""
+def _in_tiles(x: jax.Array, predict: Predict, axes: Axes, sides: Sides, tiles: Tiles) -> jax.Array:
+    """The sum over the corners, by some rows of the output at a time."""
     n, height = axes[0]
-    tiles = tile_places(height, length)
-    chosen = np.stack([np.eye(n)[nearest_pixels(n, height, side)] for side in sides])
-    first, parts = read_by_tiles(chosen.sum(0), tiles)
-    read = parts.shape[2]
+    chosen = np.stack([np.eye(n)[nearest_pixels(n, height, side)] for side in sides], -1)
+    read = tiles.read(chosen.sum(-1))
     # For each tile which of the rows that it reads its own rows see, the steps from there, and their shares.
-    matrices = [chosen[:, tile, begin : begin + read] for tile, begin in zip(tiles, first.tolist(), strict=True)]
-    of_rows = [jnp.moveaxis(table[:, jnp.asarray(tiles)], 1, 0) for table in _steps_and_shares(n, height, sides)]
+    matrices = np.moveaxis(tiles.table(chosen, read), -1, 2)
+    of_rows = [jnp.moveaxis(table[:, jnp.asarray(tiles.rows())], 0, 2) for table in _steps_and_shares(n, height, sides)]
     low, columns = _read(x, axes[1:], sides), _steps_and_shares(*axes[1], sides)
 
-    def tile(_: jax.Array, begin: jax.Array, matrix: jax.Array, rows: Table) -> jax.Array:
-        seen = lax.dynamic_slice_in_dim(low, begin, read, -3)
+    def tile(_: jax.Array, begin: jax.Array, low: jax.Array, matrix: jax.Array, rows: Table) -> jax.Array:
+        seen = lax.dynamic_slice_in_dim(low, begin, read.block, -3)
         pixels = jnp.einsum("arh,b...hwc->ab...rwc", matrix, seen, precision=lax.Precision.HIGHEST)
         return _blended(predict, pixels, rows, columns)
 
-    given = (jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), x.dtype), tuple(of_rows))
-    return over_tiles(tile, tiles, *given)
+    cut = tiles.cut(low, -3, read.begin, read.length, own=n // tiles.parts)
+    own = (jnp.asarray(matrices, x.dtype), tuple(of_rows))
+    return over_tiles(tile, tiles, [cut], [jnp.asarray(read.first, jnp.int32)], own)
 
 
 def output_places(n: int, m: int) -> np.ndarray:

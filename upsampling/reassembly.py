@@ -16,13 +16,12 @@ from upsampling import _arguments, conventions, convolution, interpolation
 from upsampling._arguments import Edge, Numbers
 from upsampling.primitives import _common
 from upsampling.primitives._common import (
+    Tiles,
     accumulator,
     core,
+    in_parts,
     over_tiles,
     pad_edges,
-    read_by_tiles,
-    tile_length,
-    tile_places,
 )
 from upsampling.primitives.taps import Axis, operators
 from upsampling.primitives.window_attention import (
@@ -531,33 +530,38 @@ def _attend_and_resize(x: jax.Array, logits: jax.Array, size: tuple[int, int]) -
         return interpolation._to_size(_attend_to_neighbors(x, logits), size, "linear", antialias=True)
     most = max(_common.TILE_BYTES // row_bytes, 1)
     flat = lambda a: a.reshape(math.prod(batch), *a.shape[-3:])  # noqa: E731
-    y = _attend_in_tiles(flat(x), flat(logits), size, tile_length(size[0], min(most, -(-size[0] // 2))))
+    tiles_of = functools.partial(Tiles.of, size[0], min(most, -(-size[0] // 2)))
+    compute = lambda parts, x, logits: _attend_in_tiles(x, logits, size, tiles_of(parts))  # noqa: E731
+    y = in_parts(compute, (x.shape[-3], size[0]), images, flat(x), flat(logits))
     return y.reshape(*batch, *size, channels)
 
 
-def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], length: int) -> jax.Array:
-    """(n, h, w, channels), (n, H, W, taps) -> (n, *size, channels), by `length` rows at a time."""
+def _attend_in_tiles(x: jax.Array, logits: jax.Array, size: tuple[int, int], tiles: Tiles) -> jax.Array:
+    """(n, h, w, channels), (n, H, W, taps) -> (n, *size, channels), by some rows at a time."""
     (h, w), (high, wide) = x.shape[1:3], logits.shape[1:3]
     factor, reach = high // h, NEIGHBORHOODS[logits.shape[-1]].shape[0] // 2
     (rows,) = operators((Axis(high, size[0]),), "linear", conventions.torch, True)
-    matrix = rows.matrix()
-    tiles = tile_places(size[0], length)
-    first, parts = read_by_tiles(np.abs(matrix).reshape(size[0], h, factor).sum(-1), tiles)
-    read = parts.shape[2]
-    matrices = [matrix[tile, factor * f : factor * (f + read)] for tile, f in zip(tiles, first.tolist(), strict=True)]
-    geometry = Geometry((read, w), (factor, wide // w), (), (2 * reach + 1,) * 2, (1, 1), 1)
+    matrix = rows.matrix().reshape(size[0], h, factor)
+    read = tiles.read(np.abs(matrix).sum(-1))
+    matrices = tiles.table(matrix, read)
+    geometry = Geometry((read.block, w), (factor, wide // w), (), (2 * reach + 1,) * 2, (1, 1), 1)
     dtype = accumulator(x.dtype)
-    x = pad_edges(x, [(0, 0), (reach, reach), (0, 0), (0, 0)])
+    x, own = pad_edges(x, [(0, 0), (reach, reach), (0, 0), (0, 0)]), h // tiles.parts
+    cuts = [
+        tiles.cut(x, 1, read.begin, read.length + 2 * reach, own=own),
+        tiles.cut(logits, 1, read.begin * factor, read.length * factor, own=own * factor),
+    ]
 
-    def tile(_: jax.Array, begin: jax.Array, matrix: jax.Array) -> jax.Array:
-        low = lax.dynamic_slice_in_dim(x, begin, read + 2 * reach, 1)
+    def tile(_: jax.Array, begin: jax.Array, x: jax.Array, logits: jax.Array, matrix: jax.Array) -> jax.Array:
+        low = lax.dynamic_slice_in_dim(x, begin, read.block + 2 * reach, 1)
         low = pad_edges(low, [(0, 0), (0, 0), (reach, reach), (0, 0)])
-        weights = _square_weights(lax.dynamic_slice_in_dim(logits, begin * factor, read * factor, 1), x.dtype)
-        y = window_sum(low, weights, geometry, None).astype(dtype)
+        weights = lax.dynamic_slice_in_dim(logits, begin * factor, read.block * factor, 1)
+        y = window_sum(low, _square_weights(weights, x.dtype), geometry, None).astype(dtype)
         y = jnp.einsum("rh,nhwc->nrwc", matrix, y, precision=lax.Precision.HIGHEST)
-        return interpolation._to_size(y, (length, size[1]), "linear", antialias=True).astype(x.dtype)
+        return interpolation._to_size(y, (tiles.length, size[1]), "linear", antialias=True).astype(x.dtype)
 
-    return over_tiles(tile, tiles, jnp.asarray(first, jnp.int32), jnp.asarray(np.stack(matrices), dtype))
+    matrices = jnp.asarray(matrices.reshape(*matrices.shape[:3], -1), dtype)
+    return over_tiles(tile, tiles, cuts, [jnp.asarray(read.first, jnp.int32)], (matrices,))
 
 
 # Cores that methods share.

@@ -55,39 +55,55 @@ def test_a_guide_beside_a_size_is_brought_to_it():
         layer(X, GUIDE, size=4)
 
 
-def in_tiles(monkeypatch, function, *arrays):
-    """Values and gradients, of whole maps and by tiles of two rows, that fit nothing."""
+def in_tiles(monkeypatch, tile_bytes, parts, function, *arrays):
+    """Values and gradients, of whole maps and by tiles of some rows, that fit nothing, in so many parts.
+
+    In more than one as in programs for three devices, which share two images.
+    """
 
     def both(*arrays):
         return function(*arrays), jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a))), range(len(arrays)))(*arrays)
 
     whole = jax.jit(both)(*arrays)
-    for name, most in (("MOST_BYTES", 0), ("BLOCK_BYTES", 0), ("TILE_BYTES", 600)):
+    for name, most in (("MOST_BYTES", 0), ("BLOCK_BYTES", 0), ("TILE_BYTES", tile_bytes)):
         monkeypatch.setattr(_common, name, most)
+    found, tiles_of = set(), _common.Tiles.of
+    monkeypatch.setattr(_common.Tiles, "of", lambda *a: found.add((t := tiles_of(*a)).parts) or t)
+    if parts > 1:
+        monkeypatch.setattr(_common, "_devices", lambda _: 3)
     tiled = jax.jit(lambda *a: both(*a))
     assert "scan" in str(tiled.trace(*arrays).jaxpr)
+    assert max(found) == parts
     for a, b in zip(jax.tree.leaves(tiled(*arrays)), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
-def test_uplift_by_tiles_is_uplift(monkeypatch):
-    x, logits = (jax.random.normal(jax.random.key(n), (2, *shape)) for n, shape in enumerate([(5, 4, 3), (10, 8, 17)]))
+# Rows of the input and output. Fourteen in two parts are tiles of three, which overlap.
+TILED = [(5, 7, 600, 1), (6, 14, 5184, 2)]
+
+
+@pytest.mark.parametrize(("rows", "height", "tile_bytes", "parts"), TILED)
+def test_uplift_by_tiles_is_uplift(monkeypatch, rows, height, tile_bytes, parts):
+    shapes = ((2, rows, 4, 3), (2, 2 * rows, 8, 17))
+    x, logits = (jax.random.normal(jax.random.key(n), shape) for n, shape in enumerate(shapes))
 
     def upsample(x, logits):
         if not _common.MOST_BYTES:
-            return reassembly._attend_and_resize.__wrapped__(x, logits, (7, 9))
-        return up.bilinear(reassembly.attend_to_neighbors(x, logits), (7, 9), antialias=True)
+            return reassembly._attend_and_resize.__wrapped__(x, logits, (height, 9))
+        return up.bilinear(reassembly.attend_to_neighbors(x, logits), (height, 9), antialias=True)
 
-    in_tiles(monkeypatch, upsample, x, logits)
+    in_tiles(monkeypatch, tile_bytes // 4 if parts > 1 else tile_bytes, parts, upsample, x, logits)
 
 
+@pytest.mark.parametrize(("rows", "height", "tile_bytes", "parts"), TILED)
 @pytest.mark.parametrize("ensemble", [True, False])
-def test_liif_by_tiles_is_liif(monkeypatch, ensemble):
+def test_liif_by_tiles_is_liif(monkeypatch, ensemble, rows, height, tile_bytes, parts):
     def predict(pixels, steps):
         return jnp.sin(pixels[..., :2] + steps[None])
 
-    upsample = functools.partial(implicit.local_ensemble, predict=predict, size=(7, 9), ensemble=ensemble)
-    in_tiles(monkeypatch, upsample, jax.random.normal(jax.random.key(0), (2, 5, 4, 3)))
+    upsample = functools.partial(implicit.local_ensemble, predict=predict, size=(height, 9), ensemble=ensemble)
+    tile_bytes = tile_bytes if ensemble else tile_bytes // 4
+    in_tiles(monkeypatch, tile_bytes, parts, upsample, jax.random.normal(jax.random.key(0), (2, rows, 4, 3)))
 
 
 def test_corners_at_once_are_one_after_the_other():

@@ -18,7 +18,7 @@ from upsampling.nn import _layers
 from upsampling.nn._sizes import AnySize
 from upsampling.nn.registry import register
 from upsampling.primitives import _common
-from upsampling.primitives._common import accumulator, after, core, over_tiles, tile_places, with_axes
+from upsampling.primitives._common import Tiles, accumulator, after, core, over_tiles, with_axes
 
 
 def _through(blocks: Iterable[Callable[[jax.Array], jax.Array]], x: jax.Array) -> jax.Array:
@@ -604,8 +604,8 @@ class LoftUp(AnySize):
         x = _with_places(x, self.place_biases[...], self.highest)
         seen = [block.seen(x) for block in self.blocks]
         image = _between_extremes(high)
-        height, length = target[0], self._rows_at_once(image)
-        if length >= height or not all(norm.use_running_average for norm in self.norms):
+        height, tiles = target[0], Tiles.of(target[0], self._rows_at_once(image))
+        if tiles.length == height or not all(norm.use_running_average for norm in self.norms):
             return self._rows(image, None, None, seen, x.dtype)
         # Two more rows on each side, for the two convolutions.
         beyond = (2, 2)
@@ -616,10 +616,10 @@ class LoftUp(AnySize):
         )
 
         def tile(first: jax.Array) -> jax.Array:
-            cut = lambda a, axis: lax.dynamic_slice_in_dim(a, first, length + 4, axis)  # noqa: E731
+            cut = lambda a, axis: lax.dynamic_slice_in_dim(a, first, tiles.length + 4, axis)  # noqa: E731
             return self._rows(cut(image, -3), cut(rows, 0), cut(inside, 0), seen, x.dtype)
 
-        return over_tiles(tile, tile_places(height, length))
+        return over_tiles(tile, tiles)
 
     def _rows(
         self,

@@ -11,7 +11,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -106,45 +106,173 @@ def tile_places(total: int, length: int) -> np.ndarray:
     return np.minimum(np.arange(0, total, length), total - length)[:, None] + np.arange(length)
 
 
-def over_tiles(tile: Callable[..., jax.Array], places: np.ndarray, *given: Any) -> jax.Array:
-    """The rows that `tile` makes of the first place of each tile and the tile's parts of what is given.
-
-    One tile is computed at a time, and computed anew for the gradient. Rows are on the last axis but two. What a tile
-    reads of a map it takes itself, from the map as it is: parts that are handed out would be a second map.
+def blocks_of(tables: np.ndarray) -> tuple[np.ndarray, int]:
+    """What tiles read of their inputs, as a block of equally many for each: where blocks begin, and how many they are.
 
     Args:
-      tile: `(first place, *parts)` to (..., length, columns, channels).
-      places: those of `tile_places`.
-      given: trees of arrays, whose first axis counts the tiles.
+      tables: (tiles, ..., inputs), not zero where an input is read.
     """
-    tile = jax.checkpoint(tile, prevent_cse=False)
-    first = jnp.asarray(places[:, 0], jnp.int32)
-
-    # Into place: tiles that are stacked would be copied where they overlap, or where there are several images.
-    def put(y: jax.Array, parts: Any) -> tuple[jax.Array, None]:
-        return lax.dynamic_update_slice_in_dim(y, tile(*parts), parts[0], y.ndim - 3), None
-
-    made = jax.eval_shape(lambda *parts: tile(*jax.tree.map(lambda a: a[0], parts)), first, *given)
-    nothing = zeros((*made.shape[:-3], int(places.max()) + 1, *made.shape[-2:]), made)
-    return lax.scan(put, nothing, (first, *given))[0]
-
-
-def read_by_tiles(table: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What tiles of outputs read of their inputs: a block of equally many for each.
-
-    Args:
-      table: (outputs, inputs), not zero where one is read by the other.
-      rows: (tiles, length), the outputs of each tile.
-
-    Returns:
-      The first input of each tile's block, (tiles,), and the tiles' parts of the table, (tiles, length, block).
-    """
-    parts, inputs = table[rows], table.shape[1]
-    under = np.any(parts != 0, axis=1)
+    under, inputs = np.any(tables != 0, axis=tuple(range(1, tables.ndim - 1))), tables.shape[-1]
     low, high = under.argmax(1), inputs - under[:, ::-1].argmax(1)
     block = max((high - low).tolist())
-    first = np.minimum(low, inputs - block)
-    return first, np.stack([part[:, f : f + block] for f, part in zip(first, parts, strict=True)])
+    return np.minimum(low, inputs - block), block
+
+
+# Devices may share maps by rows. In a loop over all rows each would compute all of them, of maps that it gathers. So in
+# programs for several devices, unless all can have images of their own, rows are cut into up to so many parts, and a
+# tile is of as many rows of each. One CPU would take up to twice as long for attention in parts: they leave its caches.
+PARTS = 8
+
+
+def in_parts(compute: Callable[..., jax.Array], rows: Sequence[int], images: int, *arrays: jax.Array) -> jax.Array:
+    """`compute(parts, *arrays)`, with the most parts that divide all numbers of rows, or 1 where devices share none."""
+    parts = math.gcd(PARTS, *rows)
+    alone, several = (functools.partial(compute, count) for count in (1, parts))
+    return alone(*arrays) if parts == 1 else lax.cond(_share_images_p.bind(images=images), several, alone, *arrays)
+
+
+class Read(NamedTuple):
+    """The rows that tiles read of a map: of what each part reads, a block of equally many.
+
+    Attributes:
+      first: (tiles,), the first row of the block, of those that a part reads.
+      block: how many rows it has.
+      begin: the first row that a part reads, counted from the first of its own.
+      length: how many a part reads.
+    """
+
+    first: np.ndarray
+    block: int
+    begin: int
+    length: int
+
+
+class Cut(NamedTuple):
+    """An array with an axis of parts, before that of their rows; or as it is, where there is one part."""
+
+    array: jax.Array
+    axis: int | None
+
+
+class Tiles(NamedTuple):
+    """The rows of an output, cut into parts, and those of each part into tiles.
+
+    Attributes:
+      parts: how many.
+      places: (tiles, length), the rows of each tile, counted from the first of a part.
+    """
+
+    parts: int
+    places: np.ndarray
+
+    @classmethod
+    def of(cls, rows: int, most: int, parts: int = 1) -> "Tiles":
+        """Tiles of at most so many rows in all parts; where even one row of each is more, in fewer parts."""
+        while parts > max(most, 1):
+            parts //= 2
+        own = rows // parts
+        return cls(parts, tile_places(own, tile_length(own, max(most // parts, 1))))
+
+    @property
+    def length(self) -> int:
+        """The rows of a tile in each part."""
+        return self.places.shape[1]
+
+    @property
+    def own(self) -> int:
+        """The rows of a part."""
+        return int(self.places.max()) + 1
+
+    def rows(self, beyond: int = 0) -> np.ndarray:
+        """(tiles, parts, length), the rows of tiles in the whole output, and so many after them."""
+        first = self.places[:, :1, None] + self.own * np.arange(self.parts)[:, None]
+        return first + np.arange(self.length + beyond)
+
+    def read(self, table: np.ndarray, beyond: int = 0) -> Read:
+        """What tiles, and so many rows after them, read.
+
+        Args:
+          table: (rows of the output, inputs), not zero where one is read by the other.
+        """
+        inputs = table.shape[1]
+        if self.parts == 1:
+            begin, length = 0, inputs
+        else:
+            _, part, _, place = np.nonzero(table[self.rows(beyond)])
+            place = place - inputs // self.parts * part
+            begin, length = int(place.min()), int(np.ptp(place)) + 1
+        first, block = blocks_of(self._of_parts(table, begin, length, beyond))
+        return Read(first, block, begin, length)
+
+    def table(self, table: np.ndarray, read: Read, beyond: int = 0) -> np.ndarray:
+        """Of a table (rows of the output, inputs) what is of each tile and its block, (tiles, parts, length, block).
+
+        Any other axes follow.
+        """
+        parts = self._of_parts(table, read.begin, read.length, beyond)
+        return np.stack([part[:, :, f : f + read.block] for part, f in zip(parts, read.first.tolist(), strict=True)])
+
+    def _of_parts(self, table: np.ndarray, begin: int, length: int, beyond: int) -> np.ndarray:
+        """(tiles, parts, length, what a part reads, ...), with zeros beyond the inputs."""
+        own, margins = table.shape[1] // self.parts, [(0, 0)] * table.ndim
+        margins[1] = (max(-begin, 0), max(begin + length - own, 0))
+        padded, rows, begin = np.pad(table, margins), self.rows(beyond), max(begin, 0)
+        parts = [padded[rows[:, part], begin + own * part : begin + own * part + length] for part in range(self.parts)]
+        return np.stack(parts, 1)
+
+    def cut(self, a: jax.Array, axis: int, begin: int = 0, length: int | None = None, own: int | None = None) -> Cut:
+        """What each part reads of an array: so many rows from `begin` on, counted from the first of its own.
+
+        All that are its own if nothing is said, as many as of the output. Beyond the array are zeros.
+        """
+        own, axis = own or self.own, axis % a.ndim
+        length = own if length is None else length
+        if self.parts == 1:
+            return Cut(a, None)
+        pieces = []
+        for first in range(begin, begin + length, own):
+            piece = pad_axis(a, axis, -first, first + self.parts * own - a.shape[axis])
+            piece = piece.reshape(*a.shape[:axis], self.parts, own, *a.shape[axis + 1 :])
+            pieces.append(lax.slice_in_dim(piece, 0, min(begin + length - first, own), axis=axis + 1))
+        return Cut(lax.concatenate(pieces, axis + 1), axis)
+
+
+def over_tiles(
+    tile: Callable[..., jax.Array], tiles: Tiles, cuts: Sequence[Cut] = (), shared: Sequence[Any] = (), own: Any = ()
+) -> jax.Array:
+    """The rows that `tile` makes of each tile.
+
+    One tile is computed at a time, in all parts at once, and computed anew for the gradient. Rows are on the last axis
+    but two. What a tile reads of a map it takes itself, from what its part reads: rows that are handed out would be a
+    second map.
+
+    Args:
+      tile: `(first, *shared, *cuts, *own)` of one part to (..., length, columns, channels); `first` is the tile's first
+        row, counted from the first of its part.
+      tiles: which rows.
+      cuts: arrays, of which each part is given what it reads.
+      shared: arrays, whose first axis counts the tiles.
+      own: trees of arrays, whose first two axes count tiles and parts.
+    """
+    arrays, every = [cut.array for cut in cuts], tile
+    if tiles.parts == 1:
+        own = jax.tree.map(lambda a: a[:, 0], own)
+    else:
+        every = jax.vmap(tile, (*[None] * (1 + len(shared)), *(cut.axis for cut in cuts), *[0] * len(own)), -4)
+    every = jax.checkpoint(every, prevent_cse=False)
+    first = jnp.asarray(tiles.places[:, 0], jnp.int32)
+
+    # Into place: tiles that are stacked would be copied where they overlap, or where there are several images.
+    def put(y: jax.Array, given: Any) -> tuple[jax.Array, None]:
+        begin, shared, own = given
+        return lax.dynamic_update_slice_in_dim(y, every(begin, *shared, *arrays, *own), begin, y.ndim - 3), None
+
+    given = (first, tuple(shared), own)
+    one = jax.tree.map(lambda a: a[0], given)
+    made = jax.eval_shape(lambda begin, shared, own: every(begin, *shared, *arrays, *own), *one)
+    nothing = zeros((*made.shape[:-3], tiles.own, *made.shape[-2:]), made)
+    y = lax.scan(put, nothing, given)[0]
+    return y if tiles.parts == 1 else y.reshape(*y.shape[:-4], -1, *y.shape[-2:])
 
 
 # --- cores and primitives on meshes -----------------------------------------------------------------------------------
@@ -353,6 +481,21 @@ def written_on_tpu(a: jax.Array) -> jax.Array:
     """`a`, which on a TPU is written before what reads it, and so is its cotangent: XLA fuses neither with the other
     side."""
     return lax.platform_dependent(a, tpu=lax.optimization_barrier, default=lambda a: a)
+
+
+# Whether devices may share so many images, as not all can have some of their own. It is a constant of the program: the
+# compiler drops what is for others.
+_share_images_p = Primitive("share_images")
+_share_images_p.def_abstract_eval(lambda *, images: ShapedArray((), jnp.dtype(bool)))
+_share_images_p.def_impl(lambda *, images: np.bool_(False))
+
+
+def _lower_share_images(context: mlir.LoweringRuleContext, *, images: int) -> Any:
+    shared = images % _devices(context) != 0
+    return mlir.lower_fun(lambda: jnp.asarray(shared), multiple_results=False)(context)
+
+
+mlir.register_lowering(_share_images_p, _lower_share_images)
 
 
 def is_alone(context: mlir.LoweringRuleContext) -> bool:

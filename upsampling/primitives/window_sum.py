@@ -36,6 +36,7 @@ from upsampling._arguments import Edge, is_static
 from upsampling.primitives import _common, resample_on_tpu
 from upsampling.primitives._common import (
     UNROLLED_TAPS,
+    Tiles,
     accumulator,
     block_rows,
     core,
@@ -291,8 +292,8 @@ def _window_sum_in_tiles(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> j
     row_bytes = images * math.prod(across) * x.shape[-1] * wide.itemsize * math.prod(geometry.window)
     if geometry.uniform or _is_large(geometry) or row_bytes * height <= 4 * _common.MOST_BYTES:
         return _window_sum(x, w, geometry=geometry)
-    length = tile_length(height, max(_common.TILE_BYTES // row_bytes, 1))
-    places, x = tile_places(height, length), _grouped(geometry, x)
+    length, x = tile_length(height, max(_common.TILE_BYTES // row_bytes, 1)), _grouped(geometry, x)
+    tiles = Tiles(1, tile_places(height, length))
 
     def tile(top: jax.Array, rows: jax.Array) -> jax.Array:
         weights = lax.dynamic_slice_in_dim(w, top, length, 1)
@@ -304,7 +305,7 @@ def _window_sum_in_tiles(x: jax.Array, w: jax.Array, *, geometry: Geometry) -> j
         y = functools.reduce(jnp.add, terms).astype(dtype)
         return y.reshape(y.shape[0], length, math.prod(across), -1)
 
-    y = over_tiles(tile, places, jnp.asarray(np.asarray(geometry.centers[0])[places], jnp.int32))
+    y = over_tiles(tile, tiles, own=(jnp.asarray(np.asarray(geometry.centers[0])[tiles.rows()], jnp.int32),))
     return y.reshape(y.shape[0], height, *across, -1)
 
 

@@ -329,7 +329,15 @@ def test_devices_that_share_rows_exchange_what_windows_reach_over_a_cut(target):
     reason = targets.missing(target)
     if reason is not None:
         pytest.skip(reason)
-    names = "bilinear ×1.5", "transposed_conv 4/2", "reassemble", "joint_bilateral", "guided_filter"
+    names = (
+        "bilinear ×1.5",
+        "transposed_conv 4/2",
+        "reassemble",
+        "neighborhood",
+        "joint_bilateral",
+        "guided_filter",
+        "a2u",
+    )
     rows = [row for name in names for row in compiled._sharding_rows(target, (name, "rows cut"), ())]
     assert len(rows) >= len(names)
     for row in rows:

@@ -183,7 +183,9 @@ def _text(group: str, target: str, machine: Mapping[str, str]) -> list[str]:
             "Of rows that are cut neighbors exchange what windows reach beyond a cut, by collective-permute, and "
             "normalizations add up sums. Maps are gathered where data decide which pixels are read, by samplers, "
             "max-unpooling and the layers made of them; and by attention to all pixels, JAFAR's and LoftUp's. Metrics "
-            "gather the lengths that they sort.",
+            "gather the lengths that they sort. Where images are a multiple of the devices each is taken to hold some "
+            "of its own: rows that are cut all the same are gathered by attention whose windows move inward, and by "
+            "what is computed by tiles of rows.",
         ]
     tpu = bool(TARGETS[target].topology)
     return [

@@ -168,6 +168,13 @@ def _reassembly(small: Shape | None) -> Iterator[Program]:
         (_spec(*shape), _spec(*high, 32), _spec(n, height, width, 32)),
         wanted=3,
     )
+    if small == ONE_IMAGE:
+        yield Program(
+            f"neighborhood_attention 9×9, 4 heads, ×8 by tiles, {_words(shape)}",
+            up.neighborhood_attention,
+            (_spec(*shape), _spec(n, 8 * height, 8 * width, 32), _spec(n, height, width, 32)),
+            wanted=3,
+        )
 
 
 def _sampling(small: Shape | None) -> Iterator[Program]:

@@ -64,6 +64,24 @@ def pad_axis(x: jax.Array, axis: int, before: int, after: int) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), margins)
 
 
+def rows_of_parts(a: jax.Array, axis: int, parts: int, own: int, begin: int, length: int) -> jax.Array:
+    """(..., rows, ...) -> (..., parts, length, ...), the rows that each part reads, of those beyond the array zeros.
+
+    Args:
+      axis: that of the rows.
+      parts: how many, of which devices that share the rows have one each, or several.
+      own: by how many rows parts are apart.
+      begin: the first row that the first part reads. It may be before the array.
+      length: how many a part reads. What is not its own neighbors send.
+    """
+    pieces = []
+    for first in range(begin, begin + length, own):
+        piece = pad_axis(a, axis, -first, first + parts * own - a.shape[axis])
+        piece = piece.reshape(*a.shape[:axis], parts, own, *a.shape[axis + 1 :])
+        pieces.append(lax.slice_in_dim(piece, 0, min(begin + length - first, own), axis=axis + 1))
+    return lax.concatenate(pieces, axis + 1)
+
+
 def pad_edges(x: jax.Array, margins: Sequence[tuple[int, int]]) -> jax.Array:
     """`x` with its outermost pixels repeated, as `jnp.pad(x, margins, mode="edge")`, which also takes pixels along axes
     without margins: in its gradient devices would exchange images."""
@@ -226,15 +244,9 @@ class Tiles(NamedTuple):
         All that are its own if nothing is said, as many as of the output. Beyond the array are zeros.
         """
         own, axis = own or self.own, axis % a.ndim
-        length = own if length is None else length
         if self.parts == 1:
             return Cut(a, None)
-        pieces = []
-        for first in range(begin, begin + length, own):
-            piece = pad_axis(a, axis, -first, first + self.parts * own - a.shape[axis])
-            piece = piece.reshape(*a.shape[:axis], self.parts, own, *a.shape[axis + 1 :])
-            pieces.append(lax.slice_in_dim(piece, 0, min(begin + length - first, own), axis=axis + 1))
-        return Cut(lax.concatenate(pieces, axis + 1), axis)
+        return Cut(rows_of_parts(a, axis, self.parts, own, begin, own if length is None else length), axis)
 
 
 def over_tiles(

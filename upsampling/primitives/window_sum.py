@@ -44,6 +44,7 @@ from upsampling.primitives._common import (
     over_tiles,
     pad_axis,
     pad_edges,
+    rows_of_parts,
     tile_length,
     tile_places,
     with_axes,
@@ -1227,13 +1228,7 @@ class _Groups(NamedTuple):
 
     def read(self, x: jax.Array) -> jax.Array:
         """(n, padded rows, ...) -> (n, groups, rows that one reads, ...)."""
-        count, pieces, missing = len(self.taps), [], self.geometry.padded[0]
-        for first in range(self.first, self.first + missing, self.own):
-            piece = pad_axis(x, 1, -first, first + count * self.own - self.padded)
-            piece = piece.reshape(x.shape[0], count, self.own, *x.shape[2:])
-            pieces.append(lax.slice_in_dim(piece, 0, min(missing, self.own), axis=2))
-            missing -= self.own
-        return lax.concatenate(pieces, 2)
+        return rows_of_parts(x, 1, len(self.taps), self.own, self.first, self.geometry.padded[0])
 
     def put_back(self, x: jax.Array) -> jax.Array:
         """The transpose."""
@@ -1252,9 +1247,8 @@ class _Groups(NamedTuple):
 
         def move(a: jax.Array, number: jax.Array, axis: int) -> jax.Array:
             chosen = lax.dynamic_index_in_dim(jnp.asarray(self.taps, jnp.int32), number, 2)
-            matrices = (chosen == jnp.arange(length)[None, None]).astype(
-                a.dtype
-            )  # (groups, outputs, rows that one reads)
+            # (groups, outputs, rows that one reads)
+            matrices = (chosen == jnp.arange(length)[None, None]).astype(a.dtype)
             a = lax.dot_general(a, matrices, (((2,), (axis,)), ((1,), (0,))), lax.Precision.HIGHEST)
             return jnp.moveaxis(a, (0, -1), (1, 2))
 

@@ -140,7 +140,7 @@ TILED = {
     "windows": ((6, 7), (20, 29), 1, {"kernel_size": (4, 3), "rotary_base": 7.0}),
     "windows, averaged": ((6, 7), (12, 28), 1, {"kernel_size": 3, "average_heads": True}),
     "share": ((9, 6), (31, 17), 1, {"share": 0.1, "average_heads": True}),
-    "windows, in parts": ((6, 7), (20, 29), 2, {"kernel_size": (4, 3), "rotary_base": 7.0}),
+    "windows, in parts": ((8, 7), (24, 29), 8, {"kernel_size": (4, 3), "rotary_base": 7.0}),
     "share, in parts": ((8, 6), (24, 17), 8, {"share": 0.2, "average_heads": True}),
 }
 
@@ -172,7 +172,7 @@ def test_tiles_are_what_is_computed_at_once(case, monkeypatch):
 
     expected = jax.jit(lambda: pulled(None))()
     monkeypatch.setattr(_common, "MOST_BYTES", 0)
-    monkeypatch.setattr(_common, "TILE_BYTES", 5000 if parts == 1 else 100_000)
+    monkeypatch.setattr(_common, "TILE_BYTES", 5000 if parts == 1 else 300_000)
     found, tiles_of = [1], _common.Tiles.of
     monkeypatch.setattr(_common.Tiles, "of", lambda *a: found.append((t := tiles_of(*a)).parts) or t)
     if parts > 1:

@@ -717,7 +717,22 @@ SHARDED = """
         for a, b in zip(several(*shared), one(*arrays), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
         assert collectives(several, *shared) <= {"collective-permute"}, platform
-    # Large maps, by tiles of rows of all devices.
+    # Which are what the primitives compute there: gathers and products for each group.
+    padded = lambda x: window_sum._pad_zeros(x, (2, 1))
+    bound = {
+        "window_sum": lambda x, w, y: window_sum.window_sum_p.bind(padded(x), w, geometry=windows),
+        "window_correlation": lambda x, w, y: window_sum.window_correlation_p.bind(padded(x), y, geometry=windows),
+        "fold": lambda x, w, y: window_sum.fold_p.bind(w, y, geometry=windows),
+    }
+    for name, form in bound.items():
+        for platform, of_groups in (("cuda", "operand_batching_dims"), ("tpu", "batching_dims")):
+            for arguments, expected in ((shared, True), (arrays, False)):
+                lowered = jax.jit(form).trace(*arguments).lower(lowering_platforms=(platform,))
+                assert (of_groups in lowered.as_text()) == expected, (name, platform, expected)
+    # Large maps, by tiles of rows of all devices. These share images if not all can have some.
+    share = jax.jit(lambda x, n: x + _common._share_images_p.bind(images=n), static_argnums=1)
+    cases = ((shared[0], 2, 1), (shared[0], 8, 0), (arrays[0], 2, 0))
+    assert all(jnp.array_equal(share(a, n), a + more) for a, n, more in cases)
     _common.MOST_BYTES, _common.TILE_BYTES = 0, 16384
     attend = lambda x, q, k: up.neighborhood_attention(x, q, k, kernel_size=3, heads=2)
     ensemble = lambda x: implicit.local_ensemble(x, lambda pixels, steps: jnp.sin(pixels + steps[None, ..., :1]))

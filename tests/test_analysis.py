@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import upsampling as up
-from upsampling import _figures
+from upsampling import _figures, _operations, attention
 from upsampling.analysis import (
     cost,
     describe,
@@ -21,6 +21,7 @@ from upsampling.analysis import (
     round_trip,
 )
 from upsampling.convolution import transposed_conv
+from upsampling.primitives import _common
 
 
 @pytest.mark.parametrize(
@@ -344,3 +345,20 @@ def test_figures_refuse_what_they_cannot_draw(call, error, message):
 def test_wrong_sizes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_operations_are_those_of_a_program_for_one_device(monkeypatch):
+    """Not of the branch for devices that share images, whose tiles read more."""
+    x, queries, keys = (jnp.ones((1, *shape)) for shape in ((16, 8, 4), (32, 16, 8), (16, 8, 8)))
+
+    def counted():
+        core = attention._neighborhood_attention.__wrapped__
+        attend = lambda x, q: core(x, q, keys, (7, 3), None, 2, False, None)  # noqa: E731
+        pulled = lambda x, q: jax.vjp(attend, x, q)[1](x[..., :1, :1, :] * jnp.ones((1, 32, 16, 4)))  # noqa: E731
+        return [_operations.count(jax.make_jaxpr(f)(x, queries).jaxpr) for f in (attend, jax.jit(pulled))]
+
+    monkeypatch.setattr(_common, "MOST_BYTES", 0)
+    monkeypatch.setattr(_common, "TILE_BYTES", 16384)
+    in_parts = counted()
+    monkeypatch.setattr(_common, "PARTS", 1)
+    assert in_parts == counted()

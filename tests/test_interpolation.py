@@ -730,7 +730,7 @@ SHARDED = """
                 lowered = jax.jit(form).trace(*arguments).lower(lowering_platforms=(platform,))
                 assert (of_groups in lowered.as_text()) == expected, (name, platform, expected)
     # Large maps, by tiles of rows of all devices. These share images if not all can have some.
-    share = jax.jit(lambda x, n: x + _common._share_images_p.bind(images=n), static_argnums=1)
+    share = jax.jit(lambda x, n: x + _common.share_images_p.bind(images=n), static_argnums=1)
     cases = ((shared[0], 2, 1), (shared[0], 8, 0), (arrays[0], 2, 0))
     assert all(jnp.array_equal(share(a, n), a + more) for a, n, more in cases)
     _common.MOST_BYTES, _common.TILE_BYTES = 0, 16384

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from upsampling.primitives._common import share_images_p
+
 Shape = tuple[int, ...]
 
 
@@ -27,12 +29,22 @@ class Counts(NamedTuple):
 
 
 def count(jaxpr: Any) -> Counts:
-    """The operations of a jaxpr: loops as often as they run, of branches the longest, nothing that is not used."""
+    """The operations of a jaxpr: loops as often as they run, of branches the longest, nothing that is not used.
+
+    Where devices that share images have a branch of their own, it is that of others.
+    """
     total, used = Counts(), {id(v) for v in jaxpr.outvars}
+    shared: set[int] = set()  # whether devices share images, as a truth value and as the number of a branch
+    for step in jaxpr.eqns:
+        told = step.primitive is share_images_p
+        if told or (step.primitive.name == "convert_element_type" and id(step.invars[0]) in shared):
+            shared.add(id(step.outvars[0]))
     for step in reversed(jaxpr.eqns):
-        if step.effects or any(id(v) in used for v in step.outvars):
+        wanted = any(id(v) in used and id(v) not in shared for v in step.outvars)
+        if step.effects or wanted:
             used.update(map(id, step.invars))
-            total += _of_step(step)
+            alone = step.primitive.name == "cond" and id(step.invars[0]) in shared
+            total += count(step.params["branches"][0].jaxpr) if alone else _of_step(step)
     return total
 
 

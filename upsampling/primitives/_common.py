@@ -146,7 +146,7 @@ def in_parts(compute: Callable[..., jax.Array], rows: Sequence[int], images: int
     """`compute(parts, *arrays)`, with the most parts that divide all numbers of rows, or 1 where devices share none."""
     parts = math.gcd(PARTS, *rows)
     alone, several = (functools.partial(compute, count) for count in (1, parts))
-    return alone(*arrays) if parts == 1 else lax.cond(_share_images_p.bind(images=images), several, alone, *arrays)
+    return alone(*arrays) if parts == 1 else lax.cond(share_images_p.bind(images=images), several, alone, *arrays)
 
 
 class Read(NamedTuple):
@@ -497,9 +497,9 @@ def written_on_tpu(a: jax.Array) -> jax.Array:
 
 # Whether devices may share so many images, as not all can have some of their own. It is a constant of the program: the
 # compiler drops what is for others.
-_share_images_p = Primitive("share_images")
-_share_images_p.def_abstract_eval(lambda *, images: ShapedArray((), jnp.dtype(bool)))
-_share_images_p.def_impl(lambda *, images: np.bool_(False))
+share_images_p = Primitive("share_images")
+share_images_p.def_abstract_eval(lambda *, images: ShapedArray((), jnp.dtype(bool)))
+share_images_p.def_impl(lambda *, images: np.bool_(False))
 
 
 def _lower_share_images(context: mlir.LoweringRuleContext, *, images: int) -> Any:
@@ -507,7 +507,7 @@ def _lower_share_images(context: mlir.LoweringRuleContext, *, images: int) -> An
     return mlir.lower_fun(lambda: jnp.asarray(shared), multiple_results=False)(context)
 
 
-mlir.register_lowering(_share_images_p, _lower_share_images)
+mlir.register_lowering(share_images_p, _lower_share_images)
 
 
 def is_alone(context: mlir.LoweringRuleContext) -> bool:

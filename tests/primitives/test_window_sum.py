@@ -78,14 +78,8 @@ def test_forms(name, dtype, monkeypatch):
         "_fold": ("wy", folded),
     }
     # In three groups of rows, where they are uneven and three divides them.
-    on_several = {
-        "_window_sum_on_tpus": ("xw", sums),
-        "_window_sum_on_gpus": ("xw", sums),
-        "_window_correlation_on_tpus": ("xy", products),
-        "_window_correlation_on_gpus": ("xy", products),
-        "_fold_on_tpus": ("wy", folded),
-        "_fold_on_gpus": ("wy", folded),
-    }
+    kinds = {"window_sum": ("xw", sums), "window_correlation": ("xy", products), "fold": ("wy", folded)}
+    on_several = {f"_{name}_on_{devices}": kind for name, kind in kinds.items() for devices in ("gpus", "tpus")}
 
     @jax.jit
     def computed(maps):

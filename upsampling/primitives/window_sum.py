@@ -1257,23 +1257,22 @@ class _Groups(NamedTuple):
         return _Rows(row, (count, length, *others), pick, put)
 
 
-# On GPUs taps that are not written out are, of windows that are even, the sums of other platforms.
+# On GPUs taps that are not written out are, of windows that are even, the sums of other platforms (`elsewhere`).
 
 
-def _window_sum_on_gpus(x: jax.Array, w: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
+def _on_gpus(
+    form: Callable, elsewhere: Callable, x: jax.Array, other: jax.Array, *, geometry: Geometry, devices: int
+) -> jax.Array:
+    """What a form makes of `x` and of an array of outputs: another of these."""
     groups = _Groups.of(geometry, x.shape[0], devices)
     if groups is None:
         alike = geometry.uniform and not _is_short(geometry)
-        return (_window_sum if alike else _window_sum_on_gpu)(x, w, geometry=geometry)
-    return groups.join(groups.each(_window_sum_on_gpu, groups.taps, groups.read(x), groups.split(w)))
+        return (elsewhere if alike else form)(x, other, geometry=geometry)
+    return groups.join(groups.each(form, groups.taps, groups.read(x), groups.split(other)))
 
 
-def _window_correlation_on_gpus(x: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
-    groups = _Groups.of(geometry, x.shape[0], devices)
-    if groups is None:
-        alike = geometry.uniform and not _is_short(geometry)
-        return (_window_correlation if alike else _window_correlation_on_gpu)(x, y, geometry=geometry)
-    return groups.join(groups.each(_window_correlation_on_gpu, groups.taps, groups.read(x), groups.split(y)))
+_window_sum_on_gpus = functools.partial(_on_gpus, _window_sum_on_gpu, _window_sum)
+_window_correlation_on_gpus = functools.partial(_on_gpus, _window_correlation_on_gpu, _window_correlation)
 
 
 def _fold_on_gpus(w: jax.Array, y: jax.Array, *, geometry: Geometry, devices: int) -> jax.Array:
